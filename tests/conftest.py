@@ -1,0 +1,41 @@
+"""What every test may use: real MPII material where it is at hand, tiny networks, a small rendered dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasthg.variants import HourglassConfig
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mpii_dir() -> Path:
+    """Folder with real MPII annotations, predictions and photographs; it is not part of the project."""
+    folder = os.environ.get("FASTHG_MPII")
+    if not folder:
+        pytest.skip("FASTHG_MPII is not set: the tests on real MPII material need its folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> HourglassConfig:
+    """A network that runs in milliseconds; crops of 64 pixels and more."""
+    return HourglassConfig(num_stacks=2, num_feats=16, depths=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a rendered MPII-format dataset: 24 people to train on, 8 to validate on."""
+    from training.synthesize import synthesize
+
+    folder = tmp_path_factory.mktemp("people")
+    synthesize(folder, train=24, val=8, seed=7, progress=False, workers=1)
+    return folder
