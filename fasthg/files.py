@@ -1,0 +1,187 @@
+"""Writing files so that nobody ever sees half of one, and naming them by their digest.
+
+Everything is written aside under a temporary name in the same folder and moved into place by `os.replace` once it is
+whole; whatever goes wrong in between (an error, Ctrl-C, a full disk) leaves the old file, or none.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fasthg.errors import FasthgError
+
+#: What the operating system says when it is the place that cannot be written, not the content that is wrong.
+_PLACE_ERRORS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file is larger than allowed here; choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "permission denied; choose a folder that you may write",
+    errno.EPERM: "permission denied; choose a folder that you may write",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a file of that name is in the way; choose another folder",
+    errno.EISDIR: "a folder of that name is in the way; choose another name",
+}
+_FULL = 1 << 16  # bytes left on a disk below which a failed write is put down to the disk
+
+
+def cannot_write(path: Path, error: OSError) -> FasthgError:
+    """The one-line error for `path` that could not be written."""
+    reason = _PLACE_ERRORS.get(error.errno or 0, f"{error.strerror or error}; choose another folder")
+    return FasthgError(f"cannot write {path}: {reason}")
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Create `folder` with its parents where it is missing; raises FasthgError where it cannot be."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, with its suffix; after the block it becomes `path`, in one step.
+
+    Missing folders are created. The temporary file is removed when the block raises. Raises FasthgError where the folder
+    cannot be written or the disk is full.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    if path.is_dir():
+        raise cannot_write(path, IsADirectoryError(errno.EISDIR, ""))
+    aside = _aside(path)
+    try:
+        with _blaming_the_place(path):
+            aside.touch(exist_ok=False)  # an unwritable folder is named before any work is done
+            yield aside
+            _flush(aside)
+            os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, marker: str = "metadata.json") -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; after the block it becomes `path`, replacing an earlier one as a whole.
+
+    Only a folder that holds `marker`, or nothing, is replaced; anything else there raises FasthgError.
+    """
+    path = Path(os.path.abspath(path))
+    make_folder(path.parent)
+    if path.exists() and not path.is_dir():
+        raise cannot_write(path, FileExistsError(errno.EEXIST, ""))
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
+        raise FasthgError(f"cannot write {path}: the folder holds other files and no {marker}; choose another folder")
+    aside, old = _aside(path), _aside(path)
+    try:
+        with _blaming_the_place(path):
+            aside.mkdir()
+            yield aside
+            for file in filter(Path.is_file, aside.rglob("*")):
+                _flush(file)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(aside, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for leftover in (aside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def staged_files(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`; after the block its files move into `folder`, beside what is there.
+
+    When the block raises, none of them does, and a folder that was created for them goes again.
+    """
+    folder = Path(folder)
+    created = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    make_folder(folder)
+    aside = folder / f".{secrets.token_hex(4)}.part"
+    try:
+        with _blaming_the_place(folder):
+            aside.mkdir()
+            yield aside
+            for file in sorted(filter(Path.is_file, aside.rglob("*"))):
+                target = folder / file.relative_to(aside)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _flush(file)
+                os.replace(file, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        for parent in created:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write a UTF-8 text file as a whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, indented, as a whole or not at all; NaN is refused with ValueError."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def sha256(*paths: str | Path) -> str:
+    """Hexadecimal SHA-256 of one file, or of several one after the other; raises FasthgError for one that is missing."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise FasthgError(f"cannot read {path}: {error.strerror}; check the path") from error
+    return digest.hexdigest()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+
+
+def _flush(file: Path) -> None:
+    """Put a file's content on the disk before its name points to it, so that a power cut cannot leave an empty one."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _blaming_the_place(path: Path) -> Iterator[None]:
+    """Turn an error that comes from the disk or its permissions into a FasthgError that names `path`."""
+    try:
+        yield
+    except FasthgError:
+        raise
+    except OSError as error:
+        if error.errno in _PLACE_ERRORS:
+            raise cannot_write(path, error) from error
+        raise
+    except Exception as error:
+        # Native writers (safetensors, ONNX, HDF5) report a full disk with exceptions of their own.
+        if shutil.disk_usage(path.parent).free < _FULL:
+            raise cannot_write(path, OSError(errno.ENOSPC, "")) from error
+        raise
