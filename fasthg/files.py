@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,10 @@ def make_folder(folder: str | Path) -> Path:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with its suffix; after the block it becomes `path`, in one step.
+    """Yield a temporary file beside `path`, with its suffix; after the block it becomes `path`, in one step.
 
-    Missing folders are created. The temporary file is removed when the block raises. Raises FasthgError where the folder
-    cannot be written or the disk is full.
+    Missing folders are created. The temporary file is removed when the block raises. Raises FasthgError where the
+    folder cannot be written or the disk is full; an unwritable folder is named before the block runs.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -63,8 +63,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise cannot_write(path, IsADirectoryError(errno.EISDIR, ""))
     aside = _aside(path)
     try:
+        _create(aside.touch, path)
         with _blaming_the_place(path):
-            aside.touch(exist_ok=False)  # an unwritable folder is named before any work is done
             yield aside
             _flush(aside)
             os.replace(aside, path)
@@ -86,8 +86,8 @@ def atomic_folder(path: str | Path, marker: str = "metadata.json") -> Iterator[P
         raise FasthgError(f"cannot write {path}: the folder holds other files and no {marker}; choose another folder")
     aside, old = _aside(path), _aside(path)
     try:
+        _create(aside.mkdir, path)
         with _blaming_the_place(path):
-            aside.mkdir()
             yield aside
             for file in filter(Path.is_file, aside.rglob("*")):
                 _flush(file)
@@ -112,8 +112,8 @@ def staged_files(folder: str | Path) -> Iterator[Path]:
     make_folder(folder)
     aside = folder / f".{secrets.token_hex(4)}.part"
     try:
+        _create(aside.mkdir, folder)
         with _blaming_the_place(folder):
-            aside.mkdir()
             yield aside
             for file in sorted(filter(Path.is_file, aside.rglob("*"))):
                 target = folder / file.relative_to(aside)
@@ -144,7 +144,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def sha256(*paths: str | Path) -> str:
-    """Hexadecimal SHA-256 of one file, or of several one after the other; raises FasthgError for one that is missing."""
+    """Hexadecimal SHA-256 of one file, or of several in a row; raises FasthgError for one that cannot be read."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -158,6 +158,13 @@ def sha256(*paths: str | Path) -> str:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+
+
+def _create(create: Callable[[], None], path: Path) -> None:
+    try:
+        create()
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _flush(file: Path) -> None:
