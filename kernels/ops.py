@@ -1,0 +1,73 @@
+"""The operators `torch.ops.fasthg.*`: schemas, what they accept, and which implementation runs on which device.
+
+An operator's default implementation is its meaning in `kernels.reference`, on any device. A faster one is registered by
+`operator.register_kernel("cpu")` or `("cuda")`. Fake implementations let `torch.compile` and `torch.export` see through.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from kernels import host, reference
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+# Heatmaps and targets
+
+
+@custom_op("fasthg::decode_heatmaps", mutates_args=())
+def decode_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """See `kernels.reference.decode_heatmaps`."""
+    return reference.decode_heatmaps(heatmaps)
+
+
+@decode_heatmaps.register_fake
+def _(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    _require(heatmaps.ndim == 4, f"heatmaps have shape {tuple(heatmaps.shape)}; give [N, J, h, w]")
+    n, joints = heatmaps.shape[:2]
+    return heatmaps.new_empty(n, joints, 2, dtype=torch.float32), heatmaps.new_empty(n, joints, dtype=torch.float32)
+
+
+@custom_op("fasthg::render_targets", mutates_args=())
+def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """See `kernels.reference.render_targets`."""
+    return reference.render_targets(points, weights, height, width, sigma)
+
+
+@render_targets.register_fake
+def _(points: Tensor, weights: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    return points.new_empty(*weights.shape, height, width, dtype=torch.float32)
+
+
+@custom_op("fasthg::crop_warp_normalise", mutates_args=())
+def crop_warp_normalise(image: Tensor, matrices: Tensor, size: int, mean: list[float]) -> Tensor:
+    """See `kernels.reference.crop_warp_normalise`."""
+    return reference.crop_warp_normalise(image, matrices, size, mean)
+
+
+@crop_warp_normalise.register_fake
+def _(image: Tensor, matrices: Tensor, size: int, mean: list[float]) -> Tensor:
+    return image.new_empty(matrices.shape[0], 3, size, size, dtype=torch.float32)
+
+
+# Compiled implementations for the host
+
+if host.NATIVE_ERROR is None:
+    decode_heatmaps.register_kernel("cpu")(host.decode_heatmaps)
+    render_targets.register_kernel("cpu")(host.render_targets)
+    crop_warp_normalise.register_kernel("cpu")(host.crop_warp_normalise)
+else:
+    warnings.warn(
+        f"kernels._native is not built ({host.NATIVE_ERROR}): heatmap operators run their slower PyTorch reference on"
+        " the CPU; install the package with `pip install .` to build it",
+        RuntimeWarning,
+        stacklevel=2,
+    )
