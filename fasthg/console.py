@@ -1,0 +1,62 @@
+"""What every command line of the project shares: one line and an exit code for each error, and where output goes.
+
+Results go to stdout, so that they can be piped; notes, progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fasthg.errors import FasthgError
+
+INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
+#: The base of typer's usage errors; where it is imported from differs between typer's versions.
+_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
+    """Run a typer app on `argv` (default: the process's arguments) and return its exit code.
+
+    FasthgError and usage errors print one line on stderr and return their code; Ctrl-C returns 130. Any other exception
+    is a defect of the program and passes, with its traceback.
+    """
+    try:
+        code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
+    except FasthgError as error:
+        return _fail(prog, str(error), error.exit_code)
+    except _UsageError as error:
+        return _fail(prog, f"{error.format_message()}; see {prog} --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        return _fail(prog, "interrupted; nothing half-written is left", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def note(message: str) -> None:
+    """Tell the user something beside the result, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def output_console() -> Console:
+    """Console for tables on stdout; wide enough for a table where the output is piped."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+def progress_bar(transient: bool = False) -> Progress:
+    """A progress bar on stderr with counts and times; silent where stderr is not a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=transient, disable=not console.is_terminal
+    )
+
+
+def _fail(prog: str, message: str, code: int) -> int:
+    note(f"{prog}: {' '.join(message.split())}")
+    return code
