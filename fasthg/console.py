@@ -16,7 +16,7 @@ from fasthg.errors import FasthgError
 
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 #: The base of typer's usage errors; where it is imported from differs between typer's versions.
-_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
