@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -16,7 +17,7 @@ from fasthg.errors import FasthgError
 
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 #: The base of typer's usage errors; where it is imported from differs between typer's versions.
-_UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:

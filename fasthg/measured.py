@@ -1,19 +1,21 @@
 """What was measured on this machine, kept between runs so that `auto` can take the fastest path that passed parity.
 
-One JSON file in the user's cache folder (`$XDG_CACHE_HOME/fasthg/measured.json`): for each variant, device, batch size
+One JSON file in the cache folder (`measured.json`, in `~/.cache/fasthg` unless $FASTHG_CACHE says otherwise): for each variant, device, batch size
 and path the time of the last measurement. The sweep writes it; losing it costs nothing but another sweep.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
 from fasthg.files import make_folder, write_json
+from fasthg.runtimes.base import default_cache_dir
 
 _VERSION = 1  # of the file's layout; another one is ignored
 
@@ -40,13 +42,11 @@ class Measurement:
 
 def cache_file() -> Path:
     """Where measurements are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasthg" / "measured.json"
+    return default_cache_dir() / "measured.json"
 
 
 def device_model(device: str = "cpu") -> str:
     """The model of a device ("cpu", "cuda", "cuda:1"), by which measurements of another machine are told apart."""
-    import torch
-
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
     return _cpu_model()
@@ -99,6 +99,4 @@ def _cpu_model() -> str:
                 return line.partition(":")[2].strip()
     except OSError:
         pass
-    import platform
-
     return platform.processor() or platform.machine()
