@@ -5,12 +5,14 @@ one zero column after each image row and one zero row after each image, shared b
 
     lead zero rows | image 0: H rows of (W pixels, 1 zero), then W + 1 zeros | image 1 ... | fill and lead zero rows
 
-A 3x3 tap (dh, dw) of pixel m is row m + dh * (W + 1) + dw, whatever the pixel: a tile of consecutive rows meets its nine
-taps at nine uniform offsets, with no masks and no im2col. The price is (H + 1)(W + 1) / HW: 3.1 % at 64x64, 27 % at 8x8.
+A 3x3 tap (dh, dw) of pixel m is row m + dh * (W + 1) + dw, whatever the pixel: a tile of consecutive rows meets its
+nine taps at nine uniform offsets, with no masks and no im2col. The price is (H + 1)(W + 1) / HW: 3.1 % at 64x64, 27 %
+at 8x8.
 
 Every buffer's borders are zero when an operator starts and when it ends: `Grid.empty` makes them so once.
 
-Weights: 1x1 convolutions are [in, out], 3x3 convolutions [9, in, out] with tap 3 * (dh + 1) + dw + 1, the stem [7, 32, out].
+Weights: 1x1 convolutions are [in, out], 3x3 convolutions [9, in, out] with tap 3 * (dh + 1) + dw + 1, the stem [7,
+32, out].
 """
 
 from __future__ import annotations

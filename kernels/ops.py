@@ -1,7 +1,7 @@
 """The operators `torch.ops.fasthg.*`: schemas, what they accept, and which implementation runs on which device.
 
 An operator's default implementation is its meaning in `kernels.reference`, on any device. A faster one is registered by
-`operator.register_kernel("cpu")` or `("cuda")`. Fake implementations let `torch.compile` and `torch.export` see through.
+`operator.register_kernel("cpu")` or `("cuda")`. Fake implementations let `torch.compile` see through.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.library import custom_op
 
 from kernels import host, reference
+from kernels import network_ops as network_ops  # registers the fused network's operators and says how they compose
+from kernels import norm_ops as norm_ops  # registers those of networks with GroupNorm
 
 
 def _require(condition: bool, message: str) -> None:

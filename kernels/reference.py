@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from kernels.layout import unpack_stem
 
 # Heatmaps and targets. Coordinates are continuous heatmap pixels: pixel j covers [j, j + 1), its centre is j + 0.5.
 
@@ -63,3 +66,73 @@ def crop_warp_normalise(image: Tensor, matrices: Tensor, size: int, mean: list[f
     pixels = image.permute(2, 0, 1).float().expand(len(matrices), -1, -1, -1)
     crops = torch.nn.functional.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
     return crops / 255.0 - torch.tensor(mean, device=image.device).view(3, 1, 1)
+
+
+# The fused network's operators, on images [N, C, H, W] and weights packed as in `kernels.layout`. Half-precision
+# inputs are computed in float32; the caller rounds what it stores.
+
+
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """[N, in, H, W] and [in, out] -> [N, out, H, W]."""
+    return F.conv2d(x, weight.t()[:, :, None, None].to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[N, in, H, W] and [9, in, out] -> [N, out, H, W], zero padding of 1."""
+    kernel = weight.view(3, 3, *weight.shape[1:]).permute(3, 2, 0, 1)
+    return F.conv2d(x, kernel.to(x.dtype), bias.to(x.dtype), padding=1)
+
+
+def conv_stem(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[N, 3, H, W] and the packed 7x7 kernel -> [N, out, ceil(H / 2), ceil(W / 2)]."""
+    return F.conv2d(images, unpack_stem(weight).to(images.dtype), bias.to(images.dtype), stride=2, padding=3)
+
+
+def project(x: Tensor, affine: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The first third of a bottleneck: ReLU(ReLU(x * scale + shift) @ weight + bias), what a 3x3 then reads."""
+    scale, shift = affine.to(x.dtype)[:, :, None, None]
+    return F.relu(conv1x1(F.relu(x * scale + shift), weight, bias))
+
+
+def add_residual(y: Tensor, x: Tensor, skip_weight: Tensor | None = None, low: Tensor | None = None) -> Tensor:
+    """y plus x (projected where `skip_weight` is given), plus `low` upsampled to nearest."""
+    y = y + (x if skip_weight is None else conv1x1(x, skip_weight))
+    return y if low is None else y + F.interpolate(low, scale_factor=2.0, mode="nearest")
+
+
+def bottleneck(
+    t: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    skip_weight: Tensor | None = None,
+    low: Tensor | None = None,
+) -> Tensor:
+    """The rest of a bottleneck: 3x3 of t, ReLU, 1x1, plus the residual."""
+    y = conv1x1(F.relu(conv3x3(t, conv_weight, conv_bias)), expand_weight, expand_bias)
+    return add_residual(y, x, skip_weight, low)
+
+
+def statistics(x: Tensor, tiles: int) -> Tensor:
+    """Partial statistics [N, tiles, 3] of x over C, H and W of each image; here the first tile holds everything."""
+    flat = x.flatten(1)
+    mean = flat.mean(dim=1)
+    partials = x.new_zeros(x.shape[0], tiles, 3)
+    partials[:, 0] = torch.stack(
+        [torch.full_like(mean, flat.shape[1]), mean, (flat - mean[:, None]).square().sum(1)], 1
+    )
+    return partials
+
+
+def group_norm_relu(x: Tensor, partials: Tensor, affine: Tensor, eps: float) -> Tensor:
+    """ReLU(GroupNorm with one group), from partial statistics combined as Chan, Golub and LeVeque (1983) do."""
+    count, mean, squares = partials.to(x.dtype).unbind(2)
+    total = count.sum(1, keepdim=True)
+    centre = (count * mean).sum(1, keepdim=True) / total
+    variance = (squares + count * (mean - centre).square()).sum(1, keepdim=True) / total
+    inverse = torch.rsqrt(variance + eps)
+    scale, shift = affine.to(x.dtype)
+    scale, shift = scale * inverse, shift - centre * inverse * scale
+    return F.relu(x * scale[:, :, None, None] + shift[:, :, None, None])
