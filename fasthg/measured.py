@@ -1,7 +1,7 @@
 """What was measured on this machine, kept between runs so that `auto` can take the fastest path that passed parity.
 
-One JSON file in the cache folder (`measured.json`, in `~/.cache/fasthg` unless $FASTHG_CACHE says otherwise): for each variant, device, batch size
-and path the time of the last measurement. The sweep writes it; losing it costs nothing but another sweep.
+One JSON file (`measured.json` in `~/.cache/fasthg`, unless $FASTHG_CACHE says otherwise): for each variant, device,
+batch size and path the time of the last measurement. The sweep writes it; losing it costs nothing but another sweep.
 """
 
 from __future__ import annotations
