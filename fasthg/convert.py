@@ -1,8 +1,8 @@
 """Published checkpoints of the same network under other names: bearpaw/pytorch-pose, anibali and princeton-vl.
 
     bearpaw/pytorch-pose, anibali/pytorch-stacked-hourglass
-        One set of names; `{"state_dict": {"module....": ...}}` as the training scripts write it, or the bare state_dict of
-        anibali's releases. Input: RGB in 0..1 less MPII's mean, as here.
+        One set of names; `{"state_dict": {"module....": ...}}` as the training scripts write it, or the bare state_dict
+        of anibali's releases. Input: RGB in 0..1 less MPII's mean, as here.
     princeton-vl/pytorch_stacked_hourglass
         `{"state_dict": {"model.module....": ...}}`. Its stem is 64-128-128-256 where the others' is 64-128-256-256, and
         its input is RGB in 0..1, no mean subtracted.
