@@ -60,7 +60,7 @@ def crop_matrix(
 
 
 def box_to_center_scale(x: float, y: float, width: float, height: float) -> tuple[NDArray[np.float64], float]:
-    """Centre [2] and scale with which `crop_matrix` centres the crop on a tight box (corner, width and height in pixels).
+    """Centre [2] and scale with which `crop_matrix` centres the crop on a tight box (corner, width, height in pixels).
 
     The longer side takes the place of MPII's `200 * scale`, so the crop has the margin that networks are trained with.
     """
