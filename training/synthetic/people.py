@@ -1,0 +1,121 @@
+"""A `Figure` and a `Look` become solids: trunk, limbs, head with hair, nose and ears, hands and feet."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from training.synthetic.look import Look, color_image, darker
+from training.synthetic.raster import Canvas, Ellipsoid, Light, Tube, draw
+from training.synthetic.skeleton import (
+    LANK, LELB, LHIP, LKNE, LSHO, LWRI, NECK, PELV, RANK, RELB, RHIP, RKNE, RSHO, RWRI, THOR, Figure,
+)  # fmt: skip
+
+_ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
+_LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
+
+
+def solids(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
+    """All solids of one person, in no order."""
+    return [*_trunk(figure, look), *_arms(figure, look), *_legs(figure, look), *_head(figure, look)]
+
+
+def draw_person(canvas: Canvas, figure: Figure, look: Look, light: Light, owner: int) -> None:
+    """Draw a person into the depth buffer, far solids first so that edges blend with what is behind them."""
+    for solid in sorted(solids(figure, look), key=lambda solid: -solid.depth):
+        draw(canvas, solid, light, owner)
+
+
+def _trunk(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
+    joints, unit = figure.joints, figure.unit
+    width = unit * look.width
+    up = joints[THOR] - joints[PELV]
+    shoulders = joints[LSHO] - joints[RSHO]
+    hips = joints[LHIP] - joints[RHIP]
+    front = figure.chest_front + figure.pelvis_front
+    chest = tuple(width * share for share in (0.088, 0.086, 0.084, 0.090, 0.098, 0.104, 0.106, 0.104, 0.092))
+    parts: list[Tube | Ellipsoid] = [
+        Tube(joints[PELV] - 0.04 * up, joints[PELV] + 0.97 * up, chest, front, look.shirt, flatness=0.66, cap=3),
+        Tube(
+            joints[PELV] - 0.16 * up, joints[PELV] + 0.10 * up, (width * 0.086, width * 0.09), figure.pelvis_front,
+            look.trousers, flatness=0.74, cap=2.5,
+        ),
+        Tube(joints[RSHO] + 0.1 * shoulders, joints[LSHO] - 0.1 * shoulders, (width * 0.042,) * 2, figure.chest_front, look.shirt[20:22]),
+        Tube(joints[RHIP], joints[LHIP], (width * 0.066,) * 2, figure.pelvis_front, look.trousers[-3:-1]),
+        Tube(joints[THOR] - 0.05 * up, joints[NECK], (width * 0.038, unit * 0.034), figure.chest_front, color_image(darker(look.skin, 0.9))),
+    ]  # fmt: skip
+    del hips
+    if look.backpack is not None:
+        chest_left = np.cross(up, figure.chest_front)
+        rotation = np.stack(
+            [chest_left / np.linalg.norm(chest_left), up / np.linalg.norm(up), figure.chest_front], axis=1
+        )
+        centre = joints[PELV] + 0.6 * up - 0.085 * width * figure.chest_front
+        parts.append(Ellipsoid(centre, rotation, width * np.array([0.085, 0.13, 0.06]), color_image(look.backpack)))
+    return parts
+
+
+def _arms(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
+    joints, front, width = figure.joints, figure.chest_front, figure.unit * look.width
+    parts: list[Tube | Ellipsoid] = []
+    for side, (shoulder, elbow, wrist) in enumerate(_ARMS):
+        skin = color_image(look.skin)
+        parts += [
+            Tube(
+                joints[elbow],
+                joints[shoulder],
+                (width * 0.030, width * 0.037, width * 0.043),
+                front,
+                look.upper_arms[side],
+            ),
+            Tube(
+                joints[wrist], joints[elbow], (width * 0.021, width * 0.031, width * 0.030), front, look.forearms[side]
+            ),
+            Tube(
+                figure.hands[side],
+                joints[wrist],
+                (width * 0.017, width * 0.027, width * 0.020),
+                front,
+                skin,
+                flatness=0.7,
+            ),
+        ]
+    return parts
+
+
+def _legs(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
+    joints, front, width = figure.joints, figure.pelvis_front, figure.unit * look.width
+    parts: list[Tube | Ellipsoid] = []
+    for side, (hip, knee, ankle) in enumerate(_LEGS):
+        heel = joints[ankle] + 0.16 * (joints[ankle] - joints[knee])
+        parts += [
+            Tube(joints[knee], joints[hip], (width * 0.046, width * 0.056, width * 0.066), front, look.thighs[side]),
+            Tube(joints[ankle], joints[knee], (width * 0.027, width * 0.044, width * 0.043), front, look.shins[side]),
+            Tube(figure.toes[side], heel, (width * 0.026, width * 0.030), front, look.shoes),
+        ]
+    return parts
+
+
+def _head(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
+    centre, turn, radii = figure.head_centre, figure.head_rotation, figure.head_radii
+    left, up, front = (turn * radii).T
+    skin, hair = color_image(darker(look.skin, 0.93)), color_image(look.hair)
+    parts: list[Tube | Ellipsoid] = [
+        Ellipsoid(centre, turn, radii, look.head),
+        Tube(
+            centre + 0.95 * front - 0.32 * up,
+            centre + 0.93 * front + 0.1 * up,
+            (radii[0] * 0.20, radii[0] * 0.10),
+            turn[:, 2],
+            skin,
+        ),
+    ]
+    parts += [
+        Ellipsoid(centre + side * 0.97 * left - 0.05 * up, turn, radii * (0.13, 0.24, 0.16), skin) for side in (-1, 1)
+    ]
+    if look.long_hair:
+        parts.append(Ellipsoid(centre - 0.34 * front - 0.25 * up, turn, radii * (1.06, 1.12, 0.86), hair))
+    if look.cap is not None:
+        cloth = color_image(look.cap)
+        parts.append(Ellipsoid(centre + 0.34 * up - 0.05 * front, turn, radii * (1.06, 0.74, 1.06), cloth))
+        parts.append(Ellipsoid(centre + 0.45 * up + 0.95 * front, turn, radii * (0.8, 0.08, 0.7), cloth))
+    return parts
