@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthg import geometry
+from fasthg.annotations import People
 from fasthg.errors import FasthgError
-from fasthg.mpii import People
 from fasthg.variants import INPUT_SIZE, STRIDE
 
 _UNIFORMS = 7  # uniform numbers a person: scale, whether to rotate, rotation, mirror, three gains

@@ -1,0 +1,188 @@
+"""What a batch is, and how one is made from pictures of people: the same steps whichever loader asks for them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fasthg import geometry
+from fasthg.annotations import People
+from fasthg.errors import FasthgError
+from fasthg.variants import INPUT_SIZE, STRIDE
+from training.augment import NO_AUGMENTATION, Augmentation, colour_tables, crop_matrices, epoch_draws, place_joints
+from training.sampling import BatchRows, EpochOrder
+
+
+class Batch(NamedTuple):
+    """What a network is trained on; targets are rendered from it on the device that trains.
+
+    images   float32 [N,3,S,S], RGB / 255 with the gain applied, clipped to 0..1, minus the mean
+    joints   float32 [N,J,2], heatmap coordinates; (0, 0) where not labelled
+    weights  float32 [N,J], 1 where labelled (occluded too) and inside the crop, else 0
+    rows     int64 [N], rows of the people
+    """
+
+    images: Tensor
+    joints: Tensor
+    weights: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """What every loader is asked for.
+
+    size           side of the crop, pixels
+    batch_size     people in a batch on this rank
+    augmentation   ranges of the augmentation
+    seed           of the order and of the draws
+    epoch          epoch that is iterated until `set_epoch`
+    start_batch    batch of it that comes first
+    shuffle        a new order each epoch, or the order of the file
+    num_workers    processes (reference) or threads (packed, DALI) that make batches; 0 makes them in the caller
+    rank, world_size, drop_last   see `EpochOrder`
+    skip_bad       people that may be replaced because their image cannot be read; one more stops the run
+    channels_last  memory format of the images
+    pin_memory     batches lie in page-locked memory, ready for a GPU
+    """
+
+    size: int = INPUT_SIZE
+    batch_size: int = 20
+    augmentation: Augmentation = NO_AUGMENTATION
+    seed: int = 0
+    epoch: int = 0
+    start_batch: int = 0
+    shuffle: bool = False
+    num_workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = False
+    skip_bad: int = 0
+    channels_last: bool = False
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < STRIDE or self.size % STRIDE:
+            raise FasthgError(f"crop size is {self.size}; give a multiple of {STRIDE}")
+        for name in ("seed", "epoch", "start_batch", "num_workers", "skip_bad"):
+            if getattr(self, name) < 0:
+                raise FasthgError(f"{name} is {getattr(self, name)}; give 0 or more")
+
+    def order(self, num_people: int) -> EpochOrder:
+        """The batches that these options ask for."""
+        return EpochOrder(
+            num_people, self.batch_size, self.seed, self.shuffle, self.rank, self.world_size, self.drop_last
+        )
+
+
+class Source(Protocol):
+    """Where the pictures of people are read from."""
+
+    people: People
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Picture with the person, [H,W,3] RGB or [H,W,4] RGBX; raises FasthgError that names the file."""
+
+    def image_matrices(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Picture -> image that the annotations belong to, [n,2,3]."""
+
+
+class MadeBatch(NamedTuple):
+    """A batch, or None when too many images could not be read, and the message of each row that could not."""
+
+    batch: Batch | None
+    failures: dict[int, str]
+
+
+class Plan(NamedTuple):
+    """What is known of a batch before its pictures are read.
+
+    matrices  float64 [n,2,3], picture -> crop
+    tables    float32 [n,256,3], what becomes of each byte of each channel
+    joints    float32 [n,J,2], heatmap coordinates
+    weights   float32 [n,J]
+    """
+
+    matrices: NDArray[np.float64]
+    tables: NDArray[np.float32]
+    joints: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray[np.int64]) -> Plan:
+    """Crops, colours, joints and weights of `rows` in an epoch."""
+    people, size = source.people, options.size
+    draws = _epoch_draws(options.augmentation, len(people), options.seed, epoch).take(rows)
+    matrices = crop_matrices(people, rows, draws, size)
+    joints, weights = place_joints(people, rows, matrices, draws.flip, size)
+    from_picture = geometry.compose(matrices, source.image_matrices(rows))
+    return Plan(from_picture, colour_tables(draws.gain), joints, weights)
+
+
+_epoch_draws = functools.lru_cache(maxsize=2)(epoch_draws)
+
+
+class BatchMaker:
+    """Makes any batch of any epoch from a source; no batch depends on another, so workers may share or copy it."""
+
+    def __init__(self, source: Source, options: LoaderOptions) -> None:
+        self.source = source
+        self.options = options
+
+    def __call__(self, job: BatchRows) -> MadeBatch:
+        size, rows, failures = self.options.size, job.rows.copy(), dict[int, str]()
+        plan = plan_batch(self.source, self.options, job.epoch, rows)
+        images = self._empty(len(rows))
+        for i, out in enumerate(images.numpy()):
+            found = self._read_from(int(rows[i]), failures)
+            if found is None:
+                return MadeBatch(None, failures)
+            picture, row = found
+            if row != rows[i]:
+                rows[i] = row
+                plan = plan_batch(self.source, self.options, job.epoch, rows)
+            colour(geometry.warp(picture, plan.matrices[i], size), plan.tables[i], out)
+        if self.options.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        joints, weights = torch.from_numpy(plan.joints), torch.from_numpy(plan.weights)
+        return MadeBatch(Batch(images, joints, weights, torch.from_numpy(rows)), failures)
+
+    def _empty(self, count: int) -> Tensor:
+        size = self.options.size
+        shape = (count, size, size, 3) if self.options.channels_last else (count, 3, size, size)
+        in_worker = torch.utils.data.get_worker_info() is not None  # which may not touch CUDA; the DataLoader pins
+        return torch.empty(shape, pin_memory=self.options.pin_memory and not in_worker)
+
+    def _read_from(self, first: int, failures: dict[int, str]) -> tuple[NDArray[np.uint8], int] | None:
+        """Picture and row of the first person from `first` on that can be read; None when too many cannot."""
+        num_people = len(self.source.people)
+        for row in (i % num_people for i in range(first, first + num_people)):
+            if row in failures:
+                continue
+            try:
+                return self.source.read(row), row
+            except FasthgError as error:
+                failures[row] = str(error)
+                if len(failures) > self.options.skip_bad:
+                    break
+        return None
+
+
+def colour(crop: NDArray[np.uint8], table: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Look the bytes of a crop [S,S,3 or 4] up in table [256,3] and write them to out, [3,S,S] or [S,S,3].
+
+    Gain, clipping, scaling and mean are in the table, so that a crop is passed over once.
+    """
+    if out.shape[-1] == 3:
+        rgb = crop if crop.shape[-1] == 3 else cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB)
+        cv2.LUT(rgb, table[None], dst=out)
+        return
+    for plane, levels, channel in zip(cv2.split(crop), np.ascontiguousarray(table.T), out):
+        cv2.LUT(plane, levels[None], dst=channel)
