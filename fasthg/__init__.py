@@ -1,8 +1,25 @@
 """Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fasthg.model import HourglassNet, create_model
 from fasthg.variants import VARIANTS, HourglassConfig
 
+if TYPE_CHECKING:
+    from fasthg.paths import prepare
+    from fasthg.predict import Predictor
+
 __version__ = "0.1.0"
 
-__all__ = ["VARIANTS", "HourglassConfig", "HourglassNet", "create_model"]
+__all__ = ["VARIANTS", "HourglassConfig", "HourglassNet", "Predictor", "create_model", "prepare"]
+
+_LAZY = {"prepare": "fasthg.paths", "Predictor": "fasthg.predict"}  # imported on first use: they need more libraries
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fasthg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

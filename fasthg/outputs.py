@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fasthg.boxes import Boxes
+from fasthg.console import note, progress_bar
 from fasthg.errors import FasthgError
-from fasthg.files import write_bytes, write_json, write_text
+from fasthg.files import staged_files, write_bytes, write_json, write_text
 from fasthg.geometry import JOINT_NAMES, SKELETON
-from fasthg.predict import Pose
+from fasthg.overlays import Overlays
+from fasthg.predict import Pose, Predictor
 from fasthg.prediction_files import predictions_document
+from fasthg.sources import Source, count_photos, expand, photos
 
 
 def write_poses(folder: Path, poses: Sequence[Pose], formats: Sequence[str], about: dict[str, Any]) -> list[Path]:
     """Write `poses` in each of `formats` (keys of FORMATS) to `folder`; `about` goes into the JSON beside them."""
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise FasthgError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
     return [FORMATS[name](folder, poses, about) for name in formats]
 
 
@@ -115,3 +117,57 @@ FORMATS: dict[str, Callable[[Path, Sequence[Pose], dict[str, Any]], Path]] = {
 
 def _stacked(poses: Sequence[Pose]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([pose.joints for pose in poses]), np.stack([pose.scores for pose in poses])
+
+
+def predict_to_folder(
+    inputs: Sequence[Source],
+    folder: Path,
+    boxes: Boxes | Mapping[str, Boxes] | None = None,
+    formats: Sequence[str] = ("json",),
+    overlays: bool = True,
+    *,
+    batch_size: int = 8,
+    **options: Any,
+) -> list[Path]:
+    """Predict on photographs, folders and videos and write everything to `folder`; returns the files.
+
+    boxes    the people of the one image or video, or of photographs by file name; None where each image is one person
+    options  of Predictor
+
+    Shows a progress bar and says what runs and how long it took. Nothing is left in `folder` where anything fails.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise FasthgError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
+    found = expand(inputs)
+    if isinstance(boxes, np.ndarray) and len(found) > 1:
+        raise FasthgError(f"one set of boxes for {len(found)} images; give boxes in COCO's format with --boxes")
+    count = count_photos(found)
+    predictor = Predictor(batch_size=min(batch_size, count or batch_size), **options)
+    note(f"path {predictor.path} ({predictor.precision}, {predictor.device}): {predictor.choice}")
+    if boxes is None:
+        note("no boxes: each whole image is taken as one person; --bbox x,y,w,h or --boxes FILE say where people are")
+    poses: list[Pose] = []
+    with staged_files(folder) as aside:
+        with Overlays(aside) as drawn, progress_bar() as bar:
+            task = bar.add_task("images", total=count)
+            for photo, image, people in predictor.stream(photos(found, boxes)):
+                poses += people
+                if overlays:
+                    drawn.add(photo, image, people)
+                bar.advance(task)
+        if not poses:
+            raise FasthgError("no person to predict: the boxes are of none of the images; check their file names")
+        files = write_poses(aside, poses, formats, _about(predictor)) + drawn.written
+    note(str(predictor.timing))
+    return [folder / file.relative_to(aside) for file in files]
+
+
+def _about(predictor: Predictor) -> dict[str, Any]:
+    timing = predictor.timing
+    return {
+        "path": predictor.path,
+        "precision": predictor.precision,
+        "device": predictor.device,
+        "flip": predictor.flip,
+        "seconds": {"end_to_end": round(timing.total_s, 4), "network": round(timing.network_s, 4)},
+    }

@@ -72,7 +72,7 @@ class Overlays:
 
     def _new_path(self, name: str, suffix: str) -> Path:
         """A file of its own for each input, also where inputs of several folders have one name."""
-        stem = Path(name).stem.replace(" ", "-")
+        stem = Path(name).stem
         path, number = self.folder / f"{stem}{suffix}", 1
         while path in self.written:
             number += 1
