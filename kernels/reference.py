@@ -26,7 +26,7 @@ def decode_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         inside = (position > 0) & (position < length - 1)
         after = flat.gather(2, (index + step).clamp(max=height * width - 1))
         before = flat.gather(2, (index - step).clamp(min=0))
-        return torch.where(inside, 0.25 * torch.sign(after - before), 0.0)
+        return torch.where(inside, 0.25 * ((after > before).float() - (after < before).float()), 0.0)
 
     points = torch.cat([x + 0.5 + quarter(x, width, 1), y + 0.5 + quarter(y, height, width)], dim=2)
     return points, flat.gather(2, index).squeeze(2)
@@ -62,10 +62,10 @@ def crop_warp_normalise(image: Tensor, matrices: Tensor, size: int, mean: list[f
     crop_points = torch.stack([grid_x, grid_y], dim=-1).view(1, -1, 2)
     source = (crop_points - matrices[:, None, :, 2]) @ linear.transpose(1, 2)
     extent = torch.tensor([width, height], dtype=torch.float64, device=image.device)
-    grid = (2 * source / extent - 1).view(-1, size, size, 2).float()
-    pixels = image.permute(2, 0, 1).float().expand(len(matrices), -1, -1, -1)
+    grid = (2 * source / extent - 1).view(-1, size, size, 2)
+    pixels = image.permute(2, 0, 1).double().expand(len(matrices), -1, -1, -1)
     crops = torch.nn.functional.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
-    return crops / 255.0 - torch.tensor(mean, device=image.device).view(3, 1, 1)
+    return (crops / 255.0 - torch.tensor(mean, dtype=torch.float64, device=image.device).view(3, 1, 1)).float()
 
 
 # The fused network's operators, on images [N, C, H, W] and weights packed as in `kernels.layout`. Half-precision

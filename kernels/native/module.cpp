@@ -1,0 +1,70 @@
+// Python module kernels._native: checks shapes, lets go of Python's lock and computes in place on the arrays it is given.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <stdexcept>
+
+#include "crops.h"
+#include "heatmaps.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+template <typename T, int Dimensions>
+using Input = nb::ndarray<const T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+template <typename T, int Dimensions>
+using Output = nb::ndarray<T, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
+
+void require(bool condition, const char* message) {
+    if (!condition) {
+        throw std::invalid_argument(message);
+    }
+}
+
+void decode_heatmaps(Input<float, 4> heatmaps, Output<float, 3> points, Output<float, 2> scores) {
+    const std::size_t n = heatmaps.shape(0), joints = heatmaps.shape(1);
+    require(heatmaps.shape(2) > 0 && heatmaps.shape(3) > 0, "heatmaps are empty; give [N, J, h, w] with h, w > 0");
+    require(points.shape(0) == n && points.shape(1) == joints && points.shape(2) == 2, "points must be [N, J, 2]");
+    require(scores.shape(0) == n && scores.shape(1) == joints, "scores must be [N, J]");
+    nb::gil_scoped_release unlocked;
+    fasthg::decode_heatmaps(heatmaps.data(), n * joints, heatmaps.shape(2), heatmaps.shape(3), points.data(),
+                            scores.data());
+}
+
+void render_targets(Input<float, 3> points, Input<float, 2> weights, double sigma, Output<float, 4> targets) {
+    const std::size_t n = targets.shape(0), joints = targets.shape(1);
+    require(sigma > 0, "sigma must be above 0");
+    require(points.shape(0) == n && points.shape(1) == joints && points.shape(2) == 2, "points must be [N, J, 2]");
+    require(weights.shape(0) == n && weights.shape(1) == joints, "weights must be [N, J]");
+    nb::gil_scoped_release unlocked;
+    fasthg::render_targets(points.data(), weights.data(), n * joints, targets.shape(2), targets.shape(3), sigma,
+                           targets.data());
+}
+
+void crop_warp_normalise(Input<std::uint8_t, 3> image, Input<double, 3> matrices, Input<float, 1> mean,
+                         Output<float, 4> crops) {
+    const std::size_t count = crops.shape(0), size = crops.shape(2);
+    require(image.shape(2) == 3, "image must be [H, W, 3]");
+    require(matrices.shape(0) == count && matrices.shape(1) == 2 && matrices.shape(2) == 3, "matrices must be [N, 2, 3]");
+    require(mean.shape(0) == 3, "mean must be [3]");
+    require(crops.shape(1) == 3 && crops.shape(3) == size, "crops must be [N, 3, size, size]");
+    nb::gil_scoped_release unlocked;
+    fasthg::crop_warp_normalise(image.data(), image.shape(0), image.shape(1), matrices.data(), count, size, mean.data(),
+                                crops.data());
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+    module.doc() = "Host implementations of the operators in kernels/reference.py; the last arguments are written.";
+    // No conversions: a converted copy of an output would be written and thrown away.
+    module.def("decode_heatmaps", &decode_heatmaps, "heatmaps"_a.noconvert(), "points"_a.noconvert(),
+               "scores"_a.noconvert());
+    module.def("render_targets", &render_targets, "points"_a.noconvert(), "weights"_a.noconvert(), "sigma"_a,
+               "targets"_a.noconvert());
+    module.def("crop_warp_normalise", &crop_warp_normalise, "image"_a.noconvert(), "matrices"_a.noconvert(),
+               "mean"_a.noconvert(), "crops"_a.noconvert());
+}
