@@ -1,10 +1,11 @@
 """Render an MPII-format dataset of articulated people: JPEGs, and the annotation JSON with head boxes.
 
     python -m training.synthesize --out DIR --train 20000 --val 1000 --seed 0
+    python -m training.synthesize --out DIR --poses mpii_annotations.json.gz
 
-DIR/images/000001.jpg ... hold one labelled person each, DIR/annotations.json the records, written last: a folder without
-it is unfinished, and the same command goes on where it stopped. The images depend on the seed alone, not on the number of
-worker processes.
+DIR/images holds the JPEGs and DIR/annotations.json the records in the format of bearpaw's MPII JSON, written last: a
+folder without it is unfinished, and the same command goes on where it stopped. What is drawn depends on the seed alone,
+not on the number of worker processes. With --poses the people stand as in the annotated photographs.
 """
 
 from __future__ import annotations
@@ -13,104 +14,139 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fasthg.console import note, progress_bar, run_app
 from fasthg.errors import FasthgError
-from training.synthetic import chunk as chunks
-from training.synthetic.chunk import Chunk, render_chunk, write_aside
+from fasthg.files import sha256, write_json
+from training.poses import read_poses
+from training.synthetic import chunk
+from training.synthetic.chunk import Chunk, Drawing, SampledImage, draw_chunk
 
 RENDERER = 1  # raise it when the same seed draws other images
 DEFAULT_SIZE = (480, 360)
 
 
 def synthesize(
-    out: Path,
-    train: int,
-    val: int,
+    out: str | Path,
+    train: int | None,
+    val: int | None,
     seed: int,
-    poses: Path | None = None,
+    poses: str | Path | None = None,
     *,
-    size: tuple[int, int] = DEFAULT_SIZE,
+    size: tuple[int, int] | None = DEFAULT_SIZE,
     progress: bool = True,
     workers: int | None = None,
 ) -> Path:
     """Render `train` + `val` people into the folder `out` and return it.
 
-    `size` is the images' width and height in pixels; `workers` the number of processes (default: one per usable core; 1
-    renders in this process). A folder that already holds exactly this dataset is left as it is; an interrupted run goes on.
-    Raises FasthgError when the folder holds something else or cannot be written, or an argument makes no sense.
+    poses    a bearpaw JSON file: draw its people instead of sampled ones, in images named like theirs; `train` and
+             `val` then limit the people of each split, None takes all
+    size     width and height of the images; those of `poses` are scaled to fit into it, or with None keep their size
+    workers  processes, by default one for each usable core; 1 renders in this process
+
+    A folder that already holds this very dataset is left as it is; an interrupted run goes on. Raises FasthgError when
+    the folder holds something else or cannot be written, or an argument makes no sense.
     """
     out = Path(out)
-    _check(train, val, seed, size)
-    settings = {"renderer": RENDERER, "train": train, "val": val, "seed": seed, "size": list(size)}
-    if _open(out, settings):
+    _check(train, val, seed, poses, size)
+    digest = sha256(poses) if poses else None
+    settings = {"renderer": RENDERER, "train": train, "val": val, "seed": seed, "size": size, "poses": digest}
+    if _is_finished(out, settings):
         return out
-    work = list(_plan(out, train, val, seed, size))
-    todo = [chunk for chunk in work if not chunk.records_path.exists()]
-    _render(todo, sum(chunk.count for chunk in work), progress, workers or len(os.sched_getaffinity(0)))
-    records = [record for chunk in work for record in json.loads(chunk.records_path.read_bytes())]
-    write_aside(out / "annotations.json", json.dumps(records).encode())
+    drawings = _drawings(train, val, seed, poses, size)
+    _claim(out, settings)
+    firsts = range(0, len(drawings), chunk.IMAGES)
+    chunks = [Chunk(out, first, tuple(drawings[first : first + chunk.IMAGES])) for first in firsts]
+    todo = [part for part in chunks if not part.records_path.exists()]
+    _draw(todo, len(drawings), progress, workers or len(os.sched_getaffinity(0)))
+    write_json(
+        out / "annotations.json", [person for part in chunks for person in json.loads(part.records_path.read_bytes())]
+    )
     shutil.rmtree(out / ".records")
     return out
 
 
-def _check(train: int, val: int, seed: int, size: tuple[int, int]) -> None:
-    if train < 0 or val < 0 or train + val == 0:
+def _check(
+    train: int | None, val: int | None, seed: int, poses: str | Path | None, size: tuple[int, int] | None
+) -> None:
+    if poses is None and (train is None or val is None):
+        raise FasthgError("--train and --val are needed: the numbers of people to render")
+    if (train or 0) < 0 or (val or 0) < 0 or (train == 0 and val == 0):
         raise FasthgError(f"nothing to render: --train {train} --val {val}; give at least one person")
     if seed < 0:
         raise FasthgError(f"--seed {seed} is negative; give 0 or more")
-    if not all(64 <= side <= 8192 for side in size):
+    if size is None and poses is None:
+        raise FasthgError("--size original goes with --poses only; give WIDTHxHEIGHT")
+    if size is not None and not all(64 <= side <= 8192 for side in size):
         raise FasthgError(f"--size {size[0]}x{size[1]}: each side must be 64 to 8192 pixels")
 
 
-def _open(out: Path, settings: dict[str, object]) -> bool:
-    """Make or reopen the folder; True when it already holds the finished dataset."""
-    notes = out / "synthesis.json"
+def _drawings(
+    train: int | None, val: int | None, seed: int, poses: str | Path | None, size: tuple[int, int] | None
+) -> Sequence[Drawing]:
+    if poses is not None:
+        return read_poses(Path(poses), train, val, seed, size)
+    width, height = size or DEFAULT_SIZE
+    splits = ((False, train or 0, 0), (True, val or 0, train or 0))
+    return [
+        SampledImage(seed, validation, index, offset + index + 1, width, height)
+        for validation, people, offset in splits
+        for index in range(people)
+    ]
+
+
+def _notes(out: Path) -> Path:
+    return out / "synthesis.json"
+
+
+def _is_finished(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether the folder holds this dataset; FasthgError when it holds anything else."""
     try:
-        if notes.exists():
-            if json.loads(notes.read_text()) != settings:
-                raise FasthgError(
-                    f"{out} holds a dataset of other settings ({notes}); remove it or choose another --out"
-                )
-            if (out / "annotations.json").exists():
-                return True
-        elif out.exists() and any(out.iterdir()):
-            raise FasthgError(f"{out} is not empty; choose another --out")
-        for folder in (out / "images", out / ".records"):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_aside(notes, json.dumps(settings).encode())
+        if _notes(out).exists():
+            if json.loads(_notes(out).read_text()) != json.loads(json.dumps(settings)):
+                raise FasthgError(f"{out} holds a dataset of other settings; remove it or choose another --out")
+            return (out / "annotations.json").exists()
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FasthgError(f"{out} exists and is no empty folder; choose another --out")
     except (OSError, ValueError) as error:
-        raise FasthgError(f"cannot write into {out}: {error}; choose another --out") from error
+        raise FasthgError(f"cannot read {_notes(out)}: {error}; choose another --out") from None
     return False
 
 
-def _plan(out: Path, train: int, val: int, seed: int, size: tuple[int, int]) -> Iterator[Chunk]:
-    for validation, people, offset in ((False, train, 0), (True, val, train)):
-        for first in range(0, people, chunks.SIZE):
-            yield Chunk(out, seed, validation, first, min(chunks.SIZE, people - first), offset, *size)
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder and note what it will hold."""
+    try:
+        for folder in (out / "images", out / ".records"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FasthgError(f"cannot write into {out}: {error.strerror}; choose another --out") from None
+    write_json(_notes(out), settings)
 
 
-def _render(todo: list[Chunk], total: int, progress: bool, workers: int) -> None:
-    columns = (TextColumn("rendering people"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("", total=total, completed=total - sum(chunk.count for chunk in todo))
-        for count in _finished(todo, min(workers, len(todo))):
-            bar.advance(task, count)
+def _draw(todo: list[Chunk], total: int, progress: bool, workers: int) -> None:
+    done = total - sum(len(part.images) for part in todo)
+    with progress_bar() if progress else nullcontext() as bar:
+        task = bar.add_task("rendering images", total=total, completed=done) if bar else None
+        for count in _drawn(todo, min(workers, len(todo))):
+            if bar and task is not None:
+                bar.advance(task, count)
 
 
-def _finished(todo: list[Chunk], workers: int) -> Iterator[int]:
+def _drawn(todo: list[Chunk], workers: int) -> Iterator[int]:
+    """Draw the chunks, in this process or in others; yields the number of images of each as it is done."""
     if workers <= 1:
-        yield from map(render_chunk, todo)
+        yield from map(draw_chunk, todo)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(render_chunk, chunk) for chunk in todo]
+        futures = [pool.submit(draw_chunk, part) for part in todo]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -119,31 +155,32 @@ def _finished(todo: list[Chunk], workers: int) -> Iterator[int]:
             raise
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str) -> tuple[int, int] | None:
+    if text == "original":
+        return None
     width, cross, height = text.lower().partition("x")
     if not (cross and width.isdigit() and height.isdigit()):
-        raise FasthgError(f"--size {text} is not WIDTHxHEIGHT, for example 480x360")
+        raise FasthgError(f"--size {text} is neither WIDTHxHEIGHT, for example 480x360, nor original")
     return int(width), int(height)
 
 
-def command(
-    out: Annotated[
-        Path, typer.Option(help="folder to write; must be new, empty, or an interrupted run of the same command")
-    ],
-    train: Annotated[int, typer.Option(help="people to train on")],
-    val: Annotated[int, typer.Option(help="people to validate on")],
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="folder to write: new, empty, or an interrupted run of the same command")],
+    train: Annotated[int | None, typer.Option(help="people to train on; all of --poses by default")] = None,
+    val: Annotated[int | None, typer.Option(help="people to validate on; all of --poses by default")] = None,
     seed: Annotated[int, typer.Option(help="another seed, other people")] = 0,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the images")] = "480x360",
-    workers: Annotated[int | None, typer.Option(help="processes; default: one per usable core")] = None,
+    poses: Annotated[Path | None, typer.Option(help="MPII annotations (bearpaw JSON) whose people are drawn")] = None,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the images, or original with --poses")] = "480x360",
+    workers: Annotated[int | None, typer.Option(help="processes; one for each usable core by default")] = None,
 ) -> None:
     """Render an MPII-format dataset of articulated people."""
-    try:
-        folder = synthesize(out, train, val, seed, size=_size(size), workers=workers)
-    except FasthgError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(error.exit_code) from None
-    typer.echo(f"{train + val} people in {folder}")
+    folder = synthesize(out, train, val, seed, poses, size=_size(size), workers=workers)
+    note(f"people and annotations are in {folder}")
 
 
 if __name__ == "__main__":
-    typer.run(command)
+    sys.exit(run_app(app, prog="python -m training.synthesize"))

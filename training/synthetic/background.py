@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import cv2
 import numpy as np
 
-from training.synthetic.look import darker, fabric, fabric_color, sample_skin
+from training.synthetic.cloth import fabric, fabric_color, sample_skin, shade
+from training.synthetic.grain import add_grain
 from training.synthetic.raster import Canvas
 
 OCCLUDER = 255  # owner of whatever stands before everybody
-
-
-@cache
-def grain_tile() -> np.ndarray:
-    """One fixed 1024 x 1024 tile of normal noise around 128, standard deviation 32: noise at the price of a slice."""
-    noise = np.random.default_rng(20261122).normal(128, 32, (1024, 1024))
-    return np.clip(noise, 0, 255).astype(np.uint8)
-
-
-def add_grain(rng: np.random.Generator, image: np.ndarray, strength: float, coarseness: int = 1) -> np.ndarray:
-    """Add noise of standard deviation `strength`, the same in all channels, `coarseness` pixels wide."""
-    height, width = image.shape[:2]
-    rows, columns = -(-height // coarseness), -(-width // coarseness)
-    y, x = rng.integers(1024 - min(rows, 1000)), rng.integers(1024 - min(columns, 1000))
-    tile = np.resize(grain_tile(), (max(rows, 1024), max(columns, 1024))) if max(rows, columns) > 1000 else grain_tile()
-    noise = tile[y : y + rows, x : x + columns]
-    if coarseness > 1:
-        noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
-    gain = strength / 32
-    return cv2.addWeighted(image, 1.0, cv2.merge([noise] * 3), gain, -128 * gain)
 
 
 def sample_background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -59,8 +38,7 @@ def _lay_floor(rng: np.random.Generator, image: np.ndarray) -> None:
     if rng.random() < 0.4:  # boards or tiles running toward a vanishing point
         vanishing, step = (int(rng.uniform(0, width)), horizon - 20), int(rng.integers(30, 110))
         for x in range(-2 * width, 3 * width, step):
-            cv2.line(image, (x, height), vanishing, darker(color, 0.7), 1, cv2.LINE_AA)
-        image[:horizon] = image[:horizon]
+            cv2.line(image, (x, height), vanishing, shade(color, 0.7), 1, cv2.LINE_AA)
 
 
 def _add_shape(rng: np.random.Generator, image: np.ndarray) -> None:

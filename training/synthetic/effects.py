@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.synthetic.background import add_grain
+from training.synthetic.grain import add_grain
 
 
 def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.synthetic.look import Look, color_image, darker
+from training.synthetic.cloth import color_image, shade
+from training.synthetic.look import Look
 from training.synthetic.raster import Canvas, Ellipsoid, Light, Tube, draw
 from training.synthetic.skeleton import (
-    LANK, LELB, LHIP, LKNE, LSHO, LWRI, NECK, PELV, RANK, RELB, RHIP, RKNE, RSHO, RWRI, THOR, Figure,
+    LANK,
+    LELB,
+    LHIP,
+    LKNE,
+    LSHO,
+    LWRI,
+    NECK,
+    PELV,
+    RANK,
+    RELB,
+    RHIP,
+    RKNE,
+    RSHO,
+    RWRI,
+    THOR,
+    Figure,
 )  # fmt: skip
 
 _ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
@@ -29,21 +45,20 @@ def _trunk(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     joints, unit = figure.joints, figure.unit
     width = unit * look.width
     up = joints[THOR] - joints[PELV]
-    shoulders = joints[LSHO] - joints[RSHO]
-    hips = joints[LHIP] - joints[RHIP]
-    front = figure.chest_front + figure.pelvis_front
+    across = joints[LSHO] - joints[RSHO]
+    chest_front, pelvis_front = figure.chest_front, figure.pelvis_front
+    front = chest_front + pelvis_front
     chest = tuple(width * share for share in (0.088, 0.086, 0.084, 0.090, 0.098, 0.104, 0.106, 0.104, 0.092))
+    seat = (width * 0.086, width * 0.09)
+    shirt, trousers = color_image(look.shirt_color), color_image(look.trouser_color)
+    skin = color_image(shade(look.skin, 0.9))
     parts: list[Tube | Ellipsoid] = [
         Tube(joints[PELV] - 0.04 * up, joints[PELV] + 0.97 * up, chest, front, look.shirt, flatness=0.66, cap=3),
-        Tube(
-            joints[PELV] - 0.16 * up, joints[PELV] + 0.10 * up, (width * 0.086, width * 0.09), figure.pelvis_front,
-            look.trousers, flatness=0.74, cap=2.5,
-        ),
-        Tube(joints[RSHO] + 0.1 * shoulders, joints[LSHO] - 0.1 * shoulders, (width * 0.042,) * 2, figure.chest_front, look.shirt[20:22]),
-        Tube(joints[RHIP], joints[LHIP], (width * 0.066,) * 2, figure.pelvis_front, look.trousers[-3:-1]),
-        Tube(joints[THOR] - 0.05 * up, joints[NECK], (width * 0.038, unit * 0.034), figure.chest_front, color_image(darker(look.skin, 0.9))),
-    ]  # fmt: skip
-    del hips
+        Tube(joints[PELV] - 0.16 * up, joints[PELV] + 0.10 * up, seat, pelvis_front, look.seat, 0.74, cap=2.5),
+        Tube(joints[RSHO] + 0.1 * across, joints[LSHO] - 0.1 * across, (width * 0.042,) * 2, chest_front, shirt),
+        Tube(joints[RHIP], joints[LHIP], (width * 0.066,) * 2, pelvis_front, trousers),
+        Tube(joints[THOR] - 0.05 * up, joints[NECK], (width * 0.038, unit * 0.034), chest_front, skin),
+    ]
     if look.backpack is not None:
         chest_left = np.cross(up, figure.chest_front)
         rotation = np.stack(
@@ -57,15 +72,15 @@ def _trunk(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
 def _arms(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     joints, front, width = figure.joints, figure.chest_front, figure.unit * look.width
     parts: list[Tube | Ellipsoid] = []
+    skin = color_image(look.skin)
     for side, (shoulder, elbow, wrist) in enumerate(_ARMS):
-        skin = color_image(look.skin)
         parts += [
             Tube(
                 joints[elbow],
                 joints[shoulder],
                 (width * 0.030, width * 0.037, width * 0.043),
                 front,
-                look.upper_arms[side],
+                look.upper_arm,
             ),
             Tube(
                 joints[wrist], joints[elbow], (width * 0.021, width * 0.031, width * 0.030), front, look.forearms[side]
@@ -85,12 +100,13 @@ def _arms(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
 def _legs(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     joints, front, width = figure.joints, figure.pelvis_front, figure.unit * look.width
     parts: list[Tube | Ellipsoid] = []
+    shoes = color_image(look.shoes)
     for side, (hip, knee, ankle) in enumerate(_LEGS):
         heel = joints[ankle] + 0.16 * (joints[ankle] - joints[knee])
         parts += [
-            Tube(joints[knee], joints[hip], (width * 0.046, width * 0.056, width * 0.066), front, look.thighs[side]),
-            Tube(joints[ankle], joints[knee], (width * 0.027, width * 0.044, width * 0.043), front, look.shins[side]),
-            Tube(figure.toes[side], heel, (width * 0.026, width * 0.030), front, look.shoes),
+            Tube(joints[knee], joints[hip], (width * 0.046, width * 0.056, width * 0.066), front, look.thigh),
+            Tube(joints[ankle], joints[knee], (width * 0.027, width * 0.044, width * 0.043), front, look.shin),
+            Tube(figure.toes[side], heel, (width * 0.026, width * 0.030), front, shoes),
         ]
     return parts
 
@@ -98,7 +114,7 @@ def _legs(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
 def _head(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     centre, turn, radii = figure.head_centre, figure.head_rotation, figure.head_radii
     left, up, front = (turn * radii).T
-    skin, hair = color_image(darker(look.skin, 0.93)), color_image(look.hair)
+    skin, hair = color_image(shade(look.skin, 0.93)), color_image(look.hair)
     parts: list[Tube | Ellipsoid] = [
         Ellipsoid(centre, turn, radii, look.head),
         Tube(

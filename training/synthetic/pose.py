@@ -25,7 +25,7 @@ class _Draft:
         self.rng = rng
         self.root = np.array([0.0, rng.normal(0, 4), rng.normal(0, 4)])
         self.spine = rng.normal(0, (9, 7, 5))
-        self.head = rng.normal(0, (22, 9, 7)) + (0, 5, 0)
+        self.head = rng.normal((0, 5, 0), (22, 9, 7))
         self.shoulder = np.stack([rng.normal((5, 10, 0), (14, 8, 15)) for _ in range(2)])
         self.elbow = np.abs(rng.normal(15, 16, 2))
         self.hip = np.stack([rng.normal((3, 6, 8), (6, 5, 8)) for _ in range(2)])
@@ -84,11 +84,11 @@ def _gesture(draft: _Draft, side: int) -> None:
 
 def _standing(draft: _Draft) -> None:
     rng = draft.rng
-    for side in range(2):
+    for arm in range(2):
         if rng.random() < 0.6:
-            _gesture(draft, side)
+            _gesture(draft, arm)
     if rng.random() < 0.25:  # weight on one leg
-        side = rng.integers(2)
+        side = int(rng.integers(2))
         draft.hip[side, 0] += rng.uniform(5, 25)
         draft.knee[side] += rng.uniform(10, 40)
     if rng.random() < 0.3:  # feet apart

@@ -1,7 +1,9 @@
-"""Two solids in a depth buffer: the tapered tube (limbs, torso) and the ellipsoid (head, hands), textured and shaded."""
+"""Two solids in a depth buffer: the tapered tube (limbs, trunk) and the ellipsoid (head, hair), textured and shaded."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -9,6 +11,11 @@ import numpy as np
 
 TOWARD_VIEWER = np.array([0.0, 0.0, -1.0])
 _TABLE = 64  # steps of a tube's radius profile
+_STEPS = np.linspace(0, 1, _TABLE)
+_DARKEST = 0.1
+
+Window = tuple[slice, slice]  # rows and columns of the image
+Coordinates = Callable[[], tuple[np.ndarray, np.ndarray]]  # where each pixel lies in a texture: x, y
 
 
 @dataclass(frozen=True)
@@ -25,15 +32,15 @@ class Tube:
     """A generalised cylinder between two points, seen in parallel projection.
 
     `radius` is its half width in pixels at equal steps from bottom to top, `flatness` its depth over its width, and
-    `front` the direction in which the middle of `texture` (uint8 RGB, first row at the top) faces. `cap` flattens the
-    ends: 1 is a hemisphere, 3 a third of one.
+    `front` the direction in which the middle of `texture` faces. `cap` flattens the ends: 1 is a hemisphere, 3 a third
+    of one.
     """
 
     bottom: np.ndarray  # [3] pixels: x, y and depth
     top: np.ndarray  # [3]
     radius: tuple[float, ...]
     front: np.ndarray  # [3]
-    texture: np.ndarray  # uint8 [h, w, 3]
+    texture: np.ndarray  # uint8 RGB [h, w, 3], its first row at the top, once around from back to back
     flatness: float = 1.0
     cap: float = 1.0
 
@@ -49,7 +56,7 @@ class Ellipsoid:
     centre: np.ndarray  # [3] pixels
     rotation: np.ndarray  # [3, 3]
     radii: np.ndarray  # [3] pixels along left, up, front
-    texture: np.ndarray  # uint8 [h, w, 3], its middle faces front, its first row up
+    texture: np.ndarray  # uint8 RGB [h, w, 3], its middle faces front, its first row up
 
     @property
     def depth(self) -> float:
@@ -73,19 +80,16 @@ class Canvas:
         self.depth = np.full(self.color.shape[:2], np.inf, np.float32)
         self.owner = np.zeros(self.color.shape[:2], np.uint8)
 
-    def window(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice] | None:
-        """Rows and columns that cover the box, or None where it misses the image."""
+    def window(self, low: np.ndarray, high: np.ndarray) -> Window | None:
+        """Rows and columns that cover the box from `low` to `high` (x, y), or None where it misses the image."""
         height, width = self.depth.shape
         x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
         x1, y1 = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
-    def put(
-        self, window: tuple[slice, slice], depth: np.ndarray, cover: np.ndarray, color: np.ndarray, owner: int
-    ) -> None:
-        """Blend `color` in where it is nearer than what is there."""
-        near = depth < self.depth[window]
-        alpha = cover * near
+    def put(self, window: Window, depth: np.ndarray, cover: np.ndarray, color: np.ndarray, owner: int) -> None:
+        """Blend `color` in, by `cover` from 0 to 1, where it is nearer than what is there."""
+        alpha = cover * (depth < self.depth[window])
         under = self.color[window]
         under[...] = cv2.blendLinear(color, np.ascontiguousarray(under), alpha, 1 - alpha)
         solid = alpha > 0.5
@@ -101,37 +105,14 @@ def draw(canvas: Canvas, solid: Tube | Ellipsoid, light: Light, owner: int) -> N
         _draw_ellipsoid(canvas, solid, light, owner)
 
 
-def _grid(window: tuple[slice, slice], origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres relative to `origin`: x [1, w] and y [h, 1]."""
-    rows, columns = window
-    x = np.arange(columns.start, columns.stop, dtype=np.float32) + np.float32(0.5 - origin[0])
-    y = np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5 - origin[1])
-    return x[None, :], y[:, None]
-
-
-def _shaded(texture: np.ndarray, x: np.ndarray, y: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    color = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.multiply(color, cv2.merge([brightness] * 3), dtype=cv2.CV_8U)
-
-
 def _draw_tube(canvas: Canvas, tube: Tube, light: Light, owner: int) -> None:
     bottom, top = tube.bottom, tube.top
     axis = top[:2] - bottom[:2]
     length = float(np.hypot(*axis))
     dx, dy = axis / length if length > 1e-3 else (0.0, -1.0)
     length = max(length, 1e-3)
-    side = np.array([-dy, dx, 0.0])  # up x toward-the-viewer: the body's left where it faces us
-
-    # Cross-section: an ellipse turned by `turn`; its visible outline point at angle phi is texture angle phi - shift.
-    turn = float(np.arctan2(tube.front @ side, tube.front @ TOWARD_VIEWER))
-    cos, sin, flat = np.cos(turn), np.sin(turn), tube.flatness
-    shift = float(np.arctan2(flat * sin, cos))
-    spread = float(np.hypot(cos, flat * sin))
-    shear = float(-sin * np.cos(shift) + flat * cos * np.sin(shift)) / spread
-    bulge = float(sin * np.sin(shift) + flat * cos * np.cos(shift)) / spread
-
-    profile = np.interp(np.linspace(0, len(tube.radius) - 1, _TABLE), np.arange(len(tube.radius)), tube.radius)
-    profile = (profile * spread).astype(np.float32)
+    side = np.array([-dy, dx, 0.0])  # up x toward the viewer: the body's left where it faces us
+    profile, shift, shear, bulge = _cross_section(tube, side)
     reach = float(profile.max()) + 1
     window = canvas.window(np.minimum(bottom, top)[:2] - reach, np.maximum(bottom, top)[:2] + reach)
     if window is None:
@@ -139,23 +120,43 @@ def _draw_tube(canvas: Canvas, tube: Tube, light: Light, owner: int) -> None:
     x, y = _grid(window, bottom)
     along = x * np.float32(dx) + y * np.float32(dy)
     across = x * np.float32(-dy) + y * np.float32(dx)
-    on_axis = np.clip(along, 0, length)
-    position = on_axis / np.float32(length)
-    radius = profile.take((position * (_TABLE - 1) + 0.5).astype(np.intp))
-    distance = np.sqrt(across * across + ((along - on_axis) * np.float32(tube.cap)) ** 2)
-    cover = np.clip(radius - distance + 0.5, 0, 1)
-    lateral = np.clip(across / radius, -1, 1)
-    height = np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))
+    on_axis = _limit(along, 0, length)
+    position = on_axis * np.float32(1 / length)
+    radius = profile.take((position * np.float32(_TABLE - 1) + np.float32(0.5)).astype(np.intp))
+    beyond = (along - on_axis) * np.float32(tube.cap)
+    distance = np.sqrt(across * across + beyond * beyond)
+    cover = _limit(radius - distance + np.float32(0.5), 0, 1)
+    lateral = _limit(across / radius, -1, 1)
+    outward = distance / radius
+    height = np.sqrt(np.maximum(1 - outward * outward, 0))
     depth = position * np.float32(top[2] - bottom[2]) + np.float32(bottom[2])
     depth -= (lateral * np.float32(shear) + height * np.float32(bulge)) * radius
 
-    rows, columns = tube.texture.shape[:2]
-    angle = (np.arctan2(lateral, height) - np.float32(shift)) * np.float32(0.5 / np.pi) + np.float32(1.5)
-    texture_x = (angle - np.floor(angle)) * np.float32(columns - 1)
-    texture_y = (1 - position) * np.float32(rows - 1)
+    def coordinates() -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = tube.texture.shape[:2]
+        turns = np.arcsin(lateral) * np.float32(0.5 / np.pi) + np.float32(1.5 - shift * 0.5 / np.pi)
+        return (turns - np.floor(turns)) * np.float32(columns - 1), (1 - position) * np.float32(rows - 1)
+
     brightness = lateral * np.float32(light.diffuse * (side @ light.direction))
     brightness += height * np.float32(light.diffuse * (TOWARD_VIEWER @ light.direction)) + np.float32(light.ambient)
-    canvas.put(window, depth, cover, _shaded(tube.texture, texture_x, texture_y, brightness), owner)
+    canvas.put(window, depth, cover, _shaded(tube.texture, coordinates, brightness), owner)
+
+
+def _cross_section(tube: Tube, side: np.ndarray) -> tuple[np.ndarray, float, float, float]:
+    """The visible half of the tube's elliptic cross-section, which is turned against the view.
+
+    Returns the projected half width at `_TABLE` steps, the angle by which texture and outline differ, and the depth of
+    the surface, in half widths, as shear * lateral + bulge * height.
+    """
+    turn = math.atan2(tube.front @ side, tube.front @ TOWARD_VIEWER)
+    cos, sin, flat = math.cos(turn), math.sin(turn), tube.flatness
+    shift = math.atan2(flat * sin, cos)
+    spread = math.hypot(cos, flat * sin)
+    shear = (flat * cos * math.sin(shift) - sin * math.cos(shift)) / spread
+    bulge = (flat * cos * math.cos(shift) + sin * math.sin(shift)) / spread
+    last = len(tube.radius) - 1
+    profile = np.interp(_STEPS * last, range(last + 1), tube.radius) * spread
+    return profile.astype(np.float32), shift, shear, bulge
 
 
 def _draw_ellipsoid(canvas: Canvas, solid: Ellipsoid, light: Light, owner: int) -> None:
@@ -164,26 +165,49 @@ def _draw_ellipsoid(canvas: Canvas, solid: Ellipsoid, light: Light, owner: int) 
     if window is None:
         return
     x, y = _grid(window, solid.centre)
-    # Points p on the surface have p' form p = 1; along a ray that is a quadratic in p's depth.
+    # Points p of the surface satisfy p' form p = 1; along a ray into the image that is a quadratic in p's depth.
     form = ((solid.rotation / solid.radii**2) @ solid.rotation.T).astype(np.float32)
     half_b = x * form[0, 2] + y * form[1, 2]
     c = x * x * form[0, 0] + x * y * (2 * form[0, 1]) + y * y * form[1, 1] - 1
     discriminant = half_b * half_b - form[2, 2] * c
     z = (-half_b - np.sqrt(np.maximum(discriminant, 0))) / form[2, 2]
-    inside = np.sqrt(np.maximum(1 - discriminant / form[2, 2], 0))
-    cover = np.clip((1 - inside) * np.float32(min(solid.half_extent)) + 0.5, 0, 1)
+    outward = np.sqrt(np.maximum(1 - discriminant / form[2, 2], 0))
+    cover = _limit((1 - outward) * np.float32(min(solid.half_extent)) + np.float32(0.5), 0, 1)
 
-    to_body = (solid.rotation / solid.radii).T.astype(np.float32)
-    left, up, front = (x * row[0] + y * row[1] + z * row[2] for row in to_body)
-    rows, columns = solid.texture.shape[:2]
-    texture_x = (np.arctan2(left, front) * np.float32(0.5 / np.pi) + np.float32(0.5)) * np.float32(columns - 1)
-    texture_y = (np.float32(0.5) - np.arcsin(np.clip(up, -1, 1)) * np.float32(1 / np.pi)) * np.float32(rows - 1)
+    def coordinates() -> tuple[np.ndarray, np.ndarray]:
+        to_body = (solid.rotation / solid.radii).T.astype(np.float32)
+        left, up, front = (x * row[0] + y * row[1] + z * row[2] for row in to_body)
+        rows, columns = solid.texture.shape[:2]
+        longitude = np.arctan2(left, front) * np.float32(0.5 / np.pi) + np.float32(0.5)
+        latitude = np.float32(0.5) - np.arcsin(_limit(up, -1, 1)) * np.float32(1 / np.pi)
+        return longitude * np.float32(columns - 1), latitude * np.float32(rows - 1)
 
     nx, ny, nz = (x * row[0] + y * row[1] + z * row[2] for row in form)
-    toward = (
-        nx * np.float32(light.direction[0]) + ny * np.float32(light.direction[1]) + nz * np.float32(light.direction[2])
-    )
-    facing = toward / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
+    lx, ly, lz = light.direction.astype(np.float32)
+    facing = (nx * lx + ny * ly + nz * lz) / np.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
     brightness = facing * np.float32(light.diffuse) + np.float32(light.ambient)
     depth = z + np.float32(solid.centre[2])
-    canvas.put(window, depth, cover, _shaded(solid.texture, texture_x, texture_y, brightness), owner)
+    canvas.put(window, depth, cover, _shaded(solid.texture, coordinates, brightness), owner)
+
+
+def _shaded(texture: np.ndarray, coordinates: Coordinates, brightness: np.ndarray) -> np.ndarray:
+    """Texture times brightness, uint8 [h, w, 3]; a single texel needs no lookup."""
+    brightness = np.maximum(brightness, np.float32(_DARKEST))
+    if texture.shape[:2] == (1, 1):
+        return cv2.convertScaleAbs(cv2.merge([brightness * np.float32(channel) for channel in texture[0, 0]]))
+    x, y = coordinates()
+    color = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.multiply(color, cv2.merge([brightness] * 3), dtype=cv2.CV_8U)
+
+
+def _grid(window: Window, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel centres relative to `origin`: x [1, w] and y [h, 1]."""
+    rows, columns = window
+    x = np.arange(columns.start, columns.stop, dtype=np.float32) + np.float32(0.5 - origin[0])
+    y = np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5 - origin[1])
+    return x[None, :], y[:, None]
+
+
+def _limit(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """np.clip without its overhead, which exceeds the work on a limb's few thousand pixels."""
+    return np.minimum(np.maximum(values, np.float32(low)), np.float32(high))

@@ -13,9 +13,10 @@ from training.synthetic.look import sample_look
 from training.synthetic.people import draw_person
 from training.synthetic.pose import sample_figure
 from training.synthetic.raster import Canvas, Light
-from training.synthetic.skeleton import HEAD_DIAGONAL, LANK, LHIP, NECK, HEAD, PELV, RANK, RHIP, THOR, Figure, project
+from training.synthetic.skeleton import HEAD, HEAD_DIAGONAL, LANK, LHIP, NECK, PELV, RANK, RHIP, THOR, Figure, project
 
 _NUMBER_OF_OTHERS = (0.52, 0.30, 0.14, 0.04)  # shares of 0, 1, 2, 3; MPII has more, and smaller ones
+_OCCLUDED = 0.22  # share of images with a thing before the people
 _SURFACE = np.full(16, 0.06)  # how far a joint may lie under the surface and still be seen, units of 200 * scale
 _SURFACE[[RHIP, LHIP, PELV, THOR]] = 0.105
 _SURFACE[[NECK, HEAD]] = 0.09
@@ -42,24 +43,26 @@ class Scene:
 
 def render_scene(rng: np.random.Generator, width: int = 480, height: int = 360) -> Scene:
     """Render a person among others. The same generator state and size give the same image, byte for byte."""
-    figures = [_place(rng, sample_figure(rng), width, height)]
-    for _ in range(rng.choice(len(_NUMBER_OF_OTHERS), p=_NUMBER_OF_OTHERS)):
-        figures.append(_place_other(rng, sample_figure(rng), figures[0]))
-    return render_figures(rng, figures, sample_background(rng, width, height))
+    main = _place(rng, sample_figure(rng), width, height)
+    others = rng.choice(len(_NUMBER_OF_OTHERS), p=_NUMBER_OF_OTHERS)
+    figures = [main, *(_place_beside(rng, sample_figure(rng), main) for _ in range(others))]
+    canvas = draw_figures(rng, figures, sample_background(rng, width, height))
+    people = [_annotate(rng, figure, canvas) for figure in figures]
+    return Scene(develop(rng, canvas.color), people, canvas.owner)
 
 
-def render_figures(rng: np.random.Generator, figures: list[Figure], background: np.ndarray) -> Scene:
-    """Dress and draw `figures` before `background` (uint8 RGB, drawn over), and annotate them in the same order."""
+def draw_figures(rng: np.random.Generator, figures: list[Figure], background: np.ndarray) -> Canvas:
+    """Dress and draw `figures` over `background` (uint8 RGB, changed in place), sometimes with a thing before them.
+
+    In the canvas's `owner`, figure i has the value i + 1.
+    """
     canvas = Canvas(background)
     light = _sample_light(rng)
-    order = sorted(range(len(figures)), key=lambda index: -figures[index].joints[PELV, 2])
-    for index in order:
+    for index in sorted(range(len(figures)), key=lambda index: -figures[index].joints[PELV, 2]):
         draw_person(canvas, figures[index], sample_look(rng), light, index + 1)
-    if rng.random() < 0.22:
-        target = figures[0].joints[rng.integers(16), :2]
-        draw_occluder(rng, canvas, target, figures[0].unit)
-    people = [_annotate(rng, figure, canvas, index + 1) for index, figure in enumerate(figures)]
-    return Scene(develop(rng, canvas.color), people, canvas.owner)
+    if rng.random() < _OCCLUDED:
+        draw_occluder(rng, canvas, figures[0].joints[rng.integers(16), :2], figures[0].unit)
+    return canvas
 
 
 def _sample_light(rng: np.random.Generator) -> Light:
@@ -71,43 +74,33 @@ def _sample_light(rng: np.random.Generator) -> Light:
 def _place(rng: np.random.Generator, body: Figure, width: int, height: int) -> Figure:
     """Put the labelled person into the image: mostly whole, sometimes cut off below or at a side, as in MPII."""
     unit = height * float(np.clip(np.exp(rng.normal(np.log(0.72), 0.24)), 0.4, 1.3))
-    distance, tilt = rng.uniform(3, 9), rng.normal(0.08, 0.14)
-    seen = project(body, unit=unit, position=np.zeros(2), depth=0.0, distance=distance, tilt=tilt)
+    seen = project(body, unit, distance=rng.uniform(3, 9), tilt=rng.normal(0.08, 0.14))
     low, high = seen.joints[:, :2].min(axis=0), seen.joints[:, :2].max(axis=0)
-    room = np.array([width, height]) - (high - low)
-    centre = np.array([width, height]) / 2 + np.clip(rng.normal(0, (0.24, 0.16)), -0.5, 0.5) * np.maximum(
-        room, 0.15 * height
-    )
-    if room[1] < 0.1 * height and rng.random() < 0.8:  # too tall for the image: keep the head in, cut the legs
+    size = np.array([width, height])
+    room = np.maximum(size - (high - low), 0.15 * height)
+    centre = size / 2 + np.clip(rng.normal(0, (0.26, 0.18)), -0.62, 0.62) * room
+    if high[1] - low[1] > 0.9 * height and rng.random() < 0.8:  # too tall for the image: keep the head in, cut the legs
         centre[1] = rng.uniform(0.06, 0.16) * height + (high - low)[1] / 2
-    position = centre - (low + high) / 2
-    return project(body, unit=unit, position=position, depth=0.0, distance=distance, tilt=tilt)
+    return seen.moved(np.append(centre - (low + high) / 2, 0.0))
 
 
-def _place_other(rng: np.random.Generator, body: Figure, main: Figure) -> Figure:
+def _place_beside(rng: np.random.Generator, body: Figure, main: Figure) -> Figure:
     """Put somebody beside the labelled person, mostly a little behind, sometimes partly in front."""
     behind = rng.random() < 0.75
     size = rng.uniform(0.7, 1.0) if behind else rng.uniform(0.95, 1.2)
-    offset = np.array([rng.choice([-1, 1]) * rng.uniform(0.38 if behind else 0.5, 1.1), rng.normal(0, 0.08)])
-    depth = main.unit * rng.uniform(1.0, 2.5) * (1 if behind else -1)
-    return project(
-        body,
-        unit=main.unit * size,
-        position=main.joints[PELV, :2] + offset * main.unit,
-        depth=depth,
-        distance=rng.uniform(4, 9),
-        tilt=rng.normal(0.08, 0.05),
-    )
+    x = rng.choice([-1, 1]) * rng.uniform(0.38 if behind else 0.5, 1.1)
+    z = rng.uniform(1.0, 2.5) * (1 if behind else -1)
+    seen = project(body, main.unit * size, distance=rng.uniform(4, 9), tilt=rng.normal(0.08, 0.05))
+    return seen.moved(main.joints[PELV] + main.unit * np.array([x, rng.normal(0, 0.08), z]))
 
 
-def _annotate(rng: np.random.Generator, figure: Figure, canvas: Canvas, owner: int) -> Person:
+def _annotate(rng: np.random.Generator, figure: Figure, canvas: Canvas) -> Person:
     """Labels as MPII gives them: nothing outside the image; occluded joints labelled, marked not visible."""
     height, width = canvas.depth.shape
     joints = figure.joints[:, :2].copy()
-    inside = ((joints >= 0) & (joints < (width, height))).all(axis=1)
+    inside = np.all((joints >= 0) & (joints < (width, height)), axis=1)
     column, row = np.where(inside[:, None], joints, 0).astype(int).T
-    nearest = canvas.depth[row, column]
-    visible = inside & (nearest >= figure.joints[:, 2] - _SURFACE * figure.unit)
+    visible = inside & (canvas.depth[row, column] >= figure.joints[:, 2] - _SURFACE * figure.unit)
     joints[~inside] = np.nan
     box = figure.head_box()
     scale = float(np.hypot(*(box[2:] - box[:2]))) / HEAD_DIAGONAL / 200

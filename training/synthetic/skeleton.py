@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,6 +72,11 @@ class Figure:
         half = np.sqrt(((self.head_rotation[:2] * self.head_radii) ** 2).sum(axis=1))
         return np.concatenate([self.head_centre[:2] - half, self.head_centre[:2] + half])
 
+    def moved(self, offset: np.ndarray) -> Figure:
+        """The figure shifted by `offset` [3]."""
+        shifted = {name: getattr(self, name) + offset for name in ("joints", "hands", "toes", "head_centre")}
+        return replace(self, **shifted)
+
 
 def rotation(axis: int, angle: float) -> np.ndarray:
     """[3, 3] rotation by `angle` radians about axis 0, 1 or 2, right-handed."""
@@ -136,22 +141,21 @@ def _with_mpii_head(figure: Figure) -> Figure:
     joints = figure.joints.copy()
     joints[HEAD] = figure.head_centre + half + depth
     joints[NECK] = figure.head_centre - half - depth
-    return Figure(**{**vars(figure), "joints": joints})
+    return replace(figure, joints=joints)
 
 
-def project(figure: Figure, *, unit: float, position: np.ndarray, depth: float, distance: float, tilt: float) -> Figure:
-    """Look at a body-space figure through a camera.
+def project(figure: Figure, unit: float, distance: float, tilt: float) -> Figure:
+    """Look at a body-space figure through a camera: the pelvis lands at 0, 0, 0, `unit` pixels are one unit there.
 
-    `unit`: pixels per unit at the pelvis; `position` [2]: where the pelvis lands in the image; `depth`: its depth in
-    pixels (only its order against other people matters); `distance` of the camera in units; `tilt` of the camera down,
-    radians. Widths follow `unit`; positions follow the perspective.
+    `distance` of the camera in units; `tilt` of the camera downward, radians. Widths of limbs follow `unit`, positions
+    and the head follow the perspective.
     """
     turn = rotation(0, -tilt)
 
     def see(points: np.ndarray) -> np.ndarray:
         seen = points @ turn.T
         nearness = distance / (distance + seen[..., 2:])
-        return np.concatenate([seen[..., :2] * nearness * unit + position, seen[..., 2:] * unit + depth], axis=-1)
+        return unit * np.concatenate([seen[..., :2] * nearness, seen[..., 2:]], axis=-1)
 
     head_nearness = distance / (distance + float((turn @ figure.head_centre)[2]))
     return _with_mpii_head(
