@@ -1,7 +1,7 @@
 """The reference network: plain PyTorch, the meaning that every faster path is held to.
 
-Stacked hourglass (Newell, Yang, Deng: "Stacked Hourglass Networks for Human Pose Estimation", ECCV 2016) in the layout of
-the widely used PyTorch ports: pre-activation bottlenecks, nearest upsampling, intermediate supervision.
+Stacked hourglass (Newell, Yang, Deng: "Stacked Hourglass Networks for Human Pose Estimation", ECCV 2016) in the layout
+of the widely used PyTorch ports: pre-activation bottlenecks, nearest upsampling, intermediate supervision.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def make_norm(config: HourglassConfig, channels: int) -> nn.Module:
 class Bottleneck(nn.Module):
     """Pre-activation residual block [N, in_channels, H, W] -> [N, out_channels, H, W].
 
-    `norms[i]`, ReLU, `convs[i]` in turn: 1x1 to `feats`, one or two 3x3, 1x1 to `out_channels`; plus the input, projected
-    by a 1x1 where the channels differ.
+    `norms[i]`, ReLU, `convs[i]` in turn: 1x1 to `feats`, one or two 3x3, 1x1 to `out_channels`; plus the input,
+    projected by a 1x1 where the channels differ.
     """
 
     def __init__(self, config: HourglassConfig, in_channels: int, feats: int, out_channels: int) -> None:
@@ -51,7 +51,7 @@ def make_blocks(config: HourglassConfig) -> nn.Sequential:
 
 
 class Hourglass(nn.Module):
-    """One hourglass of `depth` levels over [N, C, H, W]; each level works at half the resolution of the one around it."""
+    """One hourglass of `depth` levels over [N, C, H, W]; each level has half the resolution of the one around it."""
 
     def __init__(self, config: HourglassConfig, depth: int) -> None:
         super().__init__()
@@ -170,20 +170,29 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_flops(config: HourglassConfig, size: int = 256) -> int:
     """FLOPs of one image: two for each multiply-add of the convolutions, all stacks' heads included."""
-    total = 0
-
-    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d)
-        total += 2 * output.numel() * module.weight[0].numel()
-
     with torch.device("meta"):
         model = HourglassNet(config)
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d):
-                module.register_forward_hook(count)
-        model.final(torch.empty(1, 3, size, size))
+    half, quarter, stem = size // 2, size // 4, model.stem
+    total = _flops_per_pixel(stem.conv, stem.block1) * half**2 + _flops_per_pixel(stem.block2, stem.block3) * quarter**2
+    for stack in model.stacks:
+        assert isinstance(stack, Stack)
+        heads = (stack.blocks, stack.features, stack.score, stack.merge_features, stack.merge_score)
+        total += _flops_per_pixel(*heads) * quarter**2 + _hourglass_flops(stack.hourglass, quarter)
     return total
+
+
+def _hourglass_flops(hourglass: nn.Module, side: int) -> int:
+    """FLOPs of an hourglass on [side, side], or of the blocks that are its innermost level."""
+    if not isinstance(hourglass, Hourglass):
+        return _flops_per_pixel(hourglass) * side**2
+    inner = _flops_per_pixel(hourglass.low1, hourglass.low3) * (side // 2) ** 2
+    return _flops_per_pixel(hourglass.up1) * side**2 + inner + _hourglass_flops(hourglass.low2, side // 2)
+
+
+def _flops_per_pixel(*modules: nn.Module | None) -> int:
+    """FLOPs of all convolutions for one pixel of their output."""
+    convs = (m for module in modules if module is not None for m in module.modules() if isinstance(m, nn.Conv2d))
+    return sum(2 * conv.weight.numel() for conv in convs)
 
 
 def heatmap_size(input_size: int) -> int:
