@@ -21,7 +21,6 @@ from fasthg.variants import INPUT_SIZE
 
 app = typer.Typer(
     help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -214,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
-    return run_app(app, argv)
+    return run_app(app, (sys.argv[1:] if argv is None else argv) or ["--help"])
 
 
 if __name__ == "__main__":

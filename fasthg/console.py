@@ -31,7 +31,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     except FasthgError as error:
         return _fail(prog, str(error), error.exit_code)
     except _UsageError as error:
-        return _fail(prog, f"{error.format_message()}; see {prog} --help", 2)
+        return _fail(prog, f"{error.format_message().rstrip('.')}; see {prog} --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
