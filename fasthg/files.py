@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -139,8 +140,10 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file, indented, as a whole or not at all; NaN is refused with ValueError."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """Write a JSON file as a whole or not at all: indented, lists of plain values on one line. NaN raises ValueError."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    one_line = re.sub(r"\[\n\s+([^][{}]*)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
+    write_text(path, one_line + "\n")
 
 
 def sha256(*paths: str | Path) -> str:
