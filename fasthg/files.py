@@ -140,7 +140,7 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file as a whole or not at all: indented, lists of plain values on one line. NaN raises ValueError."""
+    """Write JSON as a whole or not at all: indented, lists of plain values on one line. NaN raises ValueError."""
     text = json.dumps(content, indent=2, allow_nan=False)
     one_line = re.sub(r"\[\n\s+([^][{}]*)\n\s+\]", lambda m: "[" + re.sub(r"\n\s+", " ", m[1]) + "]", text)
     write_text(path, one_line + "\n")

@@ -154,16 +154,24 @@ def _open_video(path: Path) -> av.container.InputContainer:
 
 def _video_length(path: Path) -> int:
     with _open_video(path) as container:
-        return container.streams.video[0].frames
+        return _announced_frames(container)
+
+
+def _announced_frames(container: av.container.InputContainer) -> int:
+    """Frames that a video says it has, or that its duration amounts to; 0 where it says neither."""
+    stream = container.streams.video[0]
+    if stream.frames or not container.duration or not stream.average_rate:
+        return stream.frames
+    return round(container.duration / 1e6 * stream.average_rate)  # a container's duration is in microseconds
 
 
 def _frames(path: Path, boxes: Boxes | None) -> Iterator[Photo]:
     """The frames of a video, up to where it ends or is cut off."""
     import av
 
-    count, expected, problem = 0, 0, ""
+    count, problem = 0, ""
     with _open_video(path) as container:
-        expected = container.streams.video[0].frames
+        announced = _announced_frames(container)
         container.streams.video[0].thread_type = "AUTO"
         try:
             for frame in container.decode(video=0):
@@ -174,8 +182,8 @@ def _frames(path: Path, boxes: Boxes | None) -> Iterator[Photo]:
             problem = error.strerror or "damaged"
     if count == 0:
         raise FasthgError(f"{path} holds no whole frame ({problem or 'empty'}); copy the video again")
-    if problem or count < expected:
-        log.warning("%s is cut off: the first %d frames of %s are kept", path, count, expected or "an unknown number")
+    if problem or count < announced - 1:  # a duration may be rounded up
+        log.warning("%s is cut off: the first %d frames of %s are kept", path, count, announced or "an unknown number")
 
 
 def _holder(image: Image) -> Callable[[], Image]:
