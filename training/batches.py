@@ -83,15 +83,19 @@ class LoaderOptions:
 
 
 class Source(Protocol):
-    """Where the pictures of people are read from."""
+    """Where the pictures of people are read from; a source may hold several views of a person, such as two crops."""
 
     people: People
 
-    def read(self, row: int) -> NDArray[np.uint8]:
-        """Picture with the person, [H,W,3] RGB or [H,W,4] RGBX; raises FasthgError that names the file."""
+    def choose_views(
+        self, rows: NDArray[np.int64], matrices: NDArray[np.float64], size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """For the crops of `size` pixels that `matrices` [n,2,3] cut from the photographs of `rows`: which view of each
+        person to read, int64 [n], and the map from that view's pixels to the crop, float64 [n,2,3].
+        """
 
-    def image_matrices(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Picture -> image that the annotations belong to, [n,2,3]."""
+    def read(self, row: int, view: int) -> NDArray[np.uint8]:
+        """A view of a person, [H,W,3] RGB or [H,W,4] RGBX; raises FasthgError that names the file."""
 
 
 class MadeBatch(NamedTuple):
@@ -104,12 +108,14 @@ class MadeBatch(NamedTuple):
 class Plan(NamedTuple):
     """What is known of a batch before its pictures are read.
 
-    matrices  float64 [n,2,3], picture -> crop
+    views     int64 [n], which view of each person is read
+    matrices  float64 [n,2,3], that view -> crop
     tables    float32 [n,256,3], what becomes of each byte of each channel
     joints    float32 [n,J,2], heatmap coordinates
     weights   float32 [n,J]
     """
 
+    views: NDArray[np.int64]
     matrices: NDArray[np.float64]
     tables: NDArray[np.float32]
     joints: NDArray[np.float32]
@@ -122,37 +128,41 @@ def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray
     draws = _epoch_draws(options.augmentation, len(people), options.seed, epoch).take(rows)
     matrices = crop_matrices(people, rows, draws, size)
     joints, weights = place_joints(people, rows, matrices, draws.flip, size)
-    from_picture = geometry.compose(matrices, source.image_matrices(rows))
-    return Plan(from_picture, colour_tables(draws.gain), joints, weights)
+    views, from_view = source.choose_views(rows, matrices, size)
+    return Plan(views, from_view, colour_tables(draws.gain), joints, weights)
 
 
 _epoch_draws = functools.lru_cache(maxsize=2)(epoch_draws)
 
 
 class BatchMaker:
-    """Makes any batch of any epoch from a source; no batch depends on another, so workers may share or copy it."""
+    """Makes any batch of any epoch from a source; no batch depends on another, so workers may share or copy it.
+
+    The next person that can be read takes the place of one that cannot, within the `skip_bad` of the options.
+    """
 
     def __init__(self, source: Source, options: LoaderOptions) -> None:
         self.source = source
         self.options = options
 
     def __call__(self, job: BatchRows) -> MadeBatch:
-        size, rows, failures = self.options.size, job.rows.copy(), dict[int, str]()
-        plan = plan_batch(self.source, self.options, job.epoch, rows)
+        rows, failures = job.rows.copy(), dict[int, str]()
+        plan = self._plan(job.epoch, rows)
         images = self._empty(len(rows))
         for i, out in enumerate(images.numpy()):
-            found = self._read_from(int(rows[i]), failures)
-            if found is None:
-                return MadeBatch(None, failures)
-            picture, row = found
-            if row != rows[i]:
-                rows[i] = row
-                plan = plan_batch(self.source, self.options, job.epoch, rows)
-            colour(geometry.warp(picture, plan.matrices[i], size), plan.tables[i], out)
+            while (picture := self._read(int(rows[i]), int(plan.views[i]), failures)) is None:
+                if len(failures) > min(self.options.skip_bad, len(self.source.people) - 1):
+                    return MadeBatch(None, failures)
+                rows[i] = (rows[i] + 1) % len(self.source.people)
+                plan = self._plan(job.epoch, rows)
+            colour(geometry.warp(picture, plan.matrices[i], self.options.size), plan.tables[i], out)
         if self.options.channels_last:
             images = images.permute(0, 3, 1, 2)
         joints, weights = torch.from_numpy(plan.joints), torch.from_numpy(plan.weights)
         return MadeBatch(Batch(images, joints, weights, torch.from_numpy(rows)), failures)
+
+    def _plan(self, epoch: int, rows: NDArray[np.int64]) -> Plan:
+        return plan_batch(self.source, self.options, epoch, rows)
 
     def _empty(self, count: int) -> Tensor:
         size = self.options.size
@@ -160,18 +170,13 @@ class BatchMaker:
         in_worker = torch.utils.data.get_worker_info() is not None  # which may not touch CUDA; the DataLoader pins
         return torch.empty(shape, pin_memory=self.options.pin_memory and not in_worker)
 
-    def _read_from(self, first: int, failures: dict[int, str]) -> tuple[NDArray[np.uint8], int] | None:
-        """Picture and row of the first person from `first` on that can be read; None when too many cannot."""
-        num_people = len(self.source.people)
-        for row in (i % num_people for i in range(first, first + num_people)):
-            if row in failures:
-                continue
+    def _read(self, row: int, view: int, failures: dict[int, str]) -> NDArray[np.uint8] | None:
+        """The picture, or None when it cannot be read, which goes into `failures`."""
+        if row not in failures:
             try:
-                return self.source.read(row), row
+                return self.source.read(row, view)
             except FasthgError as error:
                 failures[row] = str(error)
-                if len(failures) > self.options.skip_bad:
-                    break
         return None
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -21,6 +18,7 @@ from fasthg.image import read_image
 from fasthg.mpii import Dataset
 from training.batches import Batch, BatchMaker, LoaderOptions, MadeBatch, Source
 from training.sampling import BatchRows
+from training.threads import map_ahead
 
 __all__ = ["Batch", "JpegSource", "Loader", "LoaderOptions", "ReferenceLoader", "ThreadLoader", "make_loader"]
 
@@ -34,11 +32,13 @@ class JpegSource:
         self.dataset = dataset
         self.people = dataset.people
 
-    def read(self, row: int) -> NDArray[np.uint8]:
-        return read_image(self.dataset.image_path(row))
+    def choose_views(
+        self, rows: NDArray[np.int64], matrices: NDArray[np.float64], _size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        return np.zeros_like(rows), matrices
 
-    def image_matrices(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.broadcast_to(np.eye(2, 3), (len(rows), 2, 3))
+    def read(self, row: int, _view: int) -> NDArray[np.uint8]:
+        return read_image(self.dataset.image_path(row))
 
 
 class Loader(ABC):
@@ -161,19 +161,7 @@ class ThreadLoader(Loader):
         self._maker = BatchMaker(source, options)
 
     def _make(self, jobs: Iterable[BatchRows]) -> Iterator[MadeBatch]:
-        if not self.options.num_workers:
-            yield from map(self._maker, jobs)
-            return
-        jobs = iter(jobs)
-        pool = ThreadPoolExecutor(self.options.num_workers, thread_name_prefix="loader")
-        try:
-            first = islice(jobs, 2 * self.options.num_workers)
-            pending: deque[Future[MadeBatch]] = deque(pool.submit(self._maker, job) for job in first)
-            while pending:
-                yield pending.popleft().result()
-                pending.extend(pool.submit(self._maker, job) for job in islice(jobs, 1))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return map_ahead(self._maker, jobs, self.options.num_workers)
 
 
 def make_loader(dataset: Dataset, **options: Any) -> Loader:
