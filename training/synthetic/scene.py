@@ -76,11 +76,11 @@ def _place(rng: np.random.Generator, body: Figure, width: int, height: int) -> F
     unit = height * float(np.clip(np.exp(rng.normal(np.log(0.72), 0.24)), 0.4, 1.3))
     seen = project(body, unit, distance=rng.uniform(3, 9), tilt=rng.normal(0.08, 0.14))
     low, high = seen.joints[:, :2].min(axis=0), seen.joints[:, :2].max(axis=0)
-    size = np.array([width, height])
-    room = np.maximum(size - (high - low), 0.15 * height)
-    centre = size / 2 + np.clip(rng.normal(0, (0.26, 0.18)), -0.62, 0.62) * room
-    if high[1] - low[1] > 0.9 * height and rng.random() < 0.8:  # too tall for the image: keep the head in, cut the legs
-        centre[1] = rng.uniform(0.06, 0.16) * height + (high - low)[1] / 2
+    size, extent = np.array([width, height]), high - low
+    centre = size / 2 + rng.normal(0, (0.27, 0.18)) * np.maximum(size - extent, 0.15 * height)
+    if extent[1] > 0.9 * height and rng.random() < 0.8:  # too tall for the image: keep the head in, cut the legs
+        centre[1] = rng.uniform(0.06, 0.16) * height + extent[1] / 2
+    centre = np.clip(centre, 0.25 * extent, size - 0.25 * extent)  # three quarters of either side are in the image
     return seen.moved(np.append(centre - (low + high) / 2, 0.0))
 
 
