@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ankle": ("rank", "lank"),
 }
 PROTOCOLS: dict[str, str] = {
-    "mean14": "mean of the joints, no pelvis and thorax",
+    "mean14": "mean of 14 joints (no pelvis, thorax)",
     "weighted14": "the same, weighted by joint count",
     "pooled16": "all joints pooled",
 }
