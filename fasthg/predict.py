@@ -180,10 +180,8 @@ class Predictor:
             if self.flip:
                 heatmaps = (heatmaps + geometry.flip_heatmaps(self.runner(images.flip(-1)))) / 2
             points, scores = decode(heatmaps)
-        if not torch.isfinite(scores).all():
-            raise FasthgError(
-                f"{self.path} ({self.precision}) answered NaN or infinity; choose another path with --path"
-            )
+        if not heatmaps.isfinite().all():
+            raise FasthgError(f"{self.path} ({self.precision}) answered NaN or infinity; choose another path")
         return points.cpu().numpy(), scores.cpu().numpy(), self.size / heatmaps.shape[-1]
 
     def _read_ahead(self, found: Iterator[Photo]) -> Iterator[_Seen]:
