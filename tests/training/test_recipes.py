@@ -1,0 +1,70 @@
+"""Every run of the study is one name, and a wrong name or number says the way out."""
+
+from dataclasses import replace
+
+import pytest
+
+from fasthg.errors import FasthgError
+from fasthg.variants import STUDY_VARIANTS, HourglassConfig
+from training.recipes import RECIPES, Recipe, get_recipe
+from training.trainer import TrainOptions, train
+
+
+def reduced(recipe: Recipe) -> Recipe:
+    """The same recipe on a network and crops that take milliseconds."""
+    config = recipe.config
+    depths = tuple(min(depth, 2) for depth in config.stack_depths[:2])
+    small = replace(config, num_stacks=2, depths=depths, num_feats=4, stem_feats=(4, 8))
+    return replace(recipe, variant=small, size=64)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_does_three_steps(name, tiny_dataset):
+    recipe = reduced(RECIPES[name])
+    if recipe.batch_size == 20:
+        recipe = replace(recipe, batch_size=4)  # 24 people make one batch of 20
+    options = TrainOptions(
+        data=tiny_dataset, recipe=recipe, device="cpu", num_workers=0, max_steps=3, validate_every=0, progress=False
+    )
+    result = train(options)
+    assert result.steps == 3
+    assert len(result.losses) == 3
+    assert result.model.config.num_convs == RECIPES[name].config.num_convs
+    assert result.model.config.norm == RECIPES[name].config.norm
+
+
+def test_table_1_has_all_eight_variants_at_batch_20_for_50_epochs():
+    runs = {name: recipe for name, recipe in RECIPES.items() if name.startswith("table1-")}
+    assert [recipe.variant for recipe in runs.values()] == list(STUDY_VARIANTS)
+    assert {(recipe.batch_size, recipe.epochs, recipe.optimizer) for recipe in runs.values()} == {(20, 50, "rmsprop")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose one of rmsprop, adam, adamw, sgd"),
+        ({"schedule": "poly"}, "unknown schedule 'poly'; choose one of constant, step, cosine"),
+        ({"variant": "huge"}, "unknown variant 'huge'; choose one of original"),
+        ({"batch_size": 0}, "batch_size is 0; give at least 1"),
+        ({"lr": 0.0}, "lr is 0.0; give more than 0"),
+        ({"lr": float("nan")}, "lr is nan; give more than 0"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"size": 100}, "size is 100; original takes multiples of 64"),
+    ],
+)
+def test_impossible_values_are_refused(change, message):
+    with pytest.raises(FasthgError, match=message):
+        Recipe(**change)
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(FasthgError, match="unknown recipe 'table2'; choose one of table1-original"):
+        get_recipe("table2")
+
+
+def test_description_tells_networks_apart_and_is_plain():
+    config = HourglassConfig(num_stacks=2, num_feats=8, depths=2)
+    described = Recipe(variant=config, dropout=0.5).describe()
+    assert described["variant"]["dropout"] == 0.5
+    assert described["variant"]["depths"] == [2, 2]
+    assert described != Recipe(variant=config).describe()

@@ -1,0 +1,145 @@
+"""A network that learns: one optimiser step on a batch, and everything that has to be kept to go on with the next."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fasthg.checkpoint import load_into
+from fasthg.heatmap import render_targets
+from fasthg.model import HourglassNet, heatmap_size
+from fasthg.paths import training_setup
+from training.batches import Batch
+from training.distributed import World
+from training.loss import heatmap_loss
+from training.optim import Schedule, WeightAverage, make_optimizer, set_learning_rate
+from training.recipes import Recipe
+
+
+class Learner:
+    """The network of a recipe, its optimiser, scaler, learning rate and weight average.
+
+    Whatever is random is drawn from (seed, step, rank), so `state_dict()` and the number of the step are all that a
+    later process needs to take the same next step, bit for bit.
+    """
+
+    def __init__(self, recipe: Recipe, total_steps: int, world: World, init_weights: Path | None = None) -> None:
+        self.recipe, self.world = recipe, world
+        self.setup = training_setup(recipe.path, world.device)
+        self.schedule = Schedule(
+            recipe.schedule, recipe.lr, total_steps, recipe.warmup, recipe.milestones, recipe.gamma
+        )
+        self.model = self._make_model(init_weights)
+        self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
+        self.network = world.wrap(self.model, recipe.sync_norm)
+        self.optimizer = make_optimizer(
+            recipe.optimizer, self.model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.setup.amp_dtype is torch.float16)
+
+    def _make_model(self, init_weights: Path | None) -> HourglassNet:
+        torch.manual_seed(self.recipe.seed)
+        model = HourglassNet(self.recipe.config)
+        if init_weights:
+            load_into(model, init_weights)
+        model = model.to(self.world.device, memory_format=self.memory_format).train()
+        if self.recipe.freeze_norm:
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        if self.setup.compile:
+            # One hourglass at a time: its code is compiled once and serves every stack of the same depth.
+            for hourglass in (stack.hourglass for stack in model.stacks):
+                hourglass.compile()
+        return model
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.setup.channels_last else torch.contiguous_format
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the recipe's path, on or off."""
+        dtype = self.setup.amp_dtype
+        return torch.autocast(self.world.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+    def learn(self, batch: Batch, step: int) -> Tensor:
+        """Step number `step` on this rank's part of a batch; returns its loss, a scalar on the device."""
+        recipe = self.recipe
+        if recipe.dropout:
+            torch.manual_seed(hash((recipe.seed, step, self.world.rank)) % 2**63)
+        set_learning_rate(self.optimizer, self.schedule(step))
+        loss = torch.zeros((), device=self.world.device)
+        parts = list(zip(*(tensor.chunk(recipe.accumulate) for tensor in self._on_device(batch))))
+        for number, (images, targets, weights) in enumerate(parts, start=1):
+            with self._exchange_gradients(number == len(parts)):
+                with self.autocast():
+                    heatmaps = self.network(images)
+                part_loss = heatmap_loss(heatmaps, targets, weights) / len(parts)
+                self.scaler.scale(part_loss).backward()
+            loss += part_loss.detach()
+        if recipe.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(self.model)
+        return loss
+
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [N,3,S,S], targets [N,J,S/4,S/4] and weights [N,J] of a batch."""
+        device = self.world.device
+        images = batch.images.to(device, memory_format=self.memory_format, non_blocking=True)
+        joints, weights = (tensor.to(device, non_blocking=True) for tensor in (batch.joints, batch.weights))
+        side = heatmap_size(self.recipe.size)
+        return images, render_targets(joints, weights, (side, side), self.recipe.sigma), weights
+
+    def _exchange_gradients(self, exchange: bool) -> contextlib.AbstractContextManager[Any]:
+        """Ranks average their gradients in the backward pass inside, or keep them to themselves for the time being."""
+        if not exchange and isinstance(self.network, nn.parallel.DistributedDataParallel):
+            return self.network.no_sync()
+        return contextlib.nullcontext()
+
+    @property
+    def evaluated(self) -> HourglassNet:
+        """The network that is validated and shipped: the average where there is one."""
+        return self.average.model if self.average else self.model
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Images float32 [N,3,S,S] -> final heatmaps float32 [N,J,S/4,S/4] of the evaluated network."""
+        model = self.evaluated
+        training = [module for module in model.modules() if module.training]
+        model.eval()
+        with self.autocast():
+            heatmaps = model.final(images.to(self.world.device, memory_format=self.memory_format)).float()
+        for module in training:
+            module.training = True
+        return heatmaps
+
+    def not_finite(self) -> str | None:
+        """Name of the first weight or statistic that is NaN or infinite; None where all is well."""
+        tensors = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
+        finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+        return next((name for name, well in zip(tensors, finite) if not well), None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values to go on from."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()` of the same recipe."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])

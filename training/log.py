@@ -1,0 +1,178 @@
+"""What a run tells while it goes on: progress, `log.csv`, TensorBoard, and `curves.png` at the end.
+
+Only the rank that leads writes. Everything but the progress is made from the history, a list with one dictionary an
+epoch, so a resumed run rewrites it without gaps or doubles.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fasthg import geometry
+from fasthg.console import note
+from fasthg.draw import draw_poses
+from fasthg.files import atomic_path, write_text
+from fasthg.image import read_crop
+from fasthg.mpii import Dataset
+from fasthg.pckh import Scores
+
+CSV, CURVES, TENSORBOARD = "log.csv", "curves.png", "tensorboard"
+PROTOCOLS = ("mean14", "weighted14", "pooled16")
+_NOTE_SECONDS = 60.0  # between lines of progress where no terminal shows a bar
+
+
+@dataclass
+class EpochMeter:
+    """Sums over the steps of an epoch; `seconds` and `wait_seconds` leave validation and saving out."""
+
+    losses: float = 0.0
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        return self.losses / max(1, self.steps)
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def data_wait(self) -> float:
+        """Share of the time that was spent waiting for the next batch."""
+        return self.wait_seconds / self.seconds if self.seconds else 0.0
+
+
+def score_columns(scores: Scores) -> dict[str, float]:
+    """PCKh under every protocol, as columns of the history."""
+    measures = {"pckh@0.5": scores.at_05, "pckh@0.1": scores.at_01, "auc": scores.auc}
+    return {f"{protocol}_{name}": getattr(pckh, protocol) for name, pckh in measures.items() for protocol in PROTOCOLS}
+
+
+def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64], people: int = 4) -> NDArray[np.uint8]:
+    """The first people of a dataset with their predicted joints [N,16,2] in image pixels; uint8 [S,S * people,3]."""
+    shown = range(min(people, len(dataset)))
+    crops = []
+    for row in shown:
+        image, matrix = read_crop(dataset.image_path(row), dataset.people.center[row], dataset.people.scale[row])
+        crops.append(draw_poses(image, [geometry.apply(matrix, predictions[row])]))
+    return np.hstack(crops)
+
+
+@dataclass
+class RunLog:
+    """The user's view of a run.
+
+    folder       where files go; None to write none
+    total_steps  steps of the whole run
+    """
+
+    folder: Path | None
+    total_steps: int
+    start_step: int = 0
+    show_progress: bool = True
+    use_tensorboard: bool = True
+    _bar: Progress | None = field(default=None, init=False)
+    _writer: Any = field(default=None, init=False)
+    _noted: float = field(default_factory=time.monotonic, init=False)
+
+    def __post_init__(self) -> None:
+        if self.folder and self.use_tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start_step)
+        if self.show_progress and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._task = self._bar.add_task("starting", total=self.total_steps, completed=self.start_step)
+            self._bar.start()
+
+    def step(self, step: int, epoch: int, loss: float, lr: float, meter: EpochMeter) -> None:
+        """Tell about step number `step`, just done."""
+        text = f"epoch {epoch + 1}  loss {loss:.3e}  {meter.images_per_s:.1f} images/s  data wait {meter.data_wait:.0%}"
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=text)
+        elif self.show_progress and time.monotonic() - self._noted > _NOTE_SECONDS:
+            self._noted = time.monotonic()
+            seconds_left = (self.total_steps - step) * meter.seconds / max(1, meter.steps)
+            note(f"step {step} of {self.total_steps}  {text}  ETA {seconds_left / 60:.0f} min")
+        if self._writer:
+            values = {"loss": loss, "lr": lr, "images_per_s": meter.images_per_s, "data_wait": meter.data_wait}
+            for name, value in values.items():
+                self._writer.add_scalar(f"train/{name}", value, step)
+
+    def epoch(self, history: Sequence[dict[str, Any]], picture: NDArray[np.uint8] | None) -> None:
+        """Tell about the epoch that ended last; `picture` uint8 [H,W,3] shows predictions."""
+        row = history[-1]
+        scores = {name: value for name, value in row.items() if name.startswith(PROTOCOLS)}
+        if self.show_progress:
+            shown = "  ".join(f"{name} {row[f'{name}_pckh@0.5']:.2f}" for name in PROTOCOLS if scores)
+            note(
+                f"epoch {row['epoch']}  step {row['step']}  loss {row['loss']:.3e}  {row['images_per_s']:.1f} images/s"
+                f"  data wait {row['data_wait']:.0%}  {shown and 'PCKh@0.5 ' + shown}".rstrip()
+            )
+        if self.folder:
+            write_csv(self.folder / CSV, history)
+        if self._writer:
+            for name, value in scores.items():
+                self._writer.add_scalar(f"validation/{name}", value, row["step"])
+            if picture is not None:
+                self._writer.add_image("validation/predictions", picture, row["step"], dataformats="HWC")
+            self._writer.flush()
+
+    def close(self, history: Sequence[dict[str, Any]]) -> None:
+        """End the bar and the writer, and draw the curves."""
+        if self._bar:
+            self._bar.stop()
+        if self._writer:
+            self._writer.close()
+        if self.folder and history:
+            draw_curves(self.folder / CURVES, history)
+
+
+def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write the history as a table, a row an epoch; epochs that were not validated leave their scores empty."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in history:
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    write_text(path, text.getvalue())
+
+
+def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Draw loss, learning rate and PCKh over the epochs as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    loss, rate, pckh = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in history]
+    loss.semilogy(epochs, [row["loss"] for row in history])
+    rate.plot(epochs, [row["lr"] for row in history])
+    scored = [row for row in history if "mean14_pckh@0.5" in row]
+    for measure, style in (("pckh@0.5", "-"), ("pckh@0.1", "--")):
+        for protocol, colour in zip(PROTOCOLS, ("C0", "C1", "C2")):
+            values = [row[f"{protocol}_{measure}"] for row in scored]
+            pckh.plot([row["epoch"] for row in scored], values, style, color=colour, label=f"{protocol} {measure}")
+    if scored:
+        pckh.legend()
+    for axes, title in ((loss, "training loss"), (rate, "learning rate"), (pckh, "PCKh on validation, %")):
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    with atomic_path(path) as aside:
+        figure.savefig(aside, dpi=100)

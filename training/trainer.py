@@ -1,0 +1,330 @@
+"""A training run: its epochs, what is measured after each, what is kept, and how an interrupted run goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fasthg.checkpoint import save
+from fasthg.errors import FasthgError
+from fasthg.evaluate import predict_dataset
+from fasthg.files import make_folder
+from fasthg.model import HourglassNet
+from fasthg.mpii import Dataset, load_dataset
+from fasthg.pckh import Scores, score
+from fasthg.runtimes.base import resolve_device
+from training.batches import Batch
+from training.distributed import World, join_world
+from training.learner import Learner
+from training.loader import Loader, make_loader
+from training.log import EpochMeter, RunLog, draw_predictions, score_columns
+from training.recipes import Recipe
+from training.state import LAST, check_same_run, load_state, save_state
+
+BEST_METRIC = "weighted14_pckh@0.5"
+BEST, LATEST = "best.safetensors", "last.safetensors"
+_CHECK_STEPS = 20  # between two looks at the losses on a GPU, which has to be waited for
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """A recipe, the data to follow it on, and how to watch and keep the run.
+
+    Nothing is written where `out` is None.
+    """
+
+    data: Annotated[Path, "folder with images/ and annotations"] = Path("data")
+    recipe: Recipe = field(default_factory=Recipe)
+    out: Annotated[Path | None, "folder of the run"] = None
+    resume: Annotated[bool, "go on with the run in the folder; give the options that it was started with"] = False
+    init_weights: Annotated[Path | None, "safetensors to start from"] = None
+    device: Annotated[str, "auto, cpu, cuda or cuda:0"] = "auto"
+    pack: Annotated[Path | None, "packed crops of the same people (python -m training.pack) to train on"] = None
+    num_workers: Annotated[int, "processes that load data, on each device"] = 2
+    skip_bad: Annotated[int, "people that may be replaced because their photograph cannot be read"] = 0
+    max_steps: Annotated[int, "stop after this step, 0 for no limit; --resume goes on"] = 0
+    max_seconds: Annotated[float, "stop after this time, 0 for no limit; --resume goes on"] = 0.0
+    validate_every: Annotated[int, "epochs between validations, 0 for none"] = 1
+    flip_test: Annotated[bool, "validate on the mean of each crop's and its mirror image's heatmaps"] = False
+    checkpoint_seconds: Annotated[float, "time between checkpoints inside an epoch"] = 300.0
+    tensorboard: Annotated[bool, "write TensorBoard files"] = True
+    progress: Annotated[bool, "tell how far the run is"] = True
+
+
+@dataclass
+class TrainResult:
+    """How a run ended.
+
+    model         the network in evaluation mode, averaged where the recipe has an average
+    steps         number of the last step
+    images        people trained on in this call, all devices together
+    seconds       time in the steps of this call; validation and saving left out
+    wait_seconds  of it, waiting for data
+    losses        of each step of this call
+    history       a row an epoch, as in log.csv, from the run's first epoch on
+    scores        of the last validation in this call
+    """
+
+    model: HourglassNet
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    scores: Scores | None = None
+
+
+class Trainer:
+    """One run; `run()` does it. Raises FasthgError for what a user can get wrong, before the first step if it can."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options, self.recipe = options, options.recipe
+        self.world: World = join_world(resolve_device(options.device))
+        self.dataset = load_dataset(options.data, "train")
+        self.validation = self._load_validation()
+        self.loader = self._make_loader()
+        self.total_steps = self.recipe.epochs * len(self.loader)
+        self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights)
+        self.step = 0
+        self.meter = EpochMeter()
+        self.history: list[dict[str, Any]] = []
+        self.best = -math.inf
+        self._prepare_folder()
+        self._unchecked: list[Tensor] = []
+        self._saved = time.monotonic()
+        self.result = TrainResult(self.learner.evaluated, history=self.history, steps=self.step)
+
+    def _load_validation(self) -> Dataset | None:
+        if not self.options.validate_every:
+            return None
+        validation = load_dataset(self.options.data, "val")
+        unknown = np.count_nonzero(~(validation.people.head_size > 0))
+        if unknown:
+            raise FasthgError(
+                f"data {self.options.data}: {unknown} of {len(validation)} validation people have no known head size; "
+                "PCKh needs it: put valid.h5 beside the annotations, or give --validate-every 0"
+            )
+        return validation
+
+    def _make_loader(self) -> Loader:
+        recipe, world = self.recipe, self.world
+        parts = world.size * recipe.accumulate
+        if recipe.batch_size % parts:
+            raise FasthgError(
+                f"batch_size is {recipe.batch_size}; give a multiple of {parts}: {world.size} devices "
+                f"times accumulate {recipe.accumulate}"
+            )
+        if recipe.batch_size > len(self.dataset):
+            raise FasthgError(
+                f"batch_size is {recipe.batch_size} and the data holds {len(self.dataset)} people; give at most as many"
+            )
+        options = {
+            "size": recipe.size,
+            "batch_size": recipe.batch_size // world.size,
+            "augmentation": recipe.augmentation,
+            "seed": recipe.seed,
+            "shuffle": True,
+            "num_workers": self.options.num_workers,
+            "rank": world.rank,
+            "world_size": world.size,
+            "drop_last": True,
+            "skip_bad": self.options.skip_bad,
+            "channels_last": recipe.path != "eager",
+            "pin_memory": world.device.type == "cuda",
+        }
+        if self.options.pack is None:
+            return make_loader(self.dataset, **options)
+        from training.packed import make_packed_loader
+
+        loader = make_packed_loader(self.options.pack, **options)
+        if loader.people.images != self.dataset.people.images:
+            raise FasthgError(f"{self.options.pack} holds other people than {self.options.data}; pack the folder again")
+        return loader
+
+    # The loop
+
+    def run(self) -> TrainResult:
+        """Train to the end, or to the limit that the options set."""
+        leads = self.world.leads
+        log = RunLog(
+            folder=self.options.out if leads else None,
+            total_steps=self.total_steps,
+            start_step=self.step,
+            show_progress=self.options.progress and leads,
+            use_tensorboard=self.options.tensorboard,
+        )
+        self._stop_at = min(self.total_steps, self.options.max_steps or self.total_steps)
+        self._started = self._saved = time.monotonic()
+        try:
+            while self.step < self._stop_at:
+                self._run_epoch(log)
+        finally:
+            log.close(self.history)
+        self.result.model = self.learner.evaluated.eval()
+        return self.result
+
+    def _run_epoch(self, log: RunLog) -> None:
+        """From the present step to the end of its epoch, or to where the run stops."""
+        epoch, start = divmod(self.step, len(self.loader))
+        self.loader.set_epoch(epoch, start)
+        for batch in self._timed_batches():
+            self._unchecked.append(self.learner.learn(batch, self.step))
+            self._count(batch, log)
+            seconds = time.monotonic() - self._started
+            if self.options.max_seconds and self.world.any(seconds > self.options.max_seconds):
+                self._stop_at = self.step
+            if self.step == self._stop_at:
+                break
+            if self.step % len(self.loader) and time.monotonic() - self._saved >= self.options.checkpoint_seconds:
+                self._save()
+        if self.step % len(self.loader) == 0:
+            self._end_epoch(log)
+        self._save()
+
+    def _timed_batches(self) -> Iterator[Batch]:
+        """The loader's batches; measures the wait for each, and the time until the next one is asked for."""
+        batches = iter(self.loader)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited = time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+            seconds = time.perf_counter() - asked
+            for sums in (self.meter, self.result):
+                sums.seconds += seconds
+                sums.wait_seconds += waited
+
+    def _count(self, batch: Batch, log: RunLog) -> None:
+        """Take a step that is done into account."""
+        self.step += 1
+        images = len(batch.rows) * self.world.size
+        self.meter.images += images
+        self.result.images += images
+        self.result.steps = self.step
+        if self.world.device.type == "cpu" or len(self._unchecked) >= _CHECK_STEPS:
+            losses = self._check_losses()
+            epoch = (self.step - 1) // len(self.loader)
+            log.step(self.step, epoch, losses[-1], self.learner.schedule(self.step - 1), self.meter)
+
+    def _check_losses(self) -> list[float]:
+        """Losses since the last check, means over the world; raises FasthgError at the first that is not finite."""
+        if not self._unchecked:
+            return []
+        losses = self.world.mean(torch.stack(self._unchecked)).tolist()
+        self._unchecked.clear()
+        for step, loss in enumerate(losses, start=self.step - len(losses) + 1):
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss of step {step} is {loss}")
+        self.meter.losses += sum(losses)
+        self.meter.steps += len(losses)
+        self.result.losses += losses
+        return losses
+
+    def _diverged(self, what: str) -> FasthgError:
+        out = self.options.out
+        kept = (
+            f"the last good checkpoint is {out / LAST}" if out and (out / LAST).exists() else "no checkpoint was kept"
+        )
+        return FasthgError(f"training diverged: {what}; {kept}; give a smaller --lr, a --warmup or --clip-norm 1")
+
+    def _end_epoch(self, log: RunLog) -> None:
+        """Validate, keep the weights, and tell the user."""
+        self._check_losses()
+        if name := self.learner.not_finite():
+            raise self._diverged(f"{name} is not finite after step {self.step}")
+        epoch = self.step // len(self.loader)
+        meter, self.meter = self.meter, EpochMeter()
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": self.step,
+            "lr": self.learner.schedule(self.step - 1),
+            "loss": meter.loss,
+            "images_per_s": meter.images_per_s,
+            "data_wait": meter.data_wait,
+        }
+        picture = None
+        if self.validation and (epoch % self.options.validate_every == 0 or self.step == self.total_steps):
+            predictions = self._predict(self.validation)
+            people = self.validation.people
+            self.result.scores = score(predictions, people.joints, people.labelled, people.head_size)
+            row |= score_columns(self.result.scores)
+            if self.options.tensorboard and self.options.out and self.world.leads:
+                picture = draw_predictions(self.validation, predictions)
+        self.history.append(row)
+        if self.world.leads:
+            log.epoch(self.history, picture)
+            self._save_weights(row)
+
+    def _predict(self, dataset: Dataset) -> NDArray[np.float64]:
+        """Joints of everyone in image pixels, float64 [N, 16, 2], each predicted by one rank."""
+        rows = np.arange(self.world.rank, len(dataset), self.world.size)
+        batch_size = self.loader.options.batch_size
+        mine = predict_dataset(
+            self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test
+        )
+        return self.world.gather_rows(len(dataset), rows, mine)
+
+    # What is kept
+
+    def _prepare_folder(self) -> None:
+        """Make the run's folder, or go on from the state in it."""
+        out = self.options.out
+        if self.options.resume:
+            if out is None:
+                raise FasthgError("resume needs the folder of the run; give --out")
+            self._load(load_state(out))
+        elif out is not None:
+            make_folder(out)
+            if (out / LAST).exists():
+                raise FasthgError(f"{out} holds a run already; give --resume to go on with it, or another --out")
+        self.world.wait()
+
+    def _identity(self) -> dict[str, Any]:
+        """What has to be the same for a run to go on."""
+        return {**self.recipe.describe(), "data": self.dataset.digest}
+
+    def _save(self) -> None:
+        """Keep the state of the run, unless it went bad."""
+        self._check_losses()
+        self._saved = time.monotonic()
+        if self.options.out is None or not self.world.leads:
+            return
+        if name := self.learner.not_finite():
+            raise self._diverged(f"{name} is not finite after step {self.step}")
+        state = {"step": self.step, "identity": self._identity(), "best": self.best, "history": self.history}
+        save_state(self.options.out, {**state, "meter": asdict(self.meter), **self.learner.state_dict()})
+
+    def _load(self, state: dict[str, Any]) -> None:
+        check_same_run(state["identity"], self._identity(), free=("epochs",))
+        self.learner.load_state_dict(state)
+        self.step, self.best, self.history = state["step"], state["best"], state["history"]
+        self.meter = EpochMeter(**state["meter"])
+
+    def _save_weights(self, row: dict[str, Any]) -> None:
+        """Keep the weights of the epoch that `row` describes: as the latest, and as the best where they are."""
+        if self.options.out is None:
+            return
+        names = [LATEST]
+        if row.get(BEST_METRIC, -math.inf) > self.best:
+            self.best = row[BEST_METRIC]
+            names.append(BEST)
+        metadata = {name: f"{value:.6g}" for name, value in row.items()} | {"data": self.dataset.digest}
+        for name in names:
+            save(self.learner.evaluated, self.options.out / name, metadata=metadata)
+
+
+def train(options: TrainOptions) -> TrainResult:
+    """Run a training from Python; see `Trainer`."""
+    return Trainer(options).run()
