@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_TILE = 256  # rows; no kernel's tile is longer
-STATISTICS_ROWS = 128  # rows of the grid that share one partial statistic
+STATISTICS_PIXELS = 64  # of one image; a tile that writes partial statistics has at least as many
 STEM_TAPS = 32  # one row of the stem's 7x7x3 kernel, 4 channels of 8 columns, the fourth of each zero
 
 
@@ -68,7 +68,7 @@ class Grid:
     @property
     def statistics_tiles(self) -> int:
         """Partial statistics of each image."""
-        return -(-self.image_rows // STATISTICS_ROWS)
+        return -(-self.height * self.width // STATISTICS_PIXELS)
 
     def half(self) -> Grid:
         """The grid after a 2x2 max-pool; raises ValueError for odd sides."""

@@ -332,7 +332,7 @@ def max_pool(x: Tensor, x_out: Tensor, partials_out: Tensor | None, batch: int, 
     check.require(check.buffer("x_out", x_out, half) == channels, f"x and x_out differ in channels; x has {channels}")
     check.partials("partials_out", partials_out, half)
     if x.is_cuda:
-        from kernels.triton.max_pool import max_pool as launch
+        from kernels.triton.pointwise import max_pool as launch
 
         launch(x, x_out, partials_out, batch, height, width)
         return

@@ -34,7 +34,7 @@ def normalise(
     check.vector("affine", affine, 2, channels)
     check.partials("partials_out", partials_out, grid)
     if x.is_cuda:
-        from kernels.triton.normalise import normalise as launch
+        from kernels.triton.pointwise import normalise as launch
 
         launch(x, partials, affine, eps, x_out, partials_out, batch, height, width)
         return

@@ -1,0 +1,125 @@
+"""Features, heatmaps and the way back into the trunk, between two stacks: `torch.ops.fasthg.head` on CUDA."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.triton.launch import launch, resolve, tiles, width_of
+from kernels.triton.tiles import (
+    grid_rows,
+    load_tile,
+    pooled_rows,
+    start_projection,
+    store_chunk,
+    store_projection,
+    tile_pixels,
+)
+from kernels.tuning import Config
+
+
+@triton.jit(do_not_specialize=["batch", "height", "width", "joints"])
+def head_kernel(
+    y_ptr,  # [rows, C]
+    features_weight_ptr,  # [C, C]
+    features_bias_ptr,  # [C] fp32
+    score_weight_ptr,  # [C, J] or None
+    score_bias_ptr,  # [J] fp32 or None
+    x_ptr,  # [rows, C] or None
+    merge_weight_ptr,  # [C, C] or None
+    merge_bias_ptr,  # [C] fp32 or None
+    next_affine_ptr,  # [2, C] fp32 or None
+    next_weight_ptr,  # [C, CN] or None
+    next_bias_ptr,  # [CN] fp32 or None
+    pool_affine_ptr,  # [2, C] fp32 or None
+    pool_weight_ptr,  # [C, CP] or None
+    pool_bias_ptr,  # [CP] fp32 or None
+    heatmaps_ptr,  # [batch, joints, height, width] or None
+    x_out_ptr,  # [rows, C] or None
+    t_out_ptr,  # [rows, CN] or None
+    x_pool_ptr,  # [half rows, C] or None
+    t_pool_ptr,  # [half rows, CP] or None
+    batch,
+    height,
+    width,
+    joints,
+    C: tl.constexpr,
+    J: tl.constexpr,
+    CN: tl.constexpr,
+    CP: tl.constexpr,
+    BM: tl.constexpr,
+    BK: tl.constexpr,
+    BN: tl.constexpr,
+    STAGES: tl.constexpr,
+    CHUNK_STAGES: tl.constexpr,
+):
+    dtype: tl.constexpr = y_ptr.dtype.element_ty
+    n, h, w, exists = tile_pixels(batch, height, width, BM, x_pool_ptr is not None)
+    rows = grid_rows(n, h, w, height, width)
+    c = tl.arange(0, C)
+    acc = tl.zeros((BM, C), tl.float32)
+    for k in tl.range(0, C // BK, num_stages=STAGES):
+        channels = k * BK + tl.arange(0, BK)
+        acc = tl.dot(load_tile(y_ptr, rows, channels, C), load_tile(features_weight_ptr, channels, c, C), acc)
+    features = tl.maximum(acc + tl.load(features_bias_ptr + c)[None, :], 0.0).to(dtype)
+    if heatmaps_ptr is not None:
+        j = tl.arange(0, J)
+        scores = tl.dot(features, load_tile(score_weight_ptr, c, j, J)) + tl.load(score_bias_ptr + j)[None, :]
+        pixel = (n * joints * height + h) * width + w
+        target = heatmaps_ptr + pixel[:, None] + j[None, :] * (height * width)
+        tl.store(target, scores, mask=exists[:, None] & (j < joints)[None, :])
+    if x_ptr is not None:
+        pool_rows, pool_exists = pooled_rows(batch, height, width, BM)
+        next_acc = start_projection(t_out_ptr, BM, CN)
+        pool_acc = start_projection(t_pool_ptr, BM // 4, CP)
+        for i in tl.range(0, C // BN, num_stages=CHUNK_STAGES):
+            columns = i * BN + tl.arange(0, BN)
+            x = tl.dot(features, load_tile(merge_weight_ptr, c, columns, C)) + load_tile(x_ptr, rows, columns, C)
+            x += tl.load(merge_bias_ptr + columns)[None, :]
+            next_acc, pool_acc = store_chunk(
+                x.to(dtype), columns, rows, exists, pool_rows, pool_exists, next_acc, pool_acc,
+                next_affine_ptr, next_weight_ptr, pool_affine_ptr, pool_weight_ptr, x_out_ptr, x_pool_ptr,
+                C, CN, CP, BM, BN,
+            )  # fmt: skip
+        store_projection(next_acc, next_bias_ptr, t_out_ptr, rows, exists, CN)
+        store_projection(pool_acc, pool_bias_ptr, t_pool_ptr, pool_rows, pool_exists, CP)
+
+
+def head(
+    y: Tensor,
+    features_weight: Tensor,
+    features_bias: Tensor,
+    score_weight: Tensor | None,
+    score_bias: Tensor | None,
+    x: Tensor | None,
+    merge_weight: Tensor | None,
+    merge_bias: Tensor | None,
+    next_affine: Tensor | None,
+    next_weight: Tensor | None,
+    next_bias: Tensor | None,
+    pool_affine: Tensor | None,
+    pool_weight: Tensor | None,
+    pool_bias: Tensor | None,
+    heatmaps: Tensor | None,
+    x_out: Tensor | None,
+    t_out: Tensor | None,
+    x_pool: Tensor | None,
+    t_pool: Tensor | None,
+    batch: int,
+    height: int,
+    width: int,
+    config: Config | None = None,
+) -> None:
+    """The operator's arguments; `config` overrides the table."""
+    channels, joints = y.shape[1], 0 if heatmaps is None else heatmaps.shape[1]
+    config = resolve(config, "head", channels, batch * height * width, y.device)
+    launch(
+        head_kernel, (tiles(batch * height * width, config.block_m),), config,
+        y, features_weight, features_bias, score_weight, score_bias, x, merge_weight, merge_bias, next_affine,
+        next_weight, next_bias, pool_affine, pool_weight, pool_bias, heatmaps, x_out, t_out, x_pool, t_pool,
+        batch, height, width, joints,
+        C=channels, J=width_of(score_weight), CN=width_of(t_out), CP=width_of(t_pool),
+        BM=config.block_m, BK=min(config.block_k, channels), BN=min(config.block_n, channels),
+        STAGES=config.num_stages, CHUNK_STAGES=config.chunk_stages,
+    )  # fmt: skip

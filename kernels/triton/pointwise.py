@@ -1,0 +1,98 @@
+"""What moves whole tensors and multiplies nothing: `torch.ops.fasthg.max_pool` and `normalise` on CUDA."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.layout import Grid
+from kernels.triton.launch import launch, resolve, tiles
+from kernels.triton.statistics import image_statistics, normalise_relu, store_partials
+from kernels.triton.tiles import grid_rows, image_pixels, load_tile
+from kernels.tuning import Config
+
+
+@triton.jit(do_not_specialize=["height", "width", "tiles"])
+def max_pool_kernel(
+    x_ptr,  # [rows, C]
+    x_out_ptr,  # [half rows, C]
+    partials_out_ptr,  # [batch, tiles, 3] fp32 or None
+    height,
+    width,
+    tiles,
+    C: tl.constexpr,
+    BM: tl.constexpr,
+):
+    n, h, w, exists = image_pixels(height // 2, width // 2, BM)
+    c = tl.arange(0, C)
+    rows = grid_rows(n, 2 * h, 2 * w, height, width)
+    y = tl.maximum(load_tile(x_ptr, rows, c, C), load_tile(x_ptr, rows + 1, c, C))
+    rows += width + 1
+    y = tl.maximum(y, tl.maximum(load_tile(x_ptr, rows, c, C), load_tile(x_ptr, rows + 1, c, C)))
+    rows = grid_rows(n, h, w, height // 2, width // 2)
+    tl.store(x_out_ptr + rows[:, None] * C + c[None, :], y, mask=exists[:, None])
+    store_partials(y, exists, partials_out_ptr, n, tiles, C)
+
+
+@triton.jit(do_not_specialize=["height", "width", "tiles"])
+def normalise_kernel(
+    x_ptr,  # [rows, C]
+    partials_ptr,  # [batch, tiles, 3] fp32
+    affine_ptr,  # [2, C] fp32
+    eps,
+    x_out_ptr,  # [rows, C]
+    partials_out_ptr,  # [batch, tiles, 3] fp32 or None
+    height,
+    width,
+    tiles,
+    C: tl.constexpr,
+    BM: tl.constexpr,
+):
+    n, h, w, exists = image_pixels(height, width, BM)
+    mean, inverse = image_statistics(partials_ptr, n, tiles, eps)
+    c = tl.arange(0, C)
+    rows = grid_rows(n, h, w, height, width)
+    y = normalise_relu(load_tile(x_ptr, rows, c, C), affine_ptr, c, mean, inverse, C)
+    tl.store(x_out_ptr + rows[:, None] * C + c[None, :], y, mask=exists[:, None])
+    store_partials(y, exists, partials_out_ptr, n, tiles, C)
+
+
+def max_pool(
+    x: Tensor,
+    x_out: Tensor,
+    partials_out: Tensor | None,
+    batch: int,
+    height: int,
+    width: int,
+    config: Config | None = None,
+) -> None:
+    """The operator's arguments; `config` overrides the table."""
+    half = Grid(batch, height, width).half()
+    pixels = half.height * half.width
+    config = resolve(config, "max_pool", x.shape[1], batch * pixels, x.device)
+    launch(
+        max_pool_kernel, (tiles(pixels, config.block_m), batch), config,
+        x, x_out, partials_out, height, width, half.statistics_tiles, C=x.shape[1], BM=config.block_m,
+    )  # fmt: skip
+
+
+def normalise(
+    x: Tensor,
+    partials: Tensor,
+    affine: Tensor,
+    eps: float,
+    x_out: Tensor,
+    partials_out: Tensor | None,
+    batch: int,
+    height: int,
+    width: int,
+    config: Config | None = None,
+) -> None:
+    """The operator's arguments; `config` overrides the table."""
+    config = resolve(config, "normalise", x.shape[1], batch * height * width, x.device)
+    launch(
+        normalise_kernel, (tiles(height * width, config.block_m), batch), config,
+        x, partials, affine, eps, x_out, partials_out, height, width, Grid(batch, height, width).statistics_tiles,
+        C=x.shape[1], BM=config.block_m,
+    )  # fmt: skip

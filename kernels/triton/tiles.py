@@ -1,0 +1,223 @@
+"""Pieces that several kernels share. A tile is BM pixels by some channels of buffers in the shared-zero-border grid.
+
+Pointers that may be None say which outputs a kernel computes: a None is a compile-time constant to Triton.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_pixels(batch, height, width, BM: tl.constexpr, WINDOWS: tl.constexpr):
+    """This program's pixels as vectors [BM]: image, row, column, and which of them exist (the others repeat pixel 0).
+
+    Pixels are counted without the borders, in raster order; with WINDOWS the four pixels of each 2x2 window follow each
+    other, so that a max-pool stays within the tile.
+    """
+    index = tl.program_id(0) * BM + tl.arange(0, BM)
+    exists = index < batch * height * width
+    index = tl.where(exists, index, 0)
+    if WINDOWS:
+        window = index // 4
+        w = window % (width // 2) * 2 + index % 2
+        above = window // (width // 2)
+        h = above % (height // 2) * 2 + index // 2 % 2
+        n = above // (height // 2)
+    else:
+        w = index % width
+        above = index // width
+        h = above % height
+        n = above // height
+    return n, h, w, exists
+
+
+@triton.jit
+def image_pixels(height, width, BM: tl.constexpr):
+    """The same for programs (tile, image), whose tiles never cross images: statistics are kept image by image."""
+    index = tl.program_id(0) * BM + tl.arange(0, BM)
+    exists = index < height * width
+    index = tl.where(exists, index, 0)
+    return tl.program_id(1), index // width, index % width, exists
+
+
+@triton.jit
+def grid_rows(n, h, w, height, width):
+    """Rows of pixels in a buffer; `kernels.layout.Grid` in the kernels' words."""
+    return width + 2 + (n * (height + 1) + h) * (width + 1) + w
+
+
+@triton.jit
+def load_tile(ptr, rows, columns, C: tl.constexpr):
+    """Rows and columns of a matrix [.., C]."""
+    return tl.load(ptr + rows[:, None] * C + columns[None, :])
+
+
+@triton.jit
+def conv3x3_tile(
+    t_ptr,  # [rows, C]
+    weight_ptr,  # [9, C, CO]
+    rows,  # [BM]
+    width,
+    C: tl.constexpr,
+    CO: tl.constexpr,
+    BM: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """3x3 convolution of the pixels in `rows`, float32 [BM, CO]: nine shifted products for each BK input channels."""
+    k = tl.arange(0, BK)
+    tile_ptrs = t_ptr + rows[:, None] * C + k[None, :]
+    weight_ptrs = weight_ptr + k[:, None] * CO + tl.arange(0, CO)[None, :]
+    acc = tl.zeros((BM, CO), tl.float32)
+    for step in tl.range(0, 9 * (C // BK), num_stages=STAGES):
+        chunk = step // 9
+        tap = step - chunk * 9
+        shift = (tap // 3 - 1) * (width + 1) + tap % 3 - 1
+        a = tl.load(tile_ptrs + (shift * C + chunk * BK))
+        b = tl.load(weight_ptrs + (tap * C + chunk * BK) * CO)
+        acc = tl.dot(a, b, acc)
+    return acc
+
+
+@triton.jit
+def inside_grid(batch, height, width, BM: tl.constexpr):
+    """This program's BM consecutive rows of the grid: the first, then image, row, column of each, and which are pixels.
+
+    Tiles of whole rows, borders included, are boxes of a tensor map: what TMA reads and writes.
+    """
+    start = tl.program_id(0) * BM
+    pixel = start + tl.arange(0, BM)
+    w = pixel % (width + 1)
+    above = pixel // (width + 1)
+    h = above % (height + 1)
+    n = above // (height + 1)
+    return width + 2 + start, n, h, w, (w < width) & (h < height) & (n < batch)
+
+
+@triton.jit
+def conv3x3_box(
+    t_desc,  # [rows, C] in tiles [BM, BK]
+    weight_desc,  # [9 * C, CO] in tiles [BK, CO]
+    row,
+    width,
+    C: tl.constexpr,
+    CO: tl.constexpr,
+    BM: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """`conv3x3_tile` for BM consecutive rows of the grid, by TMA."""
+    acc = tl.zeros((BM, CO), tl.float32)
+    for step in tl.range(0, 9 * (C // BK), num_stages=STAGES):
+        chunk = step // 9
+        tap = step - chunk * 9
+        a = t_desc.load([row + (tap // 3 - 1) * (width + 1) + tap % 3 - 1, chunk * BK])
+        acc = tl.dot(a, weight_desc.load([tap * C + chunk * BK, 0]), acc)
+    return acc
+
+
+@triton.jit
+def add_residual(
+    y,  # [BM, BN] fp32
+    x_ptr,  # [rows, CI]
+    skip_weight_ptr,  # [CI, CO] or None
+    low_ptr,  # [half rows, CO] or None
+    rows,
+    low_rows,
+    columns,
+    CI: tl.constexpr,
+    CO: tl.constexpr,
+    BK: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """y plus some columns of x [@ skip_weight] and of the low branch, each low pixel read by the four above it."""
+    if skip_weight_ptr is None:
+        y += load_tile(x_ptr, rows, columns, CO)
+    else:
+        for k in tl.range(0, CI // BK, num_stages=STAGES):
+            channels = k * BK + tl.arange(0, BK)
+            y = tl.dot(load_tile(x_ptr, rows, channels, CI), load_tile(skip_weight_ptr, channels, columns, CO), y)
+    if low_ptr is not None:
+        y += load_tile(low_ptr, low_rows, columns, CO)
+    return y
+
+
+@triton.jit
+def activate(y, affine_ptr, columns, C: tl.constexpr):
+    """ReLU(y * scale + shift) for some columns of an affine [2, C], in y's dtype."""
+    scale = tl.load(affine_ptr + columns)[None, :]
+    shift = tl.load(affine_ptr + C + columns)[None, :]
+    return tl.maximum(y.to(tl.float32) * scale + shift, 0.0).to(y.dtype)
+
+
+@triton.jit
+def start_projection(t_ptr, BM: tl.constexpr, C: tl.constexpr):
+    """Accumulator for a consumer's t, where there is one."""
+    if t_ptr is None:
+        return 0.0
+    else:  # noqa: RET505  two returns of one type each, chosen at compile time
+        return tl.zeros((BM, C), tl.float32)
+
+
+@triton.jit
+def project(acc, y, affine_ptr, weight_ptr, columns, CO: tl.constexpr, C: tl.constexpr):
+    """Add these columns of y to a consumer's t, where there is one."""
+    if affine_ptr is not None:
+        z = activate(y, affine_ptr, columns, CO)
+        acc = tl.dot(z, load_tile(weight_ptr, columns, tl.arange(0, C), C), acc)
+    return acc
+
+
+@triton.jit
+def store_projection(acc, bias_ptr, t_ptr, rows, exists, C: tl.constexpr):
+    """Store a consumer's finished t, where there is one."""
+    if t_ptr is not None:
+        c = tl.arange(0, C)
+        t = tl.maximum(acc + tl.load(bias_ptr + c)[None, :], 0.0).to(t_ptr.dtype.element_ty)
+        tl.store(t_ptr + rows[:, None] * C + c[None, :], t, mask=exists[:, None])
+
+
+@triton.jit
+def store_chunk(
+    y,  # [BM, BN]
+    columns,
+    rows,
+    exists,
+    pool_rows,
+    pool_exists,
+    next_acc,
+    pool_acc,
+    next_affine_ptr,
+    next_weight_ptr,
+    pool_affine_ptr,
+    pool_weight_ptr,
+    x_out_ptr,
+    x_pool_ptr,
+    CO: tl.constexpr,
+    CN: tl.constexpr,
+    CP: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Give some columns of x' to all that want them: x_out, the consumers' t and x_pool. Returns the t so far."""
+    if x_out_ptr is not None:
+        tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y, mask=exists[:, None])
+    next_acc = project(next_acc, y, next_affine_ptr, next_weight_ptr, columns, CO, CN)
+    if x_pool_ptr is not None:
+        y = max_windows(y, BM, BN)
+        tl.store(x_pool_ptr + pool_rows[:, None] * CO + columns[None, :], y, mask=pool_exists[:, None])
+        pool_acc = project(pool_acc, y, pool_affine_ptr, pool_weight_ptr, columns, CO, CP)
+    return next_acc, pool_acc
+
+
+@triton.jit
+def pooled_rows(batch, height, width, BM: tl.constexpr):
+    """Rows [BM / 4] in the half grid of this program's 2x2 windows, and which of them exist."""
+    n, h, w, exists = tile_pixels(batch, height // 2, width // 2, BM // 4, False)
+    return grid_rows(n, h, w, height // 2, width // 2), exists
+
+
+@triton.jit
+def max_windows(y, BM: tl.constexpr, BN: tl.constexpr):
+    """[BM, BN] with the pixels of 2x2 windows in sequence -> their maxima [BM / 4, BN]."""
+    return tl.max(tl.reshape(y, (BM // 4, 4, BN)), axis=1).to(y.dtype)  # tl.max widens halves
