@@ -15,6 +15,9 @@ from training.synthetic.scene import Person
 
 Record = dict[str, Any]
 
+_LARGEST = 20_000  # pixels of an image's side
+_NO_BOX = np.full(4, np.nan)  # known once the head is drawn
+
 
 def read_poses(
     path: Path, train: int | None, val: int | None, seed: int, size: tuple[int, int] | None
@@ -48,14 +51,19 @@ def read_poses(
 
 
 def _records(path: Path) -> list[Record]:
-    records = load_json(path)
-    needed = ("isValidation", "img_width", "img_height")
+    try:
+        records = load_json(path)
+    except FasthgError:
+        raise FasthgError(f"--poses {path}: not JSON; only bearpaw's JSON knows image sizes and neighbours") from None
     for row, record in enumerate(records):
-        for field in needed:
-            if not isinstance(record.get(field), (int, float)):
-                raise FasthgError(f"--poses {path}: row {row} has no number {field!r}; give the JSON of bearpaw")
-        if not (record["img_width"] >= 1 and record["img_height"] >= 1):
-            raise FasthgError(f"--poses {path}: row {row}: the image is {record['img_width']}x{record['img_height']}")
+        for field in ("isValidation", "img_width", "img_height"):
+            if not isinstance(record.get(field), int | float):
+                raise FasthgError(f"--poses {path}: row {row} has no number {field!r}; give bearpaw's JSON")
+        width, height, name = record["img_width"], record["img_height"], record["img_paths"]
+        if not (1 <= width <= _LARGEST and 1 <= height <= _LARGEST):
+            raise FasthgError(f"--poses {path}: row {row}: an image of {width} x {height} pixels; correct the file")
+        if name != Path(name).name or name in ("", "..") or name.startswith("."):
+            raise FasthgError(f"--poses {path}: row {row}: {name!r} is not a plain file name; correct the file")
     return records
 
 
@@ -88,9 +96,6 @@ def _drawing(
 
 def _person(people: People, row: int) -> Person:
     return Person(people.joints[row], people.visible[row], people.center[row], float(people.scale[row]), _NO_BOX)
-
-
-_NO_BOX = np.full(4, np.nan)  # known once the head is drawn
 
 
 def _neighbours(path: Path, rows: list[int], records: list[Record], known: list[Person]) -> list[Person]:

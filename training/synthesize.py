@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,10 +26,10 @@ import typer
 
 from fasthg.console import note, progress_bar, run_app
 from fasthg.errors import FasthgError
-from fasthg.files import sha256, write_json
+from fasthg.files import cannot_write, make_folder, sha256, write_json
 from training.poses import read_poses
 from training.synthetic import chunk
-from training.synthetic.chunk import Chunk, Drawing, SampledImage, draw_chunk
+from training.synthetic.chunk import Chunk, Drawing, SampledImage, draw_chunk, end_with_parent
 
 RENDERER = 1  # raise it when the same seed draws other images
 DEFAULT_SIZE = (480, 360)
@@ -66,7 +67,12 @@ def synthesize(
     firsts = range(0, len(drawings), chunk.IMAGES)
     chunks = [Chunk(out, first, tuple(drawings[first : first + chunk.IMAGES])) for first in firsts]
     todo = [part for part in chunks if not part.records_path.exists()]
-    _draw(todo, len(drawings), progress, workers or len(os.sched_getaffinity(0)))
+    try:
+        _draw(todo, len(drawings), progress, workers or len(os.sched_getaffinity(0)))
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    except BrokenProcessPool:
+        raise FasthgError("a worker process was killed; run again with fewer --workers to go on") from None
     write_json(
         out / "annotations.json", [person for part in chunks for person in json.loads(part.records_path.read_bytes())]
     )
@@ -123,11 +129,8 @@ def _is_finished(out: Path, settings: dict[str, Any]) -> bool:
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Make the folder and note what it will hold."""
-    try:
-        for folder in (out / "images", out / ".records"):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FasthgError(f"cannot write into {out}: {error.strerror}; choose another --out") from None
+    for folder in (out / "images", out / ".records"):
+        make_folder(folder)
     write_json(_notes(out), settings)
 
 
@@ -145,7 +148,9 @@ def _drawn(todo: list[Chunk], workers: int) -> Iterator[int]:
     if workers <= 1:
         yield from map(draw_chunk, todo)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Not forked: the caller may run threads, and a fork would copy their locks.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_parent) as pool:
         futures = [pool.submit(draw_chunk, part) for part in todo]
         try:
             for future in as_completed(futures):

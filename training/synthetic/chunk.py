@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,6 +111,19 @@ def draw_chunk(chunk: Chunk) -> int:
         records += people
     write_aside(chunk.records_path, json.dumps(records).encode())
     return len(chunk.images)
+
+
+def end_with_parent() -> None:
+    """Prepare a worker process: Ctrl-C is the parent's business, and no worker outlives a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this runs in worker processes"
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def write_aside(path: Path, data: bytes) -> None:
