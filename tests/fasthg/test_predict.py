@@ -87,10 +87,16 @@ def test_joints_are_found_in_pixels_of_the_photograph(predictor: Predictor, tmp_
 
 
 def test_a_box_makes_the_answer_finer_and_keeps_its_pixels(predictor: Predictor) -> None:
-    (pose,) = predictor(dotted(130.5, 60.25), boxes=[110, 40, 40, 40])
+    (pose,) = predictor(dotted(130.5, 60.25, radius=2), boxes=[110, 40, 40, 40])
     assert_on_the_dot(pose, 130.5, 60.25, 40)
     assert not pose.whole_image
-    assert pose.scores == pytest.approx([1 - (0.4404 + 0.4440 + 0.4327) / 3] * 16, abs=1e-3)  # white less the mean
+
+
+def test_the_network_sees_rgb_in_0_to_1_less_the_mean_of_mpii(predictor: Predictor) -> None:
+    predictor.runner = replace(predictor.runner, run=lambda images: images[:, :1, ::4, ::4].expand(-1, 16, -1, -1))
+    red = np.zeros((50, 50, 3), np.uint8)
+    red[..., 0] = 255
+    assert predictor(red)[0].scores == pytest.approx([1 - 0.4404] * 16, abs=1e-6)
 
 
 def test_flipping_agrees_with_the_image_itself(predictor: Predictor) -> None:
