@@ -26,6 +26,7 @@ from training.synthetic.skeleton import (
     Figure,
 )  # fmt: skip
 
+_DIMMING = 0.9  # share of the light that is lost in a unit of depth
 _ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
 _LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
 
@@ -36,9 +37,14 @@ def solids(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
 
 
 def draw_person(canvas: Canvas, figure: Figure, look: Look, light: Light, owner: int) -> None:
-    """Draw a person into the depth buffer, far solids first so that edges blend with what is behind them."""
+    """Draw a person into the depth buffer, far solids first so that edges blend with what is behind them.
+
+    What lies behind the trunk is a little darker: bodies shade their far side, and it tells the far arm from the near.
+    """
+    trunk = (figure.joints[THOR, 2] + figure.joints[PELV, 2]) / 2
     for solid in sorted(solids(figure, look), key=lambda solid: -solid.depth):
-        draw(canvas, solid, light, owner)
+        dimmed = float(np.clip(1 - _DIMMING * (solid.depth - trunk) / figure.unit, 0.75, 1.1))
+        draw(canvas, solid, Light(light.direction, light.ambient * dimmed, light.diffuse * dimmed), owner)
 
 
 def _trunk(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:

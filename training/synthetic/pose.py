@@ -179,14 +179,14 @@ def _anything(draft: _Draft) -> None:
 
 
 FAMILIES: dict[Callable[[_Draft], None], float] = {
-    _standing: 0.29,
-    _walking: 0.19,
+    _standing: 0.32,
+    _walking: 0.20,
     _sitting: 0.09,
     _arms_up: 0.12,
-    _sporting: 0.15,
+    _sporting: 0.13,
     _crouching: 0.04,
     _bending: 0.04,
-    _anything: 0.08,
+    _anything: 0.06,
 }
 
 
@@ -206,7 +206,7 @@ def sample_angles(rng: np.random.Generator) -> Angles:
     families, shares = list(FAMILIES), np.array(list(FAMILIES.values()))
     families[int(rng.choice(len(families), p=shares / shares.sum()))](draft)
     draft.root[0] = _yaw(rng)
-    if rng.random() < 0.03:  # falling, lying, doing a cartwheel
+    if rng.random() < 0.025:  # falling, lying, doing a cartwheel
         draft.root[2] += rng.uniform(-100, 100)
     return draft.angles()
 

@@ -15,8 +15,8 @@ from training.synthetic.pose import sample_figure
 from training.synthetic.raster import Canvas, Light
 from training.synthetic.skeleton import HEAD, HEAD_DIAGONAL, LANK, LHIP, NECK, PELV, RANK, RHIP, THOR, Figure, project
 
-_NUMBER_OF_OTHERS = (0.52, 0.30, 0.14, 0.04)  # shares of 0, 1, 2, 3; MPII has more, and smaller ones
-_OCCLUDED = 0.22  # share of images with a thing before the people
+_NUMBER_OF_OTHERS = (0.55, 0.30, 0.12, 0.03)  # shares of 0, 1, 2, 3; MPII has more, and smaller ones
+_OCCLUDED = 0.18  # share of images with a thing before the people
 _SURFACE = np.full(16, 0.06)  # how far a joint may lie under the surface and still be seen, units of 200 * scale
 _SURFACE[[RHIP, LHIP, PELV, THOR]] = 0.105
 _SURFACE[[NECK, HEAD]] = 0.09
