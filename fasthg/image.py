@@ -19,12 +19,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Raises FasthgError that names the file when it is missing, cut short or not an image.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise FasthgError(f"image {path}: {error.strerror}; check the name and the folder") from None
-    if _is_cut_short(data):
-        raise FasthgError(f"image {path}: the file is cut short ({len(data)} bytes); copy it again")
+    data = read_encoded(path)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     except cv2.error as error:
@@ -32,6 +27,17 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     if image is None:
         raise FasthgError(f"image {path}: not an image ({len(data)} bytes); give a JPEG or PNG")
     return np.asarray(image, np.uint8)
+
+
+def read_encoded(path: str | Path) -> bytes:
+    """The file of a photograph, for whatever decodes it; raises FasthgError when it is missing or cut short."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise FasthgError(f"image {path}: {error.strerror}; check the name and the folder") from None
+    if _is_cut_short(data):
+        raise FasthgError(f"image {path}: the file is cut short ({len(data)} bytes); copy it again")
+    return data
 
 
 def _is_cut_short(data: bytes) -> bool:

@@ -124,8 +124,7 @@ def place_joints(
     return heatmap.astype(np.float32), (labelled & inside).astype(np.float32)
 
 
-def colour_tables(gain: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What each byte of each channel becomes, float32 [n,256,3]: clip(byte / 255 * gain, 0, 1) - mean."""
+def colour_table(gain: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What each byte of each channel becomes under gain [3], float32 [256,3]: clip(byte / 255 * gain, 0, 1) - mean."""
     levels = np.arange(256, dtype=np.float64)[:, None] / 255.0
-    tables = np.clip(levels * gain[:, None, :], 0.0, 1.0) - np.asarray(geometry.MEAN)
-    return tables.astype(np.float32)
+    return (np.clip(levels * gain, 0.0, 1.0) - np.asarray(geometry.MEAN)).astype(np.float32)

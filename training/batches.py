@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -16,8 +17,10 @@ from fasthg import geometry
 from fasthg.annotations import People
 from fasthg.errors import FasthgError
 from fasthg.variants import INPUT_SIZE, STRIDE
-from training.augment import NO_AUGMENTATION, Augmentation, colour_tables, crop_matrices, epoch_draws, place_joints
+from training.augment import NO_AUGMENTATION, Augmentation, colour_table, crop_matrices, epoch_draws, place_joints
 from training.sampling import BatchRows, EpochOrder
+
+Content = TypeVar("Content")
 
 
 class Batch(NamedTuple):
@@ -97,6 +100,9 @@ class Source(Protocol):
     def read(self, row: int, view: int) -> NDArray[np.uint8]:
         """A view of a person, [H,W,3] RGB or [H,W,4] RGBX; raises FasthgError that names the file."""
 
+    def read_encoded(self, row: int, view: int) -> bytes:
+        """The same as an encoded image, for a decoder elsewhere; raises FasthgError that names the file."""
+
 
 class MadeBatch(NamedTuple):
     """A batch, or None when too many images could not be read, and the message of each row that could not."""
@@ -110,14 +116,14 @@ class Plan(NamedTuple):
 
     views     int64 [n], which view of each person is read
     matrices  float64 [n,2,3], that view -> crop
-    tables    float32 [n,256,3], what becomes of each byte of each channel
+    gain      float64 [n,3], for R, G, B
     joints    float32 [n,J,2], heatmap coordinates
     weights   float32 [n,J]
     """
 
     views: NDArray[np.int64]
     matrices: NDArray[np.float64]
-    tables: NDArray[np.float32]
+    gain: NDArray[np.float64]
     joints: NDArray[np.float32]
     weights: NDArray[np.float32]
 
@@ -129,55 +135,87 @@ def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray
     matrices = crop_matrices(people, rows, draws, size)
     joints, weights = place_joints(people, rows, matrices, draws.flip, size)
     views, from_view = source.choose_views(rows, matrices, size)
-    return Plan(views, from_view, colour_tables(draws.gain), joints, weights)
+    return Plan(views, from_view, draws.gain, joints, weights)
 
 
 _epoch_draws = functools.lru_cache(maxsize=2)(epoch_draws)
 
 
-class BatchMaker:
-    """Makes any batch of any epoch from a source; no batch depends on another, so workers may share or copy it.
+class Reading(Generic[Content]):
+    """The people of a batch as they are read, one after the other.
 
-    The next person that can be read takes the place of one that cannot, within the `skip_bad` of the options.
+    The next person that can be read takes the place of one that cannot. Iterating yields what `read(row, view)`
+    returns for each of the `rows`, and ends early, with `complete` False, when more people fail than `skip_bad` of the
+    options allows, or all of them do. `known_bad` are rows that are known to fail, and why.
     """
+
+    def __init__(
+        self,
+        source: Source,
+        options: LoaderOptions,
+        job: BatchRows,
+        read: Callable[[int, int], Content],
+        known_bad: Mapping[int, str] | None = None,
+    ) -> None:
+        self._replan = functools.partial(plan_batch, source, options, job.epoch)
+        self._num_people = len(source.people)
+        self._allowed = min(options.skip_bad, self._num_people - 1)
+        self._read = read
+        self._known_bad = known_bad or {}
+        self.rows = job.rows.copy()
+        self.plan = self._replan(self.rows)
+        self.failures: dict[int, str] = {}
+        self.complete = False
+
+    def __iter__(self) -> Iterator[Content]:
+        for i in range(len(self.rows)):
+            while (content := self._try(int(self.rows[i]), int(self.plan.views[i]))) is None:
+                if len(self.failures) > self._allowed:
+                    return
+                self.rows[i] = (self.rows[i] + 1) % self._num_people
+                self.plan = self._replan(self.rows)
+            yield content
+        self.complete = True
+
+    def _try(self, row: int, view: int) -> Content | None:
+        if row in self._known_bad:
+            self.failures[row] = self._known_bad[row]
+        if row not in self.failures:
+            try:
+                return self._read(row, view)
+            except FasthgError as error:
+                self.failures[row] = str(error)
+        return None
+
+    def finish(self, images: Tensor) -> MadeBatch:
+        """The batch around its images [N,3,S,S]."""
+        if not self.complete:
+            return MadeBatch(None, self.failures)
+        joints, weights = torch.from_numpy(self.plan.joints), torch.from_numpy(self.plan.weights)
+        return MadeBatch(Batch(images, joints, weights, torch.from_numpy(self.rows)), self.failures)
+
+
+class BatchMaker:
+    """Makes any batch of any epoch from a source; no batch depends on another, so workers may share or copy it."""
 
     def __init__(self, source: Source, options: LoaderOptions) -> None:
         self.source = source
         self.options = options
 
     def __call__(self, job: BatchRows) -> MadeBatch:
-        rows, failures = job.rows.copy(), dict[int, str]()
-        plan = self._plan(job.epoch, rows)
-        images = self._empty(len(rows))
-        for i, out in enumerate(images.numpy()):
-            while (picture := self._read(int(rows[i]), int(plan.views[i]), failures)) is None:
-                if len(failures) > min(self.options.skip_bad, len(self.source.people) - 1):
-                    return MadeBatch(None, failures)
-                rows[i] = (rows[i] + 1) % len(self.source.people)
-                plan = self._plan(job.epoch, rows)
-            colour(geometry.warp(picture, plan.matrices[i], self.options.size), plan.tables[i], out)
-        if self.options.channels_last:
-            images = images.permute(0, 3, 1, 2)
-        joints, weights = torch.from_numpy(plan.joints), torch.from_numpy(plan.weights)
-        return MadeBatch(Batch(images, joints, weights, torch.from_numpy(rows)), failures)
-
-    def _plan(self, epoch: int, rows: NDArray[np.int64]) -> Plan:
-        return plan_batch(self.source, self.options, epoch, rows)
+        reading = Reading(self.source, self.options, job, self.source.read)
+        images = self._empty(len(job.rows))
+        pixels = images.numpy()
+        for i, picture in enumerate(reading):
+            crop = geometry.warp(picture, reading.plan.matrices[i], self.options.size)
+            colour(crop, colour_table(reading.plan.gain[i]), pixels[i])
+        return reading.finish(images.permute(0, 3, 1, 2) if self.options.channels_last else images)
 
     def _empty(self, count: int) -> Tensor:
         size = self.options.size
         shape = (count, size, size, 3) if self.options.channels_last else (count, 3, size, size)
         in_worker = torch.utils.data.get_worker_info() is not None  # which may not touch CUDA; the DataLoader pins
         return torch.empty(shape, pin_memory=self.options.pin_memory and not in_worker)
-
-    def _read(self, row: int, view: int, failures: dict[int, str]) -> NDArray[np.uint8] | None:
-        """The picture, or None when it cannot be read, which goes into `failures`."""
-        if row not in failures:
-            try:
-                return self.source.read(row, view)
-            except FasthgError as error:
-                failures[row] = str(error)
-        return None
 
 
 def colour(crop: NDArray[np.uint8], table: NDArray[np.float32], out: NDArray[np.float32]) -> None:

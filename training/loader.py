@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fasthg.annotations import People
 from fasthg.errors import FasthgError
-from fasthg.image import read_image
+from fasthg.image import read_encoded, read_image
 from fasthg.mpii import Dataset
 from training.batches import Batch, BatchMaker, LoaderOptions, MadeBatch, Source
 from training.sampling import BatchRows
@@ -39,6 +39,9 @@ class JpegSource:
 
     def read(self, row: int, _view: int) -> NDArray[np.uint8]:
         return read_image(self.dataset.image_path(row))
+
+    def read_encoded(self, row: int, _view: int) -> bytes:
+        return read_encoded(self.dataset.image_path(row))
 
 
 class Loader(ABC):

@@ -77,7 +77,7 @@ class PackedSource:
         views = np.minimum(too_small.sum(axis=1), len(self.sides) - 1)
         return views, from_stored[np.arange(len(rows)), views]
 
-    def read_jpeg(self, row: int, view: int) -> bytes:
+    def read_encoded(self, row: int, view: int) -> bytes:
         """The JPEG of a stored crop, checked; raises FasthgError that names the file and the photograph."""
         length = int(self._index.length[row, view])
         if not length:
@@ -89,7 +89,7 @@ class PackedSource:
 
     def read(self, row: int, view: int) -> NDArray[np.uint8]:
         """Stored crop as [side,side,4] RGBX: four channels decode as fast as three and warp twice as fast."""
-        return simplejpeg.decode_jpeg(self.read_jpeg(row, view), colorspace="RGBX")
+        return simplejpeg.decode_jpeg(self.read_encoded(row, view), colorspace="RGBX")
 
     def check_reach(self, augmentation: Augmentation) -> None:
         """Raise FasthgError where the augmentation can ask for more of the photograph than is stored."""
