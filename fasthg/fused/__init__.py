@@ -1,0 +1,1 @@
+"""A network rewritten over this project's fused operators: weights, plan, buffers, execution."""

@@ -1,0 +1,170 @@
+"""The network's weights as the fused operators want them: folded in float64, packed, rounded once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fasthg.fold import fold_norms
+from fasthg.model import Bottleneck, Hourglass, HourglassNet, Stack, Stem
+from kernels import layout
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A packed convolution: weight in the activations' dtype, bias in fp32 (float64 with float64)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def channels(self) -> int:
+        """Padded output channels."""
+        return self.weight.shape[-1]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A bottleneck: `affines` of the normalisations that remain, its convolutions, and the skip's 1x1 where it has one.
+
+    An affine [2, C] is a folded batch norm's scale and shift, or a group norm's gamma and beta.
+    """
+
+    name: str
+    affines: tuple[Tensor, ...]
+    convs: tuple[Conv, ...]
+    skip_weight: Tensor | None
+
+    @property
+    def channels(self) -> int:
+        """Padded output channels."""
+        return self.convs[-1].channels
+
+
+@dataclass(frozen=True)
+class HourglassWeights:
+    """One level: chains of blocks, and the level inside, which is a chain at the innermost."""
+
+    up1: tuple[Block, ...]
+    low1: tuple[Block, ...]
+    low2: HourglassWeights | tuple[Block, ...]
+    low3: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class StackWeights:
+    """One stack; `merge` holds both ways back into the trunk in one 1x1 and is None in the last."""
+
+    name: str
+    hourglass: HourglassWeights
+    blocks: tuple[Block, ...]
+    features: Conv
+    affine: Tensor | None
+    score: Conv
+    merge: Conv | None
+
+
+@dataclass(frozen=True)
+class StemWeights:
+    """The first convolution, its group norm's affine where it has one, and the three blocks."""
+
+    conv: Conv
+    affine: Tensor | None
+    blocks: tuple[Block, Block, Block]
+
+
+class Packer:
+    """Packs the parts of one network for activations of `dtype` on `device`."""
+
+    def __init__(self, model: HourglassNet, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        network = fold_norms(copy.deepcopy(model).double().cpu())
+        self.names = {module: name for name, module in network.named_modules()}
+        self.eps = next((module.eps for module in network.modules() if isinstance(module, nn.GroupNorm)), 0.0)
+        self.stem = self._stem(network.stem)
+        self.stacks = [self._stack(stack) for stack in _stacks(network)]
+
+    def _stem(self, stem: Stem) -> StemWeights:
+        assert stem.conv.bias is not None
+        conv = self._pack(layout.pack_stem(stem.conv.weight), stem.conv.bias)
+        blocks = (self._block(stem.block1), self._block(stem.block2), self._block(stem.block3))
+        return StemWeights(conv, self._affine(stem.norm), blocks)
+
+    def _stack(self, stack: Stack) -> StackWeights:
+        merge = None
+        if stack.merge_features is not None and stack.merge_score is not None:
+            to_trunk, score = stack.merge_score.weight.flatten(1), stack.score.weight.flatten(1)
+            weight = stack.merge_features.weight + (to_trunk @ score)[:, :, None, None]
+            assert stack.merge_features.bias is not None
+            assert stack.merge_score.bias is not None
+            assert stack.score.bias is not None
+            bias = stack.merge_features.bias + stack.merge_score.bias + to_trunk @ stack.score.bias
+            merge = self._pack(layout.pack_conv1x1(weight), bias)
+        return StackWeights(
+            self.names[stack],
+            self._hourglass(stack.hourglass),
+            self._chain(stack.blocks),
+            self._conv(stack.features),
+            self._affine(stack.norm),
+            self._conv(stack.score),
+            merge,
+        )
+
+    def _hourglass(self, hourglass: Hourglass) -> HourglassWeights:
+        inner = hourglass.low2
+        return HourglassWeights(
+            self._chain(hourglass.up1),
+            self._chain(hourglass.low1),
+            self._hourglass(inner) if isinstance(inner, Hourglass) else self._chain(inner),
+            self._chain(hourglass.low3),
+        )
+
+    def _chain(self, blocks: nn.Sequential) -> tuple[Block, ...]:
+        return tuple(self._block(block) for block in blocks if isinstance(block, Bottleneck))
+
+    def _block(self, block: Bottleneck) -> Block:
+        affines = tuple(affine for norm in block.norms if (affine := self._affine(norm)) is not None)
+        convs = [conv for conv in block.convs if isinstance(conv, nn.Conv2d)]
+        last = convs[-1]
+        assert last.bias is not None
+        bias, skip_weight = last.bias, None
+        if isinstance(block.skip, nn.Conv2d):
+            assert block.skip.bias is not None
+            bias, skip_weight = bias + block.skip.bias, self._cast(layout.pack_conv1x1(block.skip.weight))
+        packed = [self._conv(conv) for conv in convs[:-1]] + [self._pack(layout.pack_conv1x1(last.weight), bias)]
+        return Block(self.names[block], affines, tuple(packed), skip_weight)
+
+    def _conv(self, conv: nn.Conv2d) -> Conv:
+        assert conv.bias is not None
+        pack = layout.pack_conv3x3 if conv.kernel_size == (3, 3) else layout.pack_conv1x1
+        return self._pack(pack(conv.weight), conv.bias)
+
+    def _pack(self, weight: Tensor, bias: Tensor) -> Conv:
+        return Conv(self._cast(weight), self._widen(layout.pack_bias(bias)))
+
+    def _affine(self, norm: nn.Module) -> Tensor | None:
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_var is not None
+            assert norm.running_mean is not None
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            return self._widen(layout.pack_affine(scale, norm.bias - norm.running_mean * scale))
+        if isinstance(norm, nn.GroupNorm):
+            return self._widen(layout.pack_affine(norm.weight, norm.bias))
+        return None  # folded
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self.device, self.dtype).contiguous()
+
+    def _widen(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().to(self.device, self.wide).contiguous()
+
+
+def _stacks(network: HourglassNet) -> Iterator[Stack]:
+    for stack in network.stacks:
+        assert isinstance(stack, Stack)
+        yield stack
