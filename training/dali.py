@@ -126,51 +126,51 @@ class DaliLoader(Loader):
         raise FasthgError(f"DALI: {str(error).strip().splitlines()[0]}; use another loader for this data") from error
 
     def _build(self) -> Any:
-        from nvidia.dali import pipeline_def
-
-        define = pipeline_def(
+        dali = _dali()
+        pipeline = dali.Pipeline(
             batch_size=self.options.batch_size,
             num_threads=max(1, self.options.num_workers),
             device_id=self._device_id,
             prefetch_queue_depth=_PREFETCHED,
             exec_dynamic=True,  # its outputs stay valid while they are referred to, so that no copy is needed
-        )(self._define)
-        pipeline = define()
+        )
+        with pipeline:
+            pipeline.set_outputs(self._define(dali))
         pipeline.build()
         return pipeline
 
-    def _define(self) -> Any:
-        """Encoded images, maps and gains -> normalised crops, the same graph on either device."""
-        from nvidia.dali import fn, math, types
-
-        on_gpu = self._device_id is not None
+    def _define(self, dali: Any) -> Any:
+        """Encoded images, maps and gains -> normalised crops: the same graph on either device."""
+        fn, types, on_gpu = dali.fn, dali.types, self._device_id is not None
         encoded, matrices, gains = fn.external_source(self._next_input, num_outputs=3, batch=True)
+        mean = types.Constant(np.array(geometry.MEAN, np.float32), device="gpu" if on_gpu else "cpu")
         pictures = fn.decoders.image(
             encoded,
             device="mixed" if on_gpu else "cpu",
             output_type=types.RGB,
             jpeg_fancy_upsampling=True,  # as libjpeg-turbo has it
         )
-        side = self.options.size
-        crops = fn.warp_affine(
-            pictures, matrix=matrices, size=(side, side), fill_value=0, dtype=types.DALIDataType.FLOAT
-        )
-        gains, mean = (
-            gains / 255.0,
-            types.Constant(np.array(geometry.MEAN, np.float32), device="gpu" if on_gpu else "cpu"),
-        )
-        images = math.min(crops * (gains.gpu() if on_gpu else gains), 1.0) - mean
+        size = (self.options.size, self.options.size)
+        crops = fn.warp_affine(pictures, matrix=matrices, size=size, fill_value=0, dtype=types.FLOAT)
+        images = dali.math.min(crops * ((gains.gpu() if on_gpu else gains) / 255.0), 1.0) - mean
         if not self.options.channels_last:
             images = fn.transpose(images, perm=[2, 0, 1])
-        return fn.cast(images, dtype=types.DALIDataType.FLOAT16) if self._dtype == torch.float16 else images
+        return fn.cast(images, dtype=types.FLOAT16) if self._dtype == torch.float16 else images
+
+
+def _dali() -> Any:
+    try:
+        import nvidia.dali.fn
+        import nvidia.dali.math
+        import nvidia.dali.types
+    except ImportError as error:
+        raise BackendUnavailable(f"DALI is not installed ({error}); pip install nvidia-dali-cuda130") from None
+    return nvidia.dali
 
 
 def _require(device_id: int | None, dtype: torch.dtype) -> None:
     """Raise where DALI, the GPU or the number format is missing."""
-    try:
-        import nvidia.dali  # noqa: F401
-    except ImportError:
-        raise BackendUnavailable("DALI is not installed; pip install nvidia-dali-cuda130") from None
+    _dali()
     if device_id is not None and device_id >= torch.cuda.device_count():
         raise BackendUnavailable(f"DALI: there is no GPU {device_id} here; use device_id=None for the CPU")
     if dtype not in (torch.float32, torch.float16):
