@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -26,22 +26,23 @@ _BATCHES_AHEAD = 2
 def evaluate(
     runner: Runner,
     dataset: Dataset,
-    rows: Sequence[int] | None = None,
+    rows: Iterable[int] | None = None,
     size: int = 256,
     batch_size: int = 8,
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> pckh.Scores:
     """Scores of `predict_dataset` against the annotations; the arguments are the same."""
-    joints = predict_dataset(runner, dataset, rows, size, batch_size, flip, progress)
-    people = dataset.people if rows is None else dataset.people.select(rows)
+    chosen = range(len(dataset)) if rows is None else list(rows)
+    joints = predict_dataset(runner, dataset, chosen, size, batch_size, flip, progress)
+    people = dataset.people.select(chosen)
     return pckh.score(joints, people.joints, people.labelled, people.head_size)
 
 
 def predict_dataset(
     runner: Runner,
     dataset: Dataset,
-    rows: Sequence[int] | None = None,
+    rows: Iterable[int] | None = None,
     size: int = 256,
     batch_size: int = 8,
     flip: bool = False,

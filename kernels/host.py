@@ -35,11 +35,3 @@ def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sig
     targets = torch.empty(n, joints, height, width)
     _native.render_targets(_plain(points, torch.float32), _plain(weights, torch.float32), sigma, targets)
     return targets
-
-
-def crop_warp_normalise(image: Tensor, matrices: Tensor, size: int, mean: list[float]) -> Tensor:
-    """As `kernels.reference.crop_warp_normalise`."""
-    crops = torch.empty(len(matrices), 3, size, size)
-    mean_values = torch.tensor(mean, dtype=torch.float32)
-    _native.crop_warp_normalise(_plain(image, torch.uint8), _plain(matrices, torch.float64), mean_values, crops)
-    return crops

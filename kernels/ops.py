@@ -49,23 +49,11 @@ def _(points: Tensor, weights: Tensor, height: int, width: int, sigma: float) ->
     return points.new_empty(*weights.shape, height, width, dtype=torch.float32)
 
 
-@custom_op("fasthg::crop_warp_normalise", mutates_args=())
-def crop_warp_normalise(image: Tensor, matrices: Tensor, size: int, mean: list[float]) -> Tensor:
-    """See `kernels.reference.crop_warp_normalise`."""
-    return reference.crop_warp_normalise(image, matrices, size, mean)
-
-
-@crop_warp_normalise.register_fake
-def _(image: Tensor, matrices: Tensor, size: int, mean: list[float]) -> Tensor:
-    return image.new_empty(matrices.shape[0], 3, size, size, dtype=torch.float32)
-
-
 # Compiled implementations for the host
 
 if host.NATIVE_ERROR is None:
     decode_heatmaps.register_kernel("cpu")(host.decode_heatmaps)
     render_targets.register_kernel("cpu")(host.render_targets)
-    crop_warp_normalise.register_kernel("cpu")(host.crop_warp_normalise)
 else:
     warnings.warn(
         f"kernels._native is not built ({host.NATIVE_ERROR}): heatmap operators run their slower PyTorch reference on"

@@ -50,24 +50,6 @@ def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sig
     return torch.where(drawn[..., None, None], targets, 0.0)
 
 
-def crop_warp_normalise(image: Tensor, matrices: Tensor, size: int, mean: list[float]) -> Tensor:
-    """Image [H, W, 3] uint8 and maps [N, 2, 3] float64, image to crop -> crops [N, 3, size, size] float32.
-
-    Bilinear with black outside the image, divided by 255, less `mean` [3]. Coordinates have their origin at the corner.
-    """
-    height, width = image.shape[:2]
-    linear = torch.linalg.inv(matrices[:, :, :2])
-    axis = torch.arange(size, dtype=torch.float64, device=image.device) + 0.5
-    grid_y, grid_x = torch.meshgrid(axis, axis, indexing="ij")
-    crop_points = torch.stack([grid_x, grid_y], dim=-1).view(1, -1, 2)
-    source = (crop_points - matrices[:, None, :, 2]) @ linear.transpose(1, 2)
-    extent = torch.tensor([width, height], dtype=torch.float64, device=image.device)
-    grid = (2 * source / extent - 1).view(-1, size, size, 2)
-    pixels = image.permute(2, 0, 1).double().expand(len(matrices), -1, -1, -1)
-    crops = torch.nn.functional.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
-    return (crops / 255.0 - torch.tensor(mean, dtype=torch.float64, device=image.device).view(3, 1, 1)).float()
-
-
 # The fused network's operators, on images [N, C, H, W] and weights packed as in `kernels.layout`. Half-precision
 # inputs are computed in float32; the caller rounds what it stores.
 

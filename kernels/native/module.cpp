@@ -5,7 +5,6 @@
 
 #include <stdexcept>
 
-#include "crops.h"
 #include "heatmaps.h"
 
 namespace nb = nanobind;
@@ -44,18 +43,6 @@ void render_targets(Input<float, 3> points, Input<float, 2> weights, double sigm
                            targets.data());
 }
 
-void crop_warp_normalise(Input<std::uint8_t, 3> image, Input<double, 3> matrices, Input<float, 1> mean,
-                         Output<float, 4> crops) {
-    const std::size_t count = crops.shape(0), size = crops.shape(2);
-    require(image.shape(2) == 3, "image must be [H, W, 3]");
-    require(matrices.shape(0) == count && matrices.shape(1) == 2 && matrices.shape(2) == 3, "matrices must be [N, 2, 3]");
-    require(mean.shape(0) == 3, "mean must be [3]");
-    require(crops.shape(1) == 3 && crops.shape(3) == size, "crops must be [N, 3, size, size]");
-    nb::gil_scoped_release unlocked;
-    fasthg::crop_warp_normalise(image.data(), image.shape(0), image.shape(1), matrices.data(), count, size, mean.data(),
-                                crops.data());
-}
-
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -65,6 +52,4 @@ NB_MODULE(_native, module) {
                "scores"_a.noconvert());
     module.def("render_targets", &render_targets, "points"_a.noconvert(), "weights"_a.noconvert(), "sigma"_a,
                "targets"_a.noconvert());
-    module.def("crop_warp_normalise", &crop_warp_normalise, "image"_a.noconvert(), "matrices"_a.noconvert(),
-               "mean"_a.noconvert(), "crops"_a.noconvert());
 }

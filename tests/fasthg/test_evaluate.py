@@ -77,7 +77,8 @@ def test_rows_are_predicted_in_their_order(dots: Dataset) -> None:
 
 
 def test_every_batch_has_one_shape_and_progress_adds_up(dots: Dataset) -> None:
-    runner, finished = Brightness(), []
+    runner = Brightness()
+    finished: list[int] = []
     predict_dataset(runner, dots, size=64, batch_size=3, progress=finished.append)
     assert runner.shapes == [(3, 3, 64, 64)] * 3
     assert finished == [3, 3, 1]

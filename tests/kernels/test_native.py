@@ -5,12 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
-from fasthg.geometry import MEAN, crop_matrix
 from kernels import host, reference
 
 
@@ -25,21 +22,6 @@ def test_compiled_results_equal_the_reference() -> None:
     points, weights = torch.rand(4, 16, 2) * 80 - 8, (torch.rand(4, 16) > 0.3).float()
     compiled, meant = (module.render_targets(points, weights, 64, 48, 2.0) for module in (host, reference))
     torch.testing.assert_close(compiled, meant, atol=2e-7, rtol=0)
-
-
-def test_compiled_crop_equals_the_reference_and_opencv() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    matrices = np.stack([crop_matrix([60, 40], scale, 64, angle) for scale, angle in ((0.2, 0), (0.5, 30), (1.5, -20))])
-    arguments = (torch.tensor(image), torch.tensor(matrices), 64, list(MEAN))
-    crops = host.crop_warp_normalise(*arguments)
-    torch.testing.assert_close(crops, reference.crop_warp_normalise(*arguments), atol=1e-5, rtol=0)
-    by_index = matrices.copy()
-    by_index[:, :, 2] += by_index[:, :, :2].sum(axis=2) * 0.5 - 0.5
-    for crop, matrix in zip(crops, by_index):
-        peer = cv2.warpAffine(np.float32(image), matrix, (64, 64), flags=cv2.INTER_LINEAR)
-        difference = np.abs((crop.permute(1, 2, 0).numpy() + MEAN) * 255 - peer)
-        assert np.quantile(difference, 0.999) < 255 / 32  # OpenCV may round coordinates to 1/32 pixel
-        assert difference.mean() < 1
 
 
 @pytest.mark.parametrize(
@@ -67,12 +49,6 @@ def test_strided_and_wrong_typed_arrays_are_refused_rather_than_copied() -> None
             _native.decode_heatmaps(heatmaps, points, scores)
     with pytest.raises(TypeError):
         _native.decode_heatmaps(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4)[..., ::2], scores)
-
-
-def test_a_map_without_inverse_is_refused() -> None:
-    image, matrices = torch.zeros(4, 4, 3, dtype=torch.uint8), torch.zeros(1, 2, 3, dtype=torch.float64)
-    with pytest.raises(ValueError, match="no inverse"):
-        host.crop_warp_normalise(image, matrices, 8, list(MEAN))
 
 
 def test_without_the_compiled_module_the_reference_runs_and_says_so() -> None:
