@@ -176,11 +176,11 @@ def export(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the artefact.")] = None,
 ) -> None:
     """Export a network for deployment; the artefact is checked against the reference before it is kept."""
+    target = _one_of({"onnx": onnx, "trt": trt, "openvino": openvino}, "onnx")
+    precision = _one_of({"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}, "fp32")
     from fasthg.export import ExportOptions
     from fasthg.export import export as export_network
 
-    target = _one_of({"onnx": onnx, "trt": trt, "openvino": openvino}, "onnx")
-    precision = _one_of({"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}, "fp32")
     options = ExportOptions(
         target=target,
         precision=precision,

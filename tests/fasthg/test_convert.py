@@ -16,7 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fasthg.checkpoint import load_model, save
+from fasthg import create_model
+from fasthg.checkpoint import load_model, read_metadata, save
+from fasthg.cli import main
 from fasthg.convert import convert
 from fasthg.errors import FasthgError
 from fasthg.geometry import MEAN
@@ -204,6 +206,19 @@ def test_checkpoints_of_early_pytorch_lack_batch_counters(tmp_path: Path) -> Non
     torch.save(names, tmp_path / "old.pth")
     crop = torch.rand(1, 3, 64, 64)
     assert torch.equal(loaded(tmp_path / "old.pth")(crop), net(crop))
+
+
+def test_the_command_writes_what_create_model_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = randomised(HourglassConfig(num_stacks=2, num_feats=8, depths=1))
+    torch.save(pytorch_pose_names(net), tmp_path / "hg.pth")
+    out = tmp_path / "hg.safetensors"
+    assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(out)
+    assert "2 stacks of 8 features, 16 joints" in printed.err
+    crop = torch.rand(1, 3, 64, 64)
+    assert torch.equal(create_model(net.config, weights=out)(crop), net(crop))
+    assert read_metadata(out)["source_file"] == "hg.pth"
 
 
 class Bomb:
