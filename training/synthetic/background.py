@@ -33,8 +33,8 @@ def _lay_floor(rng: np.random.Generator, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     horizon = int(height * rng.uniform(0.45, 0.95))
     color = fabric_color(rng)
-    floor = image[horizon:]
-    floor[...] = cv2.addWeighted(floor, 0.35, np.full_like(floor, color), 0.65, 0)
+    blend = np.hstack([0.35 * np.eye(3), 0.65 * np.array(color)[:, None]])
+    image[horizon:] = cv2.transform(image[horizon:], blend)
     if rng.random() < 0.4:  # boards or tiles running toward a vanishing point
         vanishing, step = (int(rng.uniform(0, width)), horizon - 20), int(rng.integers(30, 110))
         for x in range(-2 * width, 3 * width, step):

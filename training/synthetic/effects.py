@@ -1,4 +1,4 @@
-"""What a camera does to a picture: exposure, colour cast, contrast, blur and noise."""
+"""What a camera does to a picture: exposure, contrast, colour, blur and noise."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from training.synthetic.grain import add_grain
 
 
 def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Change exposure, contrast and colour a little; sometimes blur; add sensor noise. uint8 RGB in and out."""
-    exposure, gamma = rng.normal(1.0, 0.10), np.exp(rng.normal(0, 0.15))
-    gains = exposure * rng.normal(1.0, 0.05, 3)
-    ramp = 255 * np.linspace(0, 1, 256)[:, None] ** gamma * gains + rng.normal(0, 6)
-    image = cv2.LUT(image, np.clip(ramp, 0, 255).astype(np.uint8)[None])
+    """Change exposure, contrast, saturation and colour cast a little; blur some; add noise. uint8 RGB in and out."""
+    contrast, saturation = rng.normal(1.0, 0.12), rng.normal(0.95, 0.15)
+    mixing = saturation * np.eye(3) + (1 - saturation) / 3
+    mixing = contrast * rng.normal(1.0, 0.05, (3, 1)) * mixing
+    offset = 128 * (1 - contrast) + rng.normal(0, 12)
+    image = cv2.transform(image, np.hstack([mixing, np.full((3, 1), offset)]))
     blur = rng.random()
     if blur < 0.25:
         image = cv2.GaussianBlur(image, (3, 3) if blur < 0.15 else (5, 5), rng.uniform(0.4, 1.2))

@@ -26,6 +26,19 @@ from training.synthetic.skeleton import (
     Figure,
 )  # fmt: skip
 
+# Half widths from the lower end to the upper, in units of 200 * scale; the nose's in half widths of the head.
+_CHEST = (0.088, 0.086, 0.084, 0.090, 0.098, 0.104, 0.106, 0.104, 0.092)
+_SEAT = (0.086, 0.090)
+_SHOULDERS = (0.042, 0.042)
+_HIPS = (0.066, 0.066)
+_NECK = (0.038, 0.034)
+_UPPER_ARM = (0.030, 0.037, 0.043)
+_FOREARM = (0.021, 0.031, 0.030)
+_HAND = (0.017, 0.027, 0.020)
+_THIGH = (0.046, 0.056, 0.066)
+_SHIN = (0.027, 0.044, 0.043)
+_FOOT = (0.026, 0.030)
+_NOSE = (0.20, 0.10)
 _DIMMING = 0.9  # share of the light that is lost in a unit of depth
 _ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
 _LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
@@ -48,22 +61,19 @@ def draw_person(canvas: Canvas, figure: Figure, look: Look, light: Light, owner:
 
 
 def _trunk(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
-    joints, unit = figure.joints, figure.unit
-    width = unit * look.width
+    joints, width = figure.joints, figure.unit * look.width
     up = joints[THOR] - joints[PELV]
     across = joints[LSHO] - joints[RSHO]
     chest_front, pelvis_front = figure.chest_front, figure.pelvis_front
     front = chest_front + pelvis_front
-    chest = tuple(width * share for share in (0.088, 0.086, 0.084, 0.090, 0.098, 0.104, 0.106, 0.104, 0.092))
-    seat = (width * 0.086, width * 0.09)
     shirt, trousers = color_image(look.shirt_color), color_image(look.trouser_color)
     skin = color_image(shade(look.skin, 0.9))
     parts: list[Tube | Ellipsoid] = [
-        Tube(joints[PELV] - 0.04 * up, joints[PELV] + 0.97 * up, chest, front, look.shirt, flatness=0.66, cap=3),
-        Tube(joints[PELV] - 0.16 * up, joints[PELV] + 0.10 * up, seat, pelvis_front, look.seat, 0.74, cap=2.5),
-        Tube(joints[RSHO] + 0.1 * across, joints[LSHO] - 0.1 * across, (width * 0.042,) * 2, chest_front, shirt),
-        Tube(joints[RHIP], joints[LHIP], (width * 0.066,) * 2, pelvis_front, trousers),
-        Tube(joints[THOR] - 0.05 * up, joints[NECK], (width * 0.038, unit * 0.034), chest_front, skin),
+        Tube(joints[PELV] - 0.04 * up, joints[PELV] + 0.97 * up, width, _CHEST, front, look.shirt, 0.66, cap=3),
+        Tube(joints[PELV] - 0.16 * up, joints[PELV] + 0.10 * up, width, _SEAT, pelvis_front, look.seat, 0.74, cap=2.5),
+        Tube(joints[RSHO] + 0.1 * across, joints[LSHO] - 0.1 * across, width, _SHOULDERS, chest_front, shirt),
+        Tube(joints[RHIP], joints[LHIP], width, _HIPS, pelvis_front, trousers),
+        Tube(joints[THOR] - 0.05 * up, joints[NECK], figure.unit, _NECK, chest_front, skin),
     ]
     if look.backpack is not None:
         chest_left = np.cross(up, figure.chest_front)
@@ -81,24 +91,9 @@ def _arms(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     skin = color_image(look.skin)
     for side, (shoulder, elbow, wrist) in enumerate(_ARMS):
         parts += [
-            Tube(
-                joints[elbow],
-                joints[shoulder],
-                (width * 0.030, width * 0.037, width * 0.043),
-                front,
-                look.upper_arm,
-            ),
-            Tube(
-                joints[wrist], joints[elbow], (width * 0.021, width * 0.031, width * 0.030), front, look.forearms[side]
-            ),
-            Tube(
-                figure.hands[side],
-                joints[wrist],
-                (width * 0.017, width * 0.027, width * 0.020),
-                front,
-                skin,
-                flatness=0.7,
-            ),
+            Tube(joints[elbow], joints[shoulder], width, _UPPER_ARM, front, look.upper_arm),
+            Tube(joints[wrist], joints[elbow], width, _FOREARM, front, look.forearms[side]),
+            Tube(figure.hands[side], joints[wrist], width, _HAND, front, skin, flatness=0.7),
         ]
     return parts
 
@@ -110,9 +105,9 @@ def _legs(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     for side, (hip, knee, ankle) in enumerate(_LEGS):
         heel = joints[ankle] + 0.16 * (joints[ankle] - joints[knee])
         parts += [
-            Tube(joints[knee], joints[hip], (width * 0.046, width * 0.056, width * 0.066), front, look.thigh),
-            Tube(joints[ankle], joints[knee], (width * 0.027, width * 0.044, width * 0.043), front, look.shin),
-            Tube(figure.toes[side], heel, (width * 0.026, width * 0.030), front, shoes),
+            Tube(joints[knee], joints[hip], width, _THIGH, front, look.thigh),
+            Tube(joints[ankle], joints[knee], width, _SHIN, front, look.shin),
+            Tube(figure.toes[side], heel, width, _FOOT, front, shoes),
         ]
     return parts
 
@@ -123,13 +118,7 @@ def _head(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     skin, hair = color_image(shade(look.skin, 0.93)), color_image(look.hair)
     parts: list[Tube | Ellipsoid] = [
         Ellipsoid(centre, turn, radii, look.head),
-        Tube(
-            centre + 0.95 * front - 0.32 * up,
-            centre + 0.93 * front + 0.1 * up,
-            (radii[0] * 0.20, radii[0] * 0.10),
-            turn[:, 2],
-            skin,
-        ),
+        Tube(centre + 0.95 * front - 0.32 * up, centre + 0.93 * front + 0.1 * up, radii[0], _NOSE, turn[:, 2], skin),
     ]
     parts += [
         Ellipsoid(centre + side * 0.97 * left - 0.05 * up, turn, radii * (0.13, 0.24, 0.16), skin) for side in (-1, 1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import cv2
 import numpy as np
 
 TOWARD_VIEWER = np.array([0.0, 0.0, -1.0])
-_TABLE = 64  # steps of a tube's radius profile
-_STEPS = np.linspace(0, 1, _TABLE)
+_STEPS = 64  # of a tube's profile
 _DARKEST = 0.1
 
 Window = tuple[slice, slice]  # rows and columns of the image
@@ -31,14 +31,15 @@ class Light:
 class Tube:
     """A generalised cylinder between two points, seen in parallel projection.
 
-    `radius` is its half width in pixels at equal steps from bottom to top, `flatness` its depth over its width, and
-    `front` the direction in which the middle of `texture` faces. `cap` flattens the ends: 1 is a hemisphere, 3 a third
-    of one.
+    `profile` times `width` is its half width in pixels at equal steps from bottom to top, `flatness` its depth over its
+    width, and `front` the direction in which the middle of `texture` faces. `cap` flattens the ends: 1 is a hemisphere,
+    3 a third of one.
     """
 
     bottom: np.ndarray  # [3] pixels: x, y and depth
     top: np.ndarray  # [3]
-    radius: tuple[float, ...]
+    width: float
+    profile: tuple[float, ...]
     front: np.ndarray  # [3]
     texture: np.ndarray  # uint8 RGB [h, w, 3], its first row at the top, once around from back to back
     flatness: float = 1.0
@@ -92,9 +93,9 @@ class Canvas:
         alpha = cover * (depth < self.depth[window])
         under = self.color[window]
         under[...] = cv2.blendLinear(color, np.ascontiguousarray(under), alpha, 1 - alpha)
-        solid = alpha > 0.5
-        np.copyto(self.depth[window], depth, where=solid)
-        np.copyto(self.owner[window], np.uint8(owner), where=solid)
+        solid = (alpha > 0.5).view(np.uint8)
+        cv2.copyTo(depth, solid, self.depth[window])
+        cv2.copyTo(np.full_like(solid, owner), solid, self.owner[window])
 
 
 def draw(canvas: Canvas, solid: Tube | Ellipsoid, light: Light, owner: int) -> None:
@@ -112,23 +113,24 @@ def _draw_tube(canvas: Canvas, tube: Tube, light: Light, owner: int) -> None:
     dx, dy = axis / length if length > 1e-3 else (0.0, -1.0)
     length = max(length, 1e-3)
     side = np.array([-dy, dx, 0.0])  # up x toward the viewer: the body's left where it faces us
-    profile, shift, shear, bulge = _cross_section(tube, side)
-    reach = float(profile.max()) + 1
+    shift, spread, shear, bulge = _cross_section(tube, side)
+    reach = tube.width * max(tube.profile) * spread + 1
     window = canvas.window(np.minimum(bottom, top)[:2] - reach, np.maximum(bottom, top)[:2] + reach)
     if window is None:
         return
     x, y = _grid(window, bottom)
     along = x * np.float32(dx) + y * np.float32(dy)
     across = x * np.float32(-dy) + y * np.float32(dx)
-    on_axis = _limit(along, 0, length)
+    on_axis = along.clip(0, length)
     position = on_axis * np.float32(1 / length)
-    radius = profile.take((position * np.float32(_TABLE - 1) + np.float32(0.5)).astype(np.intp))
+    step = (position * np.float32(_STEPS - 1) + np.float32(0.5)).astype(np.intp)
+    radius = _table(tube.profile).take(step) * np.float32(tube.width * spread)
     beyond = (along - on_axis) * np.float32(tube.cap)
     distance = np.sqrt(across * across + beyond * beyond)
-    cover = _limit(radius - distance + np.float32(0.5), 0, 1)
-    lateral = _limit(across / radius, -1, 1)
+    cover = (radius - distance + np.float32(0.5)).clip(0, 1)
+    lateral = (across / radius).clip(-1, 1)
     outward = distance / radius
-    height = np.sqrt(np.maximum(1 - outward * outward, 0))
+    height = np.sqrt((1 - outward * outward).clip(0, 1))
     depth = position * np.float32(top[2] - bottom[2]) + np.float32(bottom[2])
     depth -= (lateral * np.float32(shear) + height * np.float32(bulge)) * radius
 
@@ -142,11 +144,18 @@ def _draw_tube(canvas: Canvas, tube: Tube, light: Light, owner: int) -> None:
     canvas.put(window, depth, cover, _shaded(tube.texture, coordinates, brightness), owner)
 
 
-def _cross_section(tube: Tube, side: np.ndarray) -> tuple[np.ndarray, float, float, float]:
+@cache
+def _table(profile: tuple[float, ...]) -> np.ndarray:
+    """A profile at `_STEPS` equal steps; there are only as many profiles as kinds of limbs."""
+    last = len(profile) - 1
+    return np.interp(np.linspace(0, last, _STEPS), range(last + 1), profile).astype(np.float32)
+
+
+def _cross_section(tube: Tube, side: np.ndarray) -> tuple[float, float, float, float]:
     """The visible half of the tube's elliptic cross-section, which is turned against the view.
 
-    Returns the projected half width at `_TABLE` steps, the angle by which texture and outline differ, and the depth of
-    the surface, in half widths, as shear * lateral + bulge * height.
+    Returns the angle by which texture and outline differ, the projected width over the width, and the depth of the
+    surface in projected half widths, as shear * lateral + bulge * height.
     """
     turn = math.atan2(tube.front @ side, tube.front @ TOWARD_VIEWER)
     cos, sin, flat = math.cos(turn), math.sin(turn), tube.flatness
@@ -154,9 +163,7 @@ def _cross_section(tube: Tube, side: np.ndarray) -> tuple[np.ndarray, float, flo
     spread = math.hypot(cos, flat * sin)
     shear = (flat * cos * math.sin(shift) - sin * math.cos(shift)) / spread
     bulge = (flat * cos * math.cos(shift) + sin * math.sin(shift)) / spread
-    last = len(tube.radius) - 1
-    profile = np.interp(_STEPS * last, range(last + 1), tube.radius) * spread
-    return profile.astype(np.float32), shift, shear, bulge
+    return shift, spread, shear, bulge
 
 
 def _draw_ellipsoid(canvas: Canvas, solid: Ellipsoid, light: Light, owner: int) -> None:
@@ -172,14 +179,14 @@ def _draw_ellipsoid(canvas: Canvas, solid: Ellipsoid, light: Light, owner: int) 
     discriminant = half_b * half_b - form[2, 2] * c
     z = (-half_b - np.sqrt(np.maximum(discriminant, 0))) / form[2, 2]
     outward = np.sqrt(np.maximum(1 - discriminant / form[2, 2], 0))
-    cover = _limit((1 - outward) * np.float32(min(solid.half_extent)) + np.float32(0.5), 0, 1)
+    cover = ((1 - outward) * np.float32(min(solid.half_extent)) + np.float32(0.5)).clip(0, 1)
 
     def coordinates() -> tuple[np.ndarray, np.ndarray]:
         to_body = (solid.rotation / solid.radii).T.astype(np.float32)
         left, up, front = (x * row[0] + y * row[1] + z * row[2] for row in to_body)
         rows, columns = solid.texture.shape[:2]
         longitude = np.arctan2(left, front) * np.float32(0.5 / np.pi) + np.float32(0.5)
-        latitude = np.float32(0.5) - np.arcsin(_limit(up, -1, 1)) * np.float32(1 / np.pi)
+        latitude = np.float32(0.5) - np.arcsin(up.clip(-1, 1)) * np.float32(1 / np.pi)
         return longitude * np.float32(columns - 1), latitude * np.float32(rows - 1)
 
     nx, ny, nz = (x * row[0] + y * row[1] + z * row[2] for row in form)
@@ -206,8 +213,3 @@ def _grid(window: Window, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = np.arange(columns.start, columns.stop, dtype=np.float32) + np.float32(0.5 - origin[0])
     y = np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5 - origin[1])
     return x[None, :], y[:, None]
-
-
-def _limit(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """np.clip without its overhead, which exceeds the work on a limb's few thousand pixels."""
-    return np.minimum(np.maximum(values, np.float32(low)), np.float32(high))

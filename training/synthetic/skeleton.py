@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,12 +81,12 @@ class Figure:
 
 def rotation(axis: int, angle: float) -> np.ndarray:
     """[3, 3] rotation by `angle` radians about axis 0, 1 or 2, right-handed."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    matrix = np.eye(3)
-    matrix[i, i] = matrix[j, j] = cos
-    matrix[i, j], matrix[j, i] = -sin, sin
-    return matrix
+    cos, sin = math.cos(angle), math.sin(angle)
+    if axis == 0:
+        return np.array(((1.0, 0.0, 0.0), (0.0, cos, -sin), (0.0, sin, cos)))
+    if axis == 1:
+        return np.array(((cos, 0.0, sin), (0.0, 1.0, 0.0), (-sin, 0.0, cos)))
+    return np.array(((cos, -sin, 0.0), (sin, cos, 0.0), (0.0, 0.0, 1.0)))
 
 
 def _limb_rotation(angles: np.ndarray, side: int) -> np.ndarray:
