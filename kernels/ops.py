@@ -6,6 +6,7 @@ An operator's default implementation is its meaning in `kernels.reference`, on a
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
 import torch
@@ -47,6 +48,23 @@ def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sig
 @render_targets.register_fake
 def _(points: Tensor, weights: Tensor, height: int, width: int, sigma: float) -> Tensor:
     return points.new_empty(*weights.shape, height, width, dtype=torch.float32)
+
+
+# Triton implementations for NVIDIA GPUs, imported by the first call that needs them
+
+if importlib.util.find_spec("triton") is not None:
+
+    @decode_heatmaps.register_kernel("cuda")
+    def _(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        from kernels.triton import heatmaps as implementation
+
+        return implementation.decode_heatmaps(heatmaps)
+
+    @render_targets.register_kernel("cuda")
+    def _(points: Tensor, weights: Tensor, height: int, width: int, sigma: float) -> Tensor:
+        from kernels.triton import heatmaps as implementation
+
+        return implementation.render_targets(points, weights, height, width, sigma)
 
 
 # Compiled implementations for the host

@@ -195,7 +195,7 @@ def bottleneck(
     pointers.
     """
     feats, channels = expand_weight.shape
-    kind = "bottleneck_pool" if x_pool is not None else "bottleneck_skip" if skip_weight is not None else "bottleneck"
+    kind = "bottleneck_skip" if skip_weight is not None else "bottleneck_pool" if x_pool is not None else "bottleneck"
     config = resolve(config, kind, feats, batch * height * width, t.device)
     if config.tma and x_pool is None and skip_weight is None and x_out is not None:
         bottleneck_by_tma(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import astuple
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -21,8 +23,36 @@ def resolve(config: Config | None, operator: str, channels: int, pixels: int, de
     return lookup(operator, channels, pixels, device) if config is None else config
 
 
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel, kept instead of run."""
+
+    kernel: Any
+    config: Config
+    args: tuple[Any, ...]
+    constants: dict[str, Any]
+
+
+_recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
+
+
+@contextmanager
+def record_launches() -> Iterator[list[Launch]]:
+    """Keep the launches of the block in a list instead of running them: what they need to be compiled without a GPU."""
+    launches: list[Launch] = []
+    token = _recorded.set(launches)
+    try:
+        yield launches
+    finally:
+        _recorded.reset(token)
+
+
 def launch(kernel: Any, grid: tuple[int, ...], config: Config, *args: Any, **constants: Any) -> None:
     """Run a kernel on its arguments' device. torch.compile looks into it, except where it takes tensor maps."""
+    recorded = _recorded.get()
+    if recorded is not None:
+        recorded.append(Launch(kernel, config, args, constants))
+        return
     tensors = [arg.base if isinstance(arg, TensorDescriptor) else arg for arg in args]
     device = next(tensor.device for tensor in tensors if isinstance(tensor, Tensor))
     traceable = isinstance(kernel, JITFunction) and not any(isinstance(arg, TensorDescriptor) for arg in args)
@@ -48,8 +78,8 @@ def as_ints(config: Config) -> list[int]:
 
 def from_ints(values: list[int]) -> Config:
     """The inverse of `as_ints`."""
-    *sizes, tma = values
-    return Config(*sizes, tma=bool(tma))
+    block_m, block_k, block_n, num_warps, num_stages, chunk_stages, tma = values
+    return Config(block_m, block_k, block_n, num_warps, num_stages, chunk_stages, bool(tma))
 
 
 def tensor_map(matrix: Tensor | None, rows: int, columns: int) -> TensorDescriptor | None:

@@ -1,7 +1,7 @@
 """A bottleneck in one kernel: `torch.ops.fasthg.whole_bottleneck` on CUDA.
 
-t is computed for a tile and its halo, and put aside in a scratch strip of the program's own. The programs are
-persistent, as many as run at once, so the strips stay in L2 and t never reaches DRAM.
+t is computed for a tile and its halo, and put aside in a scratch of the program's own. The programs are
+persistent, as many as run at once, so the scratch stays in L2 and t never reaches DRAM.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kernels.triton.tiles import activate, add_residual, conv3x3_tile, grid_rows
 from kernels.tuning import Config
 
 PROGRAMS_PER_PROCESSOR = 2
+STRIP = 64  # rows of t computed at once
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width", "buffer_rows", "tiles"])
@@ -32,7 +33,7 @@ def whole_bottleneck_kernel(
     skip_weight_ptr,  # [CI, CO] or None
     low_ptr,  # [half rows, CO] or None
     x_out_ptr,  # [rows, CO]
-    scratch_ptr,  # [programs, strip rows, C]
+    scratch_ptr,  # [programs, rows of a tile and its halo, C]
     batch,
     height,
     width,
@@ -44,33 +45,35 @@ def whole_bottleneck_kernel(
     BM: tl.constexpr,
     BK: tl.constexpr,
     BN: tl.constexpr,
+    STRIP: tl.constexpr,
     STAGES: tl.constexpr,
     CHUNK_STAGES: tl.constexpr,
 ):
     dtype: tl.constexpr = x_ptr.dtype.element_ty
     pitch = width + 1
     lead = pitch + 1
-    strips = tl.cdiv(BM + 2 * lead, BM)
-    strip_ptr = scratch_ptr + tl.program_id(0) * (strips * BM * C)
+    strips = tl.cdiv(BM + 2 * lead, STRIP)
+    tile_ptr = scratch_ptr + tl.program_id(0) * (strips * STRIP * C)
     local = tl.arange(0, BM)
+    strip_local = tl.arange(0, STRIP)
     c = tl.arange(0, C)
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), num_stages=1):
         for strip in tl.range(0, strips, num_stages=1):
-            rows = tile * BM + strip * BM + local  # the halo begins `lead` rows before the tile
+            rows = tile * BM + strip * STRIP + strip_local  # the halo begins `lead` rows before the tile
             position = rows - lead
             inside = (position >= 0) & (rows < buffer_rows) & (position % pitch < width)
             inside &= (position // pitch % (height + 1) < height) & (position // pitch // (height + 1) < batch)
             rows = tl.where(inside, rows, 0)
-            acc = tl.zeros((BM, C), tl.float32)
+            acc = tl.zeros((STRIP, C), tl.float32)
             for k in tl.range(0, CI // BK, num_stages=CHUNK_STAGES):
                 channels = k * BK + tl.arange(0, BK)
                 z = activate(load_tile(x_ptr, rows, channels, CI), affine_ptr, channels, CI)
                 acc = tl.dot(z, load_tile(reduce_weight_ptr, channels, c, C), acc)
             t = tl.where(inside[:, None], tl.maximum(acc + tl.load(reduce_bias_ptr + c)[None, :], 0.0), 0.0)
-            tl.store(strip_ptr + (strip * BM + local)[:, None] * C + c[None, :], t.to(dtype))
-        tl.debug_barrier()  # the strip is read by other threads than wrote it
+            tl.store(tile_ptr + (strip * STRIP + strip_local)[:, None] * C + c[None, :], t.to(dtype))
+        tl.debug_barrier()  # t is read by other threads than wrote it
 
-        acc = conv3x3_tile(strip_ptr, conv_weight_ptr, lead + local, width, C, C, BM, BK, STAGES)
+        acc = conv3x3_tile(tile_ptr, conv_weight_ptr, lead + local, width, C, C, BM, BK, STAGES)
         hidden = tl.maximum(acc + tl.load(conv_bias_ptr + c)[None, :], 0.0).to(dtype)
         position = tile * BM + local
         w = position % pitch
@@ -87,7 +90,7 @@ def whole_bottleneck_kernel(
             )
             y = add_residual(y, x_ptr, skip_weight_ptr, low_ptr, rows, low_rows, columns, CI, CO, BK, CHUNK_STAGES)
             tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y.to(dtype), mask=inside[:, None])
-        tl.debug_barrier()  # the next tile overwrites the strip
+        tl.debug_barrier()  # the next tile overwrites t
 
 
 def whole_bottleneck(
@@ -112,13 +115,13 @@ def whole_bottleneck(
     config = resolve(config, "whole_bottleneck", feats, batch * height * width, x.device)
     count = tiles(grid.used_rows, config.block_m)
     programs = min(count, PROGRAMS_PER_PROCESSOR * processors(x.device))
-    strip_rows = tiles(config.block_m + 2 * grid.lead, config.block_m) * config.block_m
-    scratch = torch.empty(programs * strip_rows, feats, dtype=x.dtype, device=x.device)
+    halo_rows = tiles(config.block_m + 2 * grid.lead, STRIP) * STRIP
+    scratch = torch.empty(programs * halo_rows, feats, dtype=x.dtype, device=x.device)
     launch(
         whole_bottleneck_kernel, (programs,), config,
         x, affine, reduce_weight, reduce_bias, conv_weight, conv_bias, expand_weight, expand_bias, skip_weight, low,
         x_out, scratch, batch, height, width, grid.rows, count,
         C=feats, CI=channels_in, CO=channels,
-        BM=config.block_m, BK=min(config.block_k, feats), BN=min(config.block_n, channels),
+        BM=config.block_m, BK=min(config.block_k, feats), BN=min(config.block_n, channels), STRIP=STRIP,
         STAGES=config.num_stages, CHUNK_STAGES=config.chunk_stages,
     )  # fmt: skip
