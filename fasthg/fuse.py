@@ -114,9 +114,9 @@ class FusedNet:
                 return step.name
         return None
 
-    def launches(self, shape: tuple[int, ...]) -> int:
-        """Operator calls for images of this shape."""
-        return len(self._bind(shape).steps)
+    def steps(self, shape: tuple[int, ...]) -> list[Step]:
+        """The operator calls for images of this shape, in the order in which they are launched."""
+        return self._bind(shape).steps
 
     def activation_bytes(self, shape: tuple[int, ...]) -> int:
         """Memory that the activations for images of this shape take."""
@@ -130,7 +130,7 @@ class FusedNet:
         bound.images.copy_(images)
         return bound
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)  # inference tensors could not be written to by somebody who looks at single steps
     def _bind(self, shape: tuple[int, ...]) -> _Bound:
         if shape not in self._bound:
             batch, _, height, width = shape

@@ -17,6 +17,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -122,8 +125,37 @@ def _lookup(capability: tuple[int, int], device_name: str, operator: str, channe
     )
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a call asks the tables for."""
+
+    operator: str
+    channels: int
+    pixels: int
+
+
+_trial: ContextVar[tuple[Config | None, list[Question]] | None] = ContextVar("trial", default=None)
+
+
+@contextmanager
+def trial(config: Config | None = None) -> Iterator[list[Question]]:
+    """Every call in the block runs with `config` (None: the tables'); yields the questions that the calls asked."""
+    questions: list[Question] = []
+    token = _trial.set((config, questions))
+    try:
+        yield questions
+    finally:
+        _trial.reset(token)
+
+
 def lookup(operator: str, channels: int, pixels: int, device: torch.device) -> Config:
     """The configuration of one call on a CUDA device; ValueError where none fits."""
+    tried = _trial.get()
+    if tried is not None:
+        config, questions = tried
+        questions.append(Question(operator, channels, pixels))
+        if config is not None:
+            return config
     return _lookup(
         torch.cuda.get_device_capability(device), torch.cuda.get_device_name(device), operator, channels, pixels
     )

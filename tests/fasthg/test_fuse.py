@@ -72,7 +72,7 @@ def test_another_batch_size_is_planned_at_its_first_call(tiny_config: HourglassC
 def test_a_bottleneck_is_one_launch() -> None:
     """The design's figure for the original: 125 launches, heatmap decoding included."""
     model, images = HourglassNet(VARIANTS["original"]).eval(), torch.zeros(1, 3, 64, 64)
-    assert fuse(model, images, torch.float32).launches((1, 3, 64, 64)) == 124
+    assert len(fuse(model, images, torch.float32).steps((1, 3, 64, 64))) == 124
 
 
 def test_activations_share_memory(tiny_config: HourglassConfig) -> None:
@@ -87,12 +87,11 @@ def test_activations_share_memory(tiny_config: HourglassConfig) -> None:
 def test_what_the_side_stream_uses_is_left_alone_until_it_has_joined() -> None:
     config = HourglassConfig(num_stacks=2, num_feats=16, depths=3, num_blocks=3)
     fused = fuse(HourglassNet(config).eval(), torch.zeros(1, 3, 64, 64), torch.float32)
-    (bound,) = fused._bound.values()
     weights = {tensor.data_ptr() for tensor in vars_of(fused)}
     pending: set[int] = set()
     beside = 0
     written_before: set[int] = set()
-    for step in bound.steps:
+    for step in fused.steps((1, 3, 64, 64)):
         touched = {tensor.data_ptr() for tensor in step.tensors()} - weights
         if step.join:
             pending.clear()
