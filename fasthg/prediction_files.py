@@ -72,8 +72,9 @@ def read_predictions(path: str | Path) -> NDArray[np.float64]:
 def read_truth(path: str | Path, split: Split = "val") -> Truth:
     """Truth of MPII's validation people from `detections_our_format.mat`, or from annotations in any format.
 
-    The published `.mat` has 0 for a coordinate of 13 labelled joints that the annotations place elsewhere. It is read as
-    it is, because published figures are made with it; scores against the JSON are higher by 0.003.
+    The published `.mat` has 0 for a coordinate of 13 labelled joints that the annotations place elsewhere. It is read
+    as it is, because published figures are made with it; scores against the JSON are higher by 0.003.
+
     `split` picks people of annotations that hold several; head sizes that these lack are looked for beside them. Raises
     FasthgError that names the file and what is missing.
     """
