@@ -17,7 +17,6 @@ import typer
 
 from fasthg.console import note, output_console, progress_bar, run_app
 from fasthg.errors import FasthgError
-from fasthg.variants import INPUT_SIZE
 
 app = typer.Typer(
     help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.",
@@ -26,15 +25,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Weights = Annotated[
-    Path | None, typer.Option(help="Checkpoint (.safetensors); the shipped weights of `small` where left out.")
-]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors); the shipped ones where left out.")]
+Served = Annotated[Path | None, typer.Option(help="Checkpoint or exported folder; the shipped one where left out.")]
 Variant = Annotated[str | None, typer.Option(help="Network that the weights must be; taken from the file otherwise.")]
 PathName = Annotated[str, typer.Option("--path", help="Execution path, such as openvino:bf16; see `fasthg env`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="People in one run of the network.")]
-Size = Annotated[int, typer.Option(min=1, help="Side of the crops in pixels.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; 256 where left out.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number where left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
@@ -60,7 +58,7 @@ def env(as_json: AsJson = False) -> None:
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Photographs, folders of photographs, videos.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("predictions"),
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors) or exported folder.")] = None,
+    weights: Served = None,
     variant: Variant = None,
     bbox: Annotated[
         list[str] | None, typer.Option(help="Person's box x,y,w,h in pixels; repeat for several people.")
@@ -94,14 +92,14 @@ def predict(
 @app.command("eval")
 def evaluate(
     data: Annotated[Path, typer.Option(help="Dataset: a folder with images/ and annotations, or an annotation file.")],
-    weights: Weights = None,
+    weights: Served = None,
     variant: Variant = None,
     path: PathName = "auto",
     device: Device = "auto",
     split: Annotated[str, typer.Option(help="train, val or all.")] = "val",
     flip: Flip = False,
     batch_size: BatchSize = 8,
-    size: Size = INPUT_SIZE,
+    size: Size = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,12 +111,13 @@ def evaluate(
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
     dataset = load_dataset(data, split)  # type: ignore[arg-type]
-    size, runner, why = load_runner(weights, variant, path, device, batch_size, size, threads)
-    note(f"path {runner.path} ({runner.precision}, {runner.device}): {why}")
+    served = load_runner(weights, variant, path, device, batch_size, size, threads)
+    runner = served.runner
+    note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
         scores = score_dataset(
-            runner, dataset, None, size, batch_size, flip, progress=lambda count: bar.advance(task, count)
+            runner, dataset, None, served.size, served.batch_size, flip, lambda count: bar.advance(task, count)
         )
     run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
     _print(scores.to_dict() | run, as_json, lambda _: scores.table())

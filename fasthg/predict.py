@@ -92,7 +92,7 @@ class Predictor:
     device      "auto", "cpu", "cuda", "cuda:1"
     flip        average with the mirrored image: a little better, half as fast
     batch_size  people in one run of the network
-    size        side of the crops in pixels
+    size        side of the crops in pixels, 256 where None; an exported network has its own
     threads     CPU threads of the network; PyTorch's number where None
 
     `predictor(images, boxes)` returns a list of poses; `stream` gives photograph after photograph. `path`, `device`,
@@ -114,9 +114,9 @@ class Predictor:
     ) -> None:
         if batch_size < 1:
             raise FasthgError(f"batch size is {batch_size}; give at least 1")
-        self.flip, self.batch_size = flip, batch_size
-        self.timing = Timing()
-        self.size, self.runner, self.choice = load_runner(weights, variant, runtime, device, batch_size, size, threads)
+        served = load_runner(weights, variant, runtime, device, batch_size, size, threads)
+        self.flip, self.timing = flip, Timing()
+        self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
         self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
 
     def __call__(

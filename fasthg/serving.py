@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from fasthg.artefact import Artefact, is_artefact, load_artefact, read_artefact
 from fasthg.auto import choose_path
 from fasthg.checkpoint import check_same_network, default_weights, load_config, load_into, load_model, read_metadata
 from fasthg.errors import FasthgError
 from fasthg.geometry import JOINT_NAMES
 from fasthg.model import HourglassNet
-from fasthg.paths import prepare
+from fasthg.paths import parse_path, prepare
 from fasthg.runtimes.base import Prepared
 from fasthg.variants import INPUT_SIZE, get_config
 
 log = logging.getLogger("fasthg")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A network that is ready to answer.
+
+    runner      crops float32 [N, 3, size, size] -> heatmaps; says which path, device and precision it is
+    size        side of the crops in pixels
+    batch_size  people in one run
+    why         one sentence on the choice of the path
+    """
+
+    runner: Prepared
+    size: int
+    batch_size: int
+    why: str
 
 
 def load_network(weights: str | Path | None = None, variant: str | None = None) -> HourglassNet:
@@ -49,12 +67,18 @@ def load_runner(
     batch_size: int = 1,
     size: int | None = None,
     threads: int | None = None,
-) -> tuple[int, Prepared, str]:
-    """The side of the crops, what answers them, and one sentence that says why it was chosen.
+) -> Served:
+    """What answers crops of people.
 
-    weights  as `load_network`, or a folder that `fasthg export` wrote, or a network
-    runtime  a path's name, or "auto": see `fasthg.auto`
+    weights     as `load_network`, or a network, or a folder that `fasthg export` wrote
+    runtime     a path's name, or "auto": see `fasthg.auto`; an exported network is run by what it was exported for
+    batch_size  people in one run; less where an exported network takes less
+    size        side of the crops in pixels; an exported network has its own
+
+    Raises FasthgError for what does not fit together, BackendUnavailable for what cannot run here.
     """
+    if isinstance(weights, (str, Path)) and is_artefact(weights):
+        return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads)
     model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
     if model.config.num_joints != len(JOINT_NAMES):
         raise FasthgError(
@@ -63,4 +87,25 @@ def load_runner(
     size = size or INPUT_SIZE
     path, why = choose_path(model.config, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     example = torch.zeros(batch_size, 3, size, size)
-    return size, prepare(model, path, example, device=device, threads=threads), why
+    return Served(prepare(model, path, example, device=device, threads=threads), size, batch_size, why)
+
+
+def _load_exported(
+    artefact: Artefact,
+    variant: str | None,
+    runtime: str,
+    device: str | torch.device,
+    batch_size: int,
+    size: int | None,
+    threads: int | None,
+) -> Served:
+    source = f"artefact {artefact.folder}"
+    if variant is not None:
+        check_same_network(source, artefact.config, get_config(variant))
+    if size not in (None, artefact.size):
+        raise FasthgError(f"{source} takes crops of {artefact.size} pixels, not {size}; leave the size out")
+    batch_size = min(batch_size, artefact.max_batch)
+    prepared = load_artefact(artefact, device, batch_size, threads)
+    if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
+        raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
+    return Served(prepared, artefact.size, batch_size, f"exported for {prepared.path}")
