@@ -24,6 +24,7 @@ from fasthg.annotations import Split
 from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.mpii import Dataset
 from training.batches import LoaderOptions, MadeBatch, Reading, Source
+from training.checks import check_boxes
 from training.loader import JpegSource, Loader
 from training.packed import PackedSource
 from training.sampling import BatchRows
@@ -49,6 +50,7 @@ def make_dali_loader(
     """
     chosen = LoaderOptions(**options)
     if isinstance(data, Dataset):
+        check_boxes(data)
         return DaliLoader(JpegSource(data), chosen, device_id, dtype)
     source = PackedSource(data, split)
     source.check_reach(chosen.augmentation)

@@ -17,6 +17,7 @@ from fasthg.errors import FasthgError
 from fasthg.image import read_encoded, read_image
 from fasthg.mpii import Dataset
 from training.batches import Batch, BatchMaker, LoaderOptions, MadeBatch, Source
+from training.checks import check_boxes
 from training.sampling import BatchRows
 from training.threads import map_ahead
 
@@ -172,4 +173,5 @@ def make_loader(dataset: Dataset, **options: Any) -> Loader:
 
     Raises FasthgError for options that cannot be, and for a person whose box lies outside the image.
     """
+    check_boxes(dataset)
     return ReferenceLoader(dataset, LoaderOptions(**options))

@@ -1,0 +1,274 @@
+"""Packed crops show what the photographs show, survive interruption, and never pass when they are damaged."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from fasthg.errors import FasthgError
+from fasthg.mpii import Dataset, load_dataset
+from training import pack as pack_module
+from training.augment import NO_AUGMENTATION, Augmentation, Draws, crop_matrices
+from training.journal import Journal
+from training.loader import LoaderOptions, ReferenceLoader, make_loader
+from training.pack import PackSettings, main, make_packed_loader, pack
+from training.packed import PackedSource
+
+SMALL = PackSettings(density=64, quality=85)
+STRONG = {"batch_size": 8, "augmentation": Augmentation(), "shuffle": True, "seed": 5, "epoch": 2}
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_dataset, tmp_path_factory):
+    return pack(tiny_dataset, tmp_path_factory.mktemp("packed") / "crops.h5", settings=SMALL, progress=False)
+
+
+@pytest.fixture
+def own_packed(packed, tmp_path):
+    """A copy of the file that may be damaged."""
+    return shutil.copy(packed, tmp_path / "crops.h5")
+
+
+def difference(packed_loader, raw_loader):
+    """Mean absolute difference of the images in steps of 1/255; everything else has to be equal."""
+    sums = []
+    for crop, raw in zip(packed_loader, raw_loader, strict=True):
+        assert torch.equal(crop.rows, raw.rows)
+        assert torch.equal(crop.joints, raw.joints)
+        assert torch.equal(crop.weights, raw.weights)
+        sums.append((crop.images - raw.images).abs().mean((1, 2, 3)))
+    return 255 * torch.cat(sums).mean().item()
+
+
+def test_packed_crops_of_real_photographs_look_like_the_photographs(mpii_dir, tmp_path):
+    """Mean absolute difference of at most 3/255 under the same full augmentation."""
+    everyone = load_dataset(mpii_dir, "all", check_files=False)
+    there = [row for row, name in enumerate(everyone.people.images) if (everyone.image_dir / name).is_file()]
+    people = everyone.people.select(np.repeat(there, 8))
+    path = _pack_people(Dataset(people, everyone.image_dir), tmp_path)
+    raw = ReferenceLoader(Dataset(people, everyone.image_dir), LoaderOptions(**STRONG))
+    assert difference(make_packed_loader(path, "all", num_workers=2, **STRONG), raw) <= 3.0
+
+
+def test_packed_crops_of_plain_pictures_look_like_the_pictures(marked_people, tmp_path):
+    path = pack(marked_people, tmp_path / "crops.h5", progress=False)
+    raw = make_loader(load_dataset(marked_people, "train"), **STRONG)
+    assert difference(make_packed_loader(path, **STRONG), raw) <= 3.0
+
+
+def _pack_people(dataset, tmp_path):
+    """Pack people who are no whole dataset: their annotations go through HRNet's format."""
+    (tmp_path / "images").symlink_to(dataset.image_dir)
+    people = dataset.people
+    records = [
+        {
+            "image": name,
+            "center": (people.center[row] + 0.5).tolist(),
+            "scale": people.scale[row],
+            "joints": np.where(people.labelled[row, :, None], people.joints[row] + 0.5, -1).tolist(),
+            "joints_vis": people.labelled[row].astype(int).tolist(),
+        }
+        for row, name in enumerate(people.images)
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps(records))
+    return pack(tmp_path, tmp_path / "crops.h5", ["all"], progress=False)
+
+
+def test_the_table_of_people_comes_back_whole(packed, tiny_dataset):
+    for split in ("train", "val"):
+        people, expected = PackedSource(packed, split).people, load_dataset(tiny_dataset, split).people
+        assert people.images == expected.images
+        for name in ("center", "scale", "joints", "labelled", "visible", "head_size"):
+            np.testing.assert_array_equal(getattr(people, name), getattr(expected, name))
+
+
+def test_the_small_crop_is_read_where_it_holds_everything(packed):
+    """Unaugmented crops fit the smaller stored crop; rotation by 30 degrees at scale 1.25 needs the larger one."""
+    source = PackedSource(packed)
+    assert source.sides.tolist() == [80, 112]  # 64 pixels a box side: 1.25 and 1.7075 box sides, in multiples of 16
+    rows = np.arange(4)
+    matrices = _crops(source, rows, scale=1.0, rotation=0.0)
+    assert source.choose_views(rows, matrices, 64)[0].tolist() == [0] * 4
+    matrices = _crops(source, rows, scale=1.25, rotation=30.0)
+    views, from_stored = source.choose_views(rows, matrices, 64)
+    assert views.tolist() == [1] * 4
+    middle = from_stored[0] @ (56.0, 56.0, 1.0)
+    np.testing.assert_allclose(middle, (32, 32), atol=1e-9)
+
+
+def _crops(source, rows, scale, rotation):
+    draws = Draws(np.full(4, scale), np.full(4, rotation), np.zeros(4, bool), np.ones((4, 3)))
+    return crop_matrices(source.people, rows, draws, 64)
+
+
+def test_threads_and_processes_read_side_by_side(packed):
+    source = PackedSource(packed)
+    expected = [source.read_encoded(row, 0) for row in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda row: source.read_encoded(row, 0), list(range(24)) * 8)) == expected * 8
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            os._exit(int([source.read_encoded(row, 0) for row in range(24)] != expected))
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+
+def test_threads_change_no_value(packed):
+    alone, shared = (list(make_packed_loader(packed, num_workers=n, size=64, **STRONG)) for n in (0, 3))
+    for one, other in zip(alone, shared, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_file(packed, tiny_dataset, tmp_path, monkeypatch):
+    """The first run breaks at a missing photograph and then loses half a piece, as in a power cut; the second decodes
+    only what is missing."""
+    shutil.copytree(tiny_dataset, tmp_path / "own")
+    missing = load_dataset(tmp_path / "own", "train").image_path(19)
+    content = missing.read_bytes()
+    missing.write_bytes(content[:2000])
+    out = tmp_path / "crops.h5"
+    with pytest.raises(FasthgError, match=f"{missing.name}.*cut short"):
+        pack(tmp_path / "own", out, settings=SMALL, threads=1, progress=False)
+    assert not out.exists()
+    journal = out.with_name("crops.h5.journal")
+    os.truncate(journal, journal.stat().st_size - 700)
+    missing.write_bytes(content)
+
+    decoded = []
+    read = pack_module.read_image
+    monkeypatch.setattr(pack_module, "read_image", lambda path: decoded.append(path) or read(path))
+    pack(tmp_path / "own", out, settings=SMALL, threads=1, progress=False)
+    assert out.read_bytes() == packed.read_bytes()
+    assert 1 < len(decoded) < 20
+    assert not journal.exists()
+
+
+def test_another_runs_journal_is_not_gone_on_with(tiny_dataset, tmp_path):
+    with Journal(tmp_path / "a", {"job": 1}) as journal:
+        journal.append(0, b"piece")
+        with pytest.raises(FasthgError, match="in use by another run"):
+            Journal(tmp_path / "a", {"job": 1})
+        with pytest.raises(FasthgError, match="other data or options"):
+            _reopen(tmp_path / "a", {"job": 2}, journal)
+
+
+def _reopen(path, identity, journal):
+    shutil.copy(journal.path, path.with_name("b"))
+    Journal(path.with_name("b"), identity)
+
+
+def test_a_piece_whose_bytes_changed_is_done_again(tmp_path):
+    path = tmp_path / "journal"
+    journal = Journal(path, {})
+    for key in range(3):
+        journal.append(key, bytes([key]) * 100)
+    content = bytearray(path.read_bytes())
+    content[-150] ^= 1  # in the middle one of the three
+    (tmp_path / "copy").write_bytes(content)
+    with Journal(tmp_path / "copy", {}) as damaged:
+        assert damaged.pieces.keys() == {0}
+        assert damaged.read(0) == bytes(100)
+
+
+def test_a_file_that_is_cut_short_is_named(own_packed):
+    os.truncate(own_packed, own_packed.stat().st_size - 1000)
+    with pytest.raises(FasthgError, match=r"crops\.h5: damaged or cut short"):
+        make_packed_loader(own_packed)
+
+
+def test_a_damaged_crop_is_named_with_its_row_and_may_be_skipped(own_packed):
+    with h5py.File(own_packed, "r+") as file:
+        offset = file["train"]["offset"][6, 0]
+        file["jpeg"][offset + 300] ^= 0x10
+    with pytest.raises(FasthgError, match=r"row 6: .*crops\.h5: .*\.jpg is damaged"):
+        list(make_packed_loader(own_packed, size=64, batch_size=8))
+    loader = make_packed_loader(own_packed, size=64, batch_size=8, skip_bad=1)
+    assert torch.cat([batch.rows for batch in loader]).tolist() == [*range(6), 7, *range(7, 24)]
+
+
+def test_damaged_tables_are_named(own_packed):
+    with h5py.File(own_packed, "r+") as file:
+        file["train"]["joints"][3, 5, 0] += 1.0
+    with pytest.raises(FasthgError, match="do not match their digest"):
+        PackedSource(own_packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(None, "no such file"), (b"", "damaged or cut short"), (b"\x89HDF\r\n\x1a\n" + bytes(90), "damaged or cut short")],
+)
+def test_what_is_no_packed_file_is_named(tmp_path, content, named):
+    path = tmp_path / "crops.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FasthgError, match=f"crops.h5: {named}"):
+        make_packed_loader(path)
+
+
+def test_another_hdf5_file_is_named(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["normalize"] = np.ones(3)
+    with pytest.raises(FasthgError, match="another kind"):
+        make_packed_loader(tmp_path / "other.h5")
+
+
+def test_a_split_that_was_not_packed_is_named(packed):
+    with pytest.raises(FasthgError, match="no split 'all', only train, val"):
+        make_packed_loader(packed, "all")
+
+
+def test_an_augmentation_that_needs_more_than_is_stored_is_refused(packed):
+    make_packed_loader(packed, augmentation=replace(NO_AUGMENTATION, scale=0.7))
+    with pytest.raises(FasthgError, match=r"1\.708 box sides are stored.*1\.821"):
+        make_packed_loader(packed, augmentation=replace(Augmentation(), scale=1 / 3))
+
+
+def test_people_may_be_packed_without_their_bad_photograph(tiny_dataset, tmp_path, capsys):
+    shutil.copytree(tiny_dataset, tmp_path / "own")
+    bad = load_dataset(tmp_path / "own", "train").image_path(2)
+    bad.write_bytes(b"no image")
+    out = str(tmp_path / "crops.h5")
+    arguments = ["--data", str(tmp_path / "own"), "--out", out, "--split", "train", "--density", "32"]
+    assert main(arguments) == 2
+    assert f"{bad.name}: not an image" in capsys.readouterr().err
+    assert main([*arguments, "--skip-bad", "1"]) == 0
+    assert "1 people packed without a crop" in capsys.readouterr().err
+    with pytest.raises(FasthgError, match=f"row 2: .*{bad.name} could not be read when it was packed"):
+        list(make_packed_loader(out, size=64))
+    assert [len(batch.rows) for batch in make_packed_loader(out, size=64, skip_bad=1)] == [20, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--split", "test"], "split is 'test'"),
+        (["--quality", "0"], "quality is 0"),
+        (["--density", "5"], "density is 5"),
+        (["--reach", "0.5"], "reach is 0.5"),
+    ],
+)
+def test_impossible_options_end_with_one_line(tiny_dataset, tmp_path, capsys, arguments, named):
+    assert main(["--data", str(tiny_dataset), "--out", str(tmp_path / "crops.h5"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_people_who_share_a_photograph_get_their_own_crops(marked_people, tmp_path):
+    """Two people on one photograph, in boxes that look at different discs."""
+    first, second = json.loads((marked_people / "annotations.json").read_text())[:2]
+    second |= {"img_paths": first["img_paths"], "objpos": first["joint_self"][5][:2], "scale_provided": 0.1}
+    (tmp_path / "images").symlink_to(marked_people / "images")
+    (tmp_path / "annotations.json").write_text(json.dumps([first, second]))
+    path = pack(tmp_path, tmp_path / "crops.h5", ["train"], progress=False)
+    raw = make_loader(load_dataset(tmp_path, "train"), size=64)
+    assert difference(make_packed_loader(path, size=64), raw) <= 3.0
