@@ -63,7 +63,7 @@ def bottleneck_pointers(
     n, h, w, exists = tile_pixels(batch, height, width, BM, x_pool_ptr is not None)
     rows = grid_rows(n, h, w, height, width)
     low_rows = grid_rows(n, h // 2, w // 2, height // 2, width // 2)
-    pool_rows, pool_exists = pooled_rows(batch, height, width, BM)
+    pool_rows, pool_exists = pooled_rows(x_pool_ptr, batch, height, width, BM)
     c = tl.arange(0, C)
 
     acc = conv3x3_tile(t_ptr, conv_weight_ptr, rows, width, C, C, BM, BK, STAGES)

@@ -70,7 +70,7 @@ def head_kernel(
         target = heatmaps_ptr + pixel[:, None] + j[None, :] * (height * width)
         tl.store(target, scores, mask=exists[:, None] & (j < joints)[None, :])
     if x_ptr is not None:
-        pool_rows, pool_exists = pooled_rows(batch, height, width, BM)
+        pool_rows, pool_exists = pooled_rows(x_pool_ptr, batch, height, width, BM)
         next_acc = start_projection(t_out_ptr, BM, CN)
         pool_acc = start_projection(t_pool_ptr, BM // 4, CP)
         for i in tl.range(0, C // BN, num_stages=CHUNK_STAGES):

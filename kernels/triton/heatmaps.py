@@ -35,12 +35,17 @@ def decode_kernel(
     map_ptr = heatmaps_ptr + i.to(tl.int64) * (height * width)
     best = float("-inf")
     index = 0
+    first_nan = height * width
     for start in tl.range(0, height * width, BLOCK):
         pixel = start + tl.arange(0, BLOCK)
         values = tl.load(map_ptr + pixel, mask=pixel < height * width, other=float("-inf")).to(tl.float32)
         largest, where = tl.max(values, axis=0, return_indices=True)
         index = tl.where(largest > best, start + where, index)
         best = tl.maximum(largest, best)
+        first_nan = tl.minimum(first_nan, tl.min(tl.where(values != values, pixel, height * width), axis=0))
+    if first_nan < height * width:  # NaN counts as the largest value, as in torch.argmax
+        index = first_nan
+        best = float("nan")
     x = index % width
     y = index // width
     tl.store(points_ptr + 2 * i, x + 0.5 + quarter_step(map_ptr, index, 1, x, width))

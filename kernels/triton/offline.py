@@ -45,17 +45,18 @@ class Report:
 
     capability: int
     registers: int
-    spills: int  # instructions that move registers to local memory or back
+    local: int  # bytes of local memory a thread: registers that did not fit
     shared: int  # bytes
     tensor_memory: int  # columns
     tensor_core: bool  # the chip's own matrix instructions are present
 
     def problem(self) -> str | None:
-        """Why it cannot or should not run on the chip; None if it should."""
-        if self.spills:
-            return f"{self.spills} spill instructions"
-        if self.shared > SHARED_MEMORY[self.capability]:
-            return f"{self.shared} bytes of shared memory of {SHARED_MEMORY[self.capability]}"
+        """Why it cannot or should not run on the chip's generation; None if it should."""
+        shared = min(size for chip, size in SHARED_MEMORY.items() if chip // 10 == self.capability // 10)
+        if self.local:
+            return f"{self.local} bytes of registers spill"
+        if self.shared > shared:
+            return f"{self.shared} bytes of shared memory of {shared}"
         if self.tensor_memory > TENSOR_MEMORY_COLUMNS:
             return f"{self.tensor_memory} columns of tensor memory of {TENSOR_MEMORY_COLUMNS}"
         return None
@@ -85,26 +86,26 @@ def compile_launch(launch: Launch, capability: int) -> Report:
     source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    listing = _disassemble(compiled.asm["cubin"])
-    registers = re.search(r"REG:(\d+)", listing)
-    assert registers is not None
+    usage = _resource_usage(compiled.asm["cubin"])
     return Report(
         capability,
-        int(registers[1]),
-        len(re.findall(r"\b(?:LDL|STL)\b", listing)),
+        usage["REG"],
+        usage["STACK"] + usage["LOCAL"],
         compiled.metadata.shared,
         getattr(compiled.metadata, "tmem_size", None) or 0,
         TENSOR_CORES[capability] in compiled.asm["ptx"],
     )
 
 
-def _disassemble(cubin: bytes) -> str:
+def _resource_usage(cubin: bytes) -> dict[str, int]:
+    """What the assembler gave one kernel: "REG", "STACK", "LOCAL" and more."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(tool), "--dump-resource-usage", "-sass", file.name]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = [str(tool), "--dump-resource-usage", file.name]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", listing)}
 
 
 # Calls that need the most of each operator

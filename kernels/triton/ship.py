@@ -29,13 +29,13 @@ _WITH_TMA = ("bottleneck", "conv3x3")
 _WIDTHS = {
     "bottleneck": (64, 128, 256),
     "bottleneck_pool": (64, 128, 256),
-    "bottleneck_skip": (64, 128, 256),
-    "conv3x3": (64, 128, 256),
+    "bottleneck_skip": (128, 256),
+    "conv3x3": (128, 256),
     "whole_bottleneck": (64,),
-    "head": (128, 256, 512),
+    "head": (256, 512),
     "stem": (64,),
-    "norm_conv1x1": (128, 256, 512),
-    "norm_conv3x3": (64, 128, 256),
+    "norm_conv1x1": (256, 512),
+    "norm_conv3x3": (128, 256),
     "max_pool": (512,),
     "normalise": (512,),
 }
@@ -62,13 +62,13 @@ def first_that_fits(operator: str, channels: int, capability: int, pixels: int |
     raise ValueError(f"{operator} with {channels} channels does not fit sm_{capability}: {'; '.join(problems)}")
 
 
-def ship(capabilities: tuple[int, ...] = (80, 86, 90, 100, 120)) -> None:
-    """Write the tables of these capabilities."""
+def ship(capabilities: tuple[int, ...] = (80, 90, 100, 120)) -> None:
+    """Write the tables of these capabilities, each for its whole generation."""
     for capability in capabilities:
         entries = []
         for operator, widths in _WIDTHS.items():
             for channels in widths:
-                split = operator.startswith(("bottleneck", "conv3x3", "head")) and channels < max(widths)
+                split = operator in ("bottleneck", "bottleneck_pool") and channels < max(widths)
                 for pixels in (_FEW, _MANY) if split else (None,):
                     entries.append(first_that_fits(operator, channels, capability, pixels))
                     print(f"sm_{capability}", entries[-1], flush=True)

@@ -155,7 +155,7 @@ def start_projection(t_ptr, BM: tl.constexpr, C: tl.constexpr):
     """Accumulator for a consumer's t, where there is one."""
     if t_ptr is None:
         return 0.0
-    else:  # noqa: RET505  two returns of one type each, chosen at compile time
+    else:  # noqa: RET505  returns of different types, of which one is compiled
         return tl.zeros((BM, C), tl.float32)
 
 
@@ -211,10 +211,13 @@ def store_chunk(
 
 
 @triton.jit
-def pooled_rows(batch, height, width, BM: tl.constexpr):
-    """Rows [BM / 4] in the half grid of this program's 2x2 windows, and which of them exist."""
-    n, h, w, exists = tile_pixels(batch, height // 2, width // 2, BM // 4, False)
-    return grid_rows(n, h, w, height // 2, width // 2), exists
+def pooled_rows(x_pool_ptr, batch, height, width, BM: tl.constexpr):
+    """Rows [BM / 4] in the half grid of this program's 2x2 windows, and which of them exist; zeros without x_pool."""
+    if x_pool_ptr is None:
+        return 0, 0
+    else:  # noqa: RET505  returns of different types, of which one is compiled
+        n, h, w, exists = tile_pixels(batch, height // 2, width // 2, BM // 4, False)
+        return grid_rows(n, h, w, height // 2, width // 2), exists
 
 
 @triton.jit
