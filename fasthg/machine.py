@@ -14,7 +14,6 @@ from fasthg.auto import choose_path
 from fasthg.errors import FasthgError
 from fasthg.measured import cache_file, device_model, measurements
 from fasthg.paths import PATHS
-from fasthg.runtimes.base import resolve_device
 from fasthg.variants import VARIANTS
 
 #: CPU features that decide how fast a path is, as Linux names them.
@@ -40,7 +39,6 @@ def describe() -> dict[str, Any]:
     from fasthg import __version__
     from kernels.host import NATIVE_ERROR
 
-    device = resolve_device("auto")
     return {
         "fasthg": __version__,
         "python": platform.python_version(),
@@ -55,8 +53,8 @@ def describe() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpus": _gpus(),
         "native_operators": NATIVE_ERROR or "built",
-        "paths": {name: _path(name, str(device)) for name in PATHS},
-        "auto": {name: choose_path(config, device)[0] for name, config in VARIANTS.items()},
+        "paths": {name: _path(name) for name in PATHS},
+        "auto": {name: choose_path(config)[0] for name, config in VARIANTS.items()},
         "measurements": {"file": str(cache_file()), "kept": len(measurements())},
     }
 
@@ -81,15 +79,18 @@ def _gpus() -> list[dict[str, Any]]:
     ]
 
 
-def _path(name: str, device: str) -> dict[str, Any]:
-    """What a path is, and for each of its precisions on `device` "runs" or the reason why not."""
+def _path(name: str) -> dict[str, Any]:
+    """What a path is, and for each device and precision "runs" or the reason why not; devices absent here are left out
+    where the path has another."""
     path = PATHS[name]
-    precisions = path.on.get(device.partition(":")[0], path.precisions)
+    here = [device for device in path.on if device != "cuda" or torch.cuda.is_available()]
     return {
         "summary": path.summary,
-        "device": device,
         "modes": list(path.modes),
-        "precisions": {precision: _why_not(name, device, precision) or "runs" for precision in precisions},
+        "devices": {
+            device: {precision: _why_not(name, device, precision) or "runs" for precision in path.on[device]}
+            for device in here or path.on
+        },
     }
 
 

@@ -91,12 +91,15 @@ def machine_tables(content: dict[str, Any]) -> Group:
     facts.add_row("measured", f"{kept['kept']} times in {kept['file']}; python -m bench.sweep adds to them")
     facts.add_row("auto takes", _grouped(content["auto"]))
     paths = Table(title="Execution paths")
-    for column in ("path", "precision", "here", "what it is"):
+    for column in ("path", "device", "precision", "here", "what it is"):
         paths.add_column(column)
     for name, path in content["paths"].items():
-        for i, (precision, reason) in enumerate(path["precisions"].items()):
-            here = f"runs on {path['device']}" if reason == "runs" else f"no: {reason}"
-            paths.add_row(name if i == 0 else "", precision, here, path["summary"] if i == 0 else "")
+        first = True
+        for device, precisions in path["devices"].items():
+            for precision, answer in precisions.items():
+                here = answer if answer == "runs" else f"no: {answer}"
+                paths.add_row(name if first else "", device, precision, here, path["summary"] if first else "")
+                first = False
     return Group(facts, paths)
 
 

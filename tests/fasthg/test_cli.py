@@ -73,9 +73,9 @@ def test_env_gives_every_path_or_the_reason_why_not(capsys: pytest.CaptureFixtur
     machine = json.loads(capsys.readouterr().out)
     assert machine["libraries"]["torch"] == torch.__version__
     assert set(machine["paths"]) == set(fasthg.paths.PATHS)
-    assert machine["paths"]["eager"]["precisions"] == {"fp32": "runs"}
+    assert machine["paths"]["eager"]["devices"]["cpu"] == {"fp32": "runs"}
     if not torch.cuda.is_available():
-        assert set(machine["paths"]["tensorrt"]["precisions"].values()) == {"runs on cuda only, not on cpu"}
+        assert "no CUDA device that this PyTorch" in machine["paths"]["tensorrt"]["devices"]["cuda"]["fp16"]
     output_console().print(machine_tables(machine))
     assert "compiled operators" in capsys.readouterr().out
 
