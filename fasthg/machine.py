@@ -80,8 +80,10 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def _path(name: str) -> dict[str, Any]:
-    """What a path is, and for each device and precision "runs" or the reason why not; devices absent here are left out
-    where the path has another."""
+    """What a path is, and for each device and precision "runs" or the reason why not.
+
+    CUDA is left out where there is none and the path has another device.
+    """
     path = PATHS[name]
     here = [device for device in path.on if device != "cuda" or torch.cuda.is_available()]
     return {
