@@ -152,7 +152,7 @@ def predict_to_folder(
             task = bar.add_task("images", total=count)
             for photo, image, people in predictor.stream(photos(found, boxes)):
                 poses += people
-                if overlays:
+                if overlays and (people or photo.frame is not None):
                     drawn.add(photo, image, people)
                 bar.advance(task)
         if not poses:
