@@ -22,11 +22,11 @@ def sample_background(rng: np.random.Generator, width: int, height: int) -> np.n
         _lay_floor(rng, image)
     for _ in range(rng.integers(3, 16)):
         _add_shape(rng, image)
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(rng.integers(0, 4)):
         _add_limb(rng, image)
     if rng.random() < 0.5:
         image = cv2.blur(image, (int(rng.integers(2, 9)),) * 2)
-    return add_grain(rng, image, rng.uniform(0, 22), int(rng.integers(1, 7)))
+    return add_grain(rng, image, rng.uniform(0, 16), int(rng.integers(1, 7)))
 
 
 def _lay_floor(rng: np.random.Generator, image: np.ndarray) -> None:

@@ -10,17 +10,17 @@ from training.synthetic.grain import add_grain
 
 def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Change exposure, contrast, saturation and colour cast a little; blur some; add noise. uint8 RGB in and out."""
-    contrast, saturation = rng.normal(1.0, 0.12), rng.normal(0.95, 0.15)
+    contrast, saturation = rng.normal(1.0, 0.10), rng.normal(0.95, 0.15)
     mixing = saturation * np.eye(3) + (1 - saturation) / 3
     mixing = contrast * rng.normal(1.0, 0.05, (3, 1)) * mixing
-    offset = 128 * (1 - contrast) + rng.normal(0, 12)
+    offset = 128 * (1 - contrast) + rng.normal(0, 10)
     image = cv2.transform(image, np.hstack([mixing, np.full((3, 1), offset)]))
     blur = rng.random()
     if blur < 0.25:
         image = cv2.GaussianBlur(image, (3, 3) if blur < 0.15 else (5, 5), rng.uniform(0.4, 1.2))
     elif blur < 0.28:
         image = cv2.blur(image, (int(rng.integers(2, 7)), 1))
-    return add_grain(rng, image, rng.uniform(0, 8))
+    return add_grain(rng, image, rng.uniform(0, 7))
 
 
 def encode_jpeg(rng: np.random.Generator, image: np.ndarray) -> bytes:

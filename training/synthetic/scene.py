@@ -15,8 +15,8 @@ from training.synthetic.pose import sample_figure
 from training.synthetic.raster import Canvas, Light
 from training.synthetic.skeleton import HEAD, HEAD_DIAGONAL, LANK, LHIP, NECK, PELV, RANK, RHIP, THOR, Figure, project
 
-_NUMBER_OF_OTHERS = (0.55, 0.30, 0.12, 0.03)  # shares of 0, 1, 2, 3; MPII has more, and smaller ones
-_OCCLUDED = 0.18  # share of images with a thing before the people
+_NUMBER_OF_OTHERS = (0.60, 0.28, 0.10, 0.02)  # shares of 0, 1, 2, 3; MPII has more, and smaller ones
+_OCCLUDED = 0.14  # share of images with a thing before the people
 _SURFACE = np.full(16, 0.06)  # how far a joint may lie under the surface and still be seen, units of 200 * scale
 _SURFACE[[RHIP, LHIP, PELV, THOR]] = 0.105
 _SURFACE[[NECK, HEAD]] = 0.09
@@ -67,7 +67,7 @@ def draw_figures(rng: np.random.Generator, figures: list[Figure], background: np
 
 def _sample_light(rng: np.random.Generator) -> Light:
     direction = np.array([rng.normal(0, 0.8), -abs(rng.normal(0, 0.7)) - 0.2, -abs(rng.normal(0, 0.6)) - 0.3])
-    diffuse = rng.uniform(0.35, 0.75)
+    diffuse = rng.uniform(0.3, 0.65)
     return Light(direction / np.linalg.norm(direction), 1.02 - 0.8 * diffuse, diffuse)
 
 
@@ -86,8 +86,8 @@ def _place(rng: np.random.Generator, body: Figure, width: int, height: int) -> F
 
 def _place_beside(rng: np.random.Generator, body: Figure, main: Figure) -> Figure:
     """Put somebody beside the labelled person, mostly a little behind, sometimes partly in front."""
-    behind = rng.random() < 0.75
-    size = rng.uniform(0.7, 1.0) if behind else rng.uniform(0.95, 1.2)
+    behind = rng.random() < 0.8
+    size = rng.uniform(0.65, 0.95) if behind else rng.uniform(0.95, 1.2)
     x = rng.choice([-1, 1]) * rng.uniform(0.38 if behind else 0.5, 1.1)
     z = rng.uniform(1.0, 2.5) * (1 if behind else -1)
     seen = project(body, main.unit * size, distance=rng.uniform(4, 9), tilt=rng.normal(0.08, 0.05))
