@@ -88,6 +88,7 @@ class RunLog:
     use_tensorboard: bool = True
     _bar: Progress | None = field(default=None, init=False)
     _writer: Any = field(default=None, init=False)
+    _started: float = field(default_factory=time.monotonic, init=False)
     _noted: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
@@ -106,10 +107,11 @@ class RunLog:
         text = f"epoch {epoch + 1}  loss {loss:.3e}  {meter.images_per_s:.1f} images/s  data wait {meter.data_wait:.0%}"
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
-        elif self.show_progress and time.monotonic() - self._noted > _NOTE_SECONDS:
+        elif self.show_progress and meter.seconds and time.monotonic() - self._noted > _NOTE_SECONDS:
             self._noted = time.monotonic()
-            seconds_left = (self.total_steps - step) * meter.seconds / max(1, meter.steps)
-            note(f"step {step} of {self.total_steps}  {text}  ETA {seconds_left / 60:.0f} min")
+            minutes_a_step = (self._noted - self._started) / (step - self.start_step) / 60
+            eta = minutes_a_step * (self.total_steps - step)
+            note(f"step {step} of {self.total_steps}  {text}  ETA {eta:.0f} min")
         if self._writer:
             values = {"loss": loss, "lr": lr, "images_per_s": meter.images_per_s, "data_wait": meter.data_wait}
             for name, value in values.items():
@@ -144,13 +146,13 @@ class RunLog:
             draw_curves(self.folder / CURVES, history)
 
 
-def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    """Write the history as a table, a row an epoch; epochs that were not validated leave their scores empty."""
-    columns = list(dict.fromkeys(name for row in history for name in row))
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as a table; a row that lacks a column, as an epoch without validation does, leaves it empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for row in history:
+    for row in rows:
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
     write_text(path, text.getvalue())
 

@@ -51,7 +51,7 @@ def load_state(folder: Path) -> dict[str, Any]:
         except FileNotFoundError:
             continue
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            problems.append(f"{folder / name} is damaged ({str(error).splitlines()[0][:100]})")
+            problems.append(f"{folder / name} is damaged ({type(error).__name__})")
             continue
         for problem in problems:
             note(f"{problem}; going on from {folder / name} at step {state['step']}")
