@@ -77,6 +77,8 @@ def synthesize(
         out / "annotations.json", [person for part in chunks for person in json.loads(part.records_path.read_bytes())]
     )
     shutil.rmtree(out / ".records")
+    for leftover in (out / "images").glob(".*.jpg.*"):  # of a process that was killed while it wrote
+        leftover.unlink()
     return out
 
 

@@ -106,6 +106,7 @@ class TestInterruption:
             render(tmp_path / "people")
         with pytest.raises(FasthgError, match=r"annotations\.json"):
             load_dataset(tmp_path / "people", "train")
+        (tmp_path / "people" / "images" / ".000005.jpg.4711").write_bytes(b"half a JPEG of a process that was killed")
         monkeypatch.setattr(chunk.SampledImage, "draw", lambda image: (drawn.append(image.name), draw(image))[1])
         render(tmp_path / "people")
         assert sorted(set(drawn)) == [f"{number:06d}.jpg" for number in range(1, 9)]
