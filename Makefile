@@ -1,0 +1,43 @@
+# From a fresh machine (Python 3.11 with pip, gcc, make) to tests or to the main job.
+PYTHON ?= python3
+VENV ?= .venv
+SWEEP ?=
+JOBS ?= 2
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help venv sweep test check bench clean
+
+help:
+	@echo "make sweep   set up, then every variant x every path (SWEEP='--full ...' for options)"
+	@echo "make test    set up, then lint, types and tests"
+	@echo "make check   lint, types and tests in the environment that is there"
+	@echo "make bench   the hot operators and paths under pytest-benchmark"
+	@echo "make clean   remove the environment and what was built or measured"
+
+venv: $(VENV)/.installed
+
+# Torch comes first and alone, so that no dependency of another package can choose a different one.
+$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch==2.13.0
+	$(PIP) install -c constraints.txt -e ".[dev,ort,openvino,trt,dali]"
+	touch $@
+
+sweep: venv
+	$(BIN)/python -m bench.sweep $(SWEEP)
+
+test: venv
+	$(MAKE) check
+
+check:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+bench: venv
+	$(BIN)/python -m pytest bench --benchmark-only
+
+clean:
+	rm -rf $(VENV) build out .mypy_cache .ruff_cache .pytest_cache .benchmarks

@@ -1,0 +1,114 @@
+"""What the cells of a variant share, made once before anything is timed: weights, reference heatmaps, converted networks.
+
+Nothing here is timed, so it runs with one thread, several at once; each function is called in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bench.settings import Settings
+from fasthg import checkpoint
+from fasthg.evaluate import evaluate
+from fasthg.files import atomic_path, write_json
+from fasthg.image import normalise, read_crop
+from fasthg.model import HourglassNet, create_model
+from fasthg.mpii import Dataset, load_dataset
+from fasthg.paths import prepare
+
+REFERENCE_IMAGES = 2  # crops that heatmaps are compared on; larger batches repeat them
+CALIBRATION_IMAGES = 32  # crops that int8 is calibrated on
+
+
+def make_reference(settings: Settings, variant: str) -> None:
+    """Write the variant's weights, and what eager fp32 answers with them: heatmaps, and PCKh where they are trained.
+
+    Weights that are not trained are PyTorch's own initialisation under `settings.seed`: with its small gain a deep network
+    neither blows up nor dies out, so that heatmaps at full size compare well.
+    """
+    torch.set_num_threads(1)
+    trained = settings.trained(variant)
+    torch.manual_seed(settings.seed)
+    model = create_model(variant, weights=trained).eval()
+    folder = settings.shared(variant)
+    checkpoint.save(model, folder / "weights.safetensors")
+    dataset = load_dataset(settings.data, "val", check_files=False)
+    images = read_crops(dataset, np.arange(REFERENCE_IMAGES) % len(dataset), settings.size)
+    with torch.inference_mode():
+        heatmaps = model.final(images)
+    with atomic_path(folder / "reference.safetensors") as aside:
+        save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
+    if trained:
+        rows = scored_rows(dataset, settings.people)
+        scores = evaluate(torch.inference_mode()(model.final), dataset, rows, settings.size, batch_size=1)
+        write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis(settings, trained, len(rows))})
+
+
+def basis(settings: Settings, trained: Path, people: int) -> str:
+    """What a PCKh was measured on, in words."""
+    whose = "given" if settings.weights else "shipped"
+    return f"{whose} weights, {settings.size} px, {people} people"
+
+
+def load_network(settings: Settings, variant: str) -> HourglassNet:
+    """The variant's network with the weights of `make_reference`."""
+    return checkpoint.load_model(settings.shared(variant) / "weights.safetensors")
+
+
+def load_reference(settings: Settings, variant: str, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Images [batch_size, 3, S, S] and eager's heatmaps [batch_size, J, S/4, S/4] of them."""
+    tensors = load_file(settings.shared(variant) / "reference.safetensors")
+    repeat = torch.arange(batch_size) % len(tensors["images"])
+    return tensors["images"][repeat], tensors["heatmaps"][repeat]
+
+
+def load_reference_pckh(settings: Settings, variant: str) -> tuple[float, str] | None:
+    """Eager's PCKh at full size and what it was measured on; None for weights that are not trained."""
+    path = settings.shared(variant) / "pckh.json"
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    return found["pckh"], found["basis"]
+
+
+def read_crops(dataset: Dataset, rows: np.ndarray, size: int) -> Tensor:
+    """Network input [N, 3, size, size] of some people."""
+    people = dataset.people
+    crops = [read_crop(dataset.image_path(row), people.center[row], people.scale[row], size)[0] for row in rows]
+    return normalise(np.stack(crops))
+
+
+def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
+    """At most `people` rows with a known head size, spread over the dataset."""
+    usable = np.flatnonzero(np.isfinite(dataset.people.head_size))
+    return usable[np.linspace(0, len(usable) - 1, min(people, len(usable))).astype(int)]
+
+
+def calibration_crops(settings: Settings, precision: str) -> Tensor | None:
+    """Crops of people of the training split where int8 has to be calibrated; None for other precisions."""
+    if precision != "int8":
+        return None
+    dataset = load_dataset(settings.data, "train", check_files=False)
+    return read_crops(dataset, np.arange(min(CALIBRATION_IMAGES, len(dataset))), settings.size)
+
+
+def first_start(settings: Settings, variant: str, path: str, precision: str, batch_size: int, threads: int) -> float:
+    """Convert or compile the variant for `path` into the shared cache; seconds from a plain model to the first answer."""
+    torch.set_num_threads(threads)
+    prepared = prepare(
+        load_network(settings, variant),
+        path,
+        load_reference(settings, variant, batch_size)[0],
+        device=settings.device,
+        precision=precision,
+        threads=threads,
+        calibration=calibration_crops(settings, precision),
+        cache_dir=settings.shared(variant),
+    )
+    return prepared.startup_s

@@ -1,0 +1,30 @@
+"""Whether a path answers like the reference: heatmaps at full size, and PCKh on weights that have learnt something."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: Largest relative L2 distance from eager fp32; int8 is reported, not judged.
+TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-2, "int8": math.inf}
+#: Of the first loss of a training, which batch statistics over few images make more sensitive.
+TRAINING_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+
+
+def relative_error(values: Tensor, reference: Tensor) -> float:
+    """L2 norm of the difference over that of the reference, in float64; infinite where values are not finite or misshapen."""
+    if values.shape != reference.shape or not bool(values.isfinite().all()):
+        return math.inf
+    values, reference = values.double(), reference.double()
+    norm = torch.linalg.vector_norm(reference)
+    return float(torch.linalg.vector_norm(values - reference) / norm) if norm > 0 else math.inf
+
+
+def verdict(error: float, precision: str, tolerance: dict[str, float] = TOLERANCE) -> str:
+    """Why an answer that is `error` away from the reference is wrong; "" where it is not."""
+    if not math.isfinite(error):
+        return "the answer is not finite or of another shape than eager's"
+    limit = tolerance[precision]
+    return f"relative error {error:.1e} from eager, {precision} allows {limit:.0e}" if error > limit else ""

@@ -1,0 +1,131 @@
+"""PCKh parity without trained weights: a reduced network of a variant, trained in seconds, scored by every path.
+
+The reduced network keeps what tells variants apart (depths, blocks, convolutions, norm) in two stacks of a quarter of the
+features at 64 px, and learns a handful of people by heart. Its PCKh says nothing about the variant, but its heatmaps are
+those of a network that has learnt something: sharp peaks, which a path that computes too roughly moves or loses.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bench.materials import calibration_crops, scored_rows
+from bench.settings import Settings
+from fasthg import checkpoint
+from fasthg.errors import FasthgError
+from fasthg.evaluate import evaluate
+from fasthg.files import write_json
+from fasthg.heatmap import render_targets
+from fasthg.model import HourglassNet, create_model, heatmap_size
+from fasthg.mpii import Dataset, load_dataset
+from fasthg.paths import prepare
+from fasthg.variants import HourglassConfig, get_config
+from training.augment import NO_AUGMENTATION
+from training.loader import make_loader
+from training.loss import heatmap_loss
+from training.optim import make_optimizer
+
+STACKS = 2
+FEATS_DIVISOR = 4
+STEM_FEATS = (16, 32)
+SIZE = 64  # pixels, the smallest crop for hourglasses of four levels
+PEOPLE = 8
+LEARNING_RATE = 4e-3
+LOOK_EVERY = 25  # steps between two looks at PCKh
+GOOD_PCKH = 95.0  # percent at which training stops
+LIMIT_S = 40.0  # CPU seconds of training after which it stops in any case
+
+
+def reduced_config(variant: str) -> HourglassConfig:
+    """The variant's reduced network: its first and its last hourglass."""
+    config = get_config(variant)
+    depths = (config.stack_depths[0], config.stack_depths[-1])
+    feats = config.num_feats // FEATS_DIVISOR
+    return replace(config, num_stacks=STACKS, depths=depths, num_feats=feats, stem_feats=STEM_FEATS)
+
+
+def reduced_name(variant: str) -> str:
+    """Name of the reduced network; variants that differ in nothing else share one."""
+    config = reduced_config(variant)
+    depths = "".join(map(str, config.stack_depths))
+    return f"reduced-{config.num_feats}-{depths}-{config.num_blocks}-{config.num_convs}-{config.norm}"
+
+
+def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, str]]) -> None:
+    """Train the variant's reduced network and write its weights and its PCKh by each path (name, precision)."""
+    torch.set_num_threads(1)
+    folder = settings.cache / reduced_name(variant)
+    dataset = load_dataset(settings.data, "val", check_files=False)
+    dataset = replace(dataset, people=dataset.people.select(scored_rows(dataset, PEOPLE)))
+    model, steps = memorise(reduced_config(variant), dataset, settings.seed)
+    basis = (
+        f"reduced network ({STACKS} stacks, {model.config.num_feats} features, {SIZE} px) that learnt "
+        f"{len(dataset)} people by heart in {steps} steps"
+    )
+    checkpoint.save(model, folder / "weights.safetensors", metadata={"training": basis})
+    scores, reasons = {}, {}
+    for path, precision in paths:
+        try:
+            prepared = prepare(
+                model,
+                path,
+                torch.zeros(1, 3, SIZE, SIZE),
+                device=settings.device,
+                precision=precision,
+                threads=1,
+                calibration=calibration_crops(replace(settings, size=SIZE), precision),
+                cache_dir=folder,
+            )
+            scores[f"{path}:{precision}"] = evaluate(prepared, dataset, size=SIZE, batch_size=1).weighted14
+        except FasthgError as error:
+            reasons[f"{path}:{precision}"] = str(error)
+    write_json(folder / "pckh.json", {"basis": basis, "scores": scores, "reasons": reasons})
+
+
+def memorise(config: HourglassConfig, dataset: Dataset, seed: int) -> tuple[HourglassNet, int]:
+    """A network that knows the dataset's people by heart, in evaluation mode, and the steps that it took."""
+    torch.manual_seed(seed)
+    model = create_model(config).train()
+    batch = next(iter(make_loader(dataset, size=SIZE, batch_size=len(dataset), augmentation=NO_AUGMENTATION)))
+    side = heatmap_size(SIZE)
+    targets = render_targets(batch.joints, batch.weights, (side, side))
+    optimizer = make_optimizer("adamw", model.parameters(), LEARNING_RATE, momentum=0.9)
+    start, steps = time.process_time(), 0
+    while time.process_time() - start < LIMIT_S:
+        optimizer.zero_grad()
+        heatmap_loss(model(batch.images), targets, batch.weights).backward()
+        optimizer.step()
+        steps += 1
+        if steps % LOOK_EVERY == 0 and evaluate(runner(model), dataset, size=SIZE).weighted14 >= GOOD_PCKH:
+            break
+    return model.eval(), steps
+
+
+def runner(model: HourglassNet):
+    """The network in evaluation mode as `evaluate` wants it; training mode comes back after each call."""
+
+    def run(images: Tensor) -> Tensor:
+        model.eval()
+        heatmaps = model.final(images)
+        model.train()
+        return heatmaps
+
+    return run
+
+
+def reduced_pckh(settings: Settings, variant: str, path: str, precision: str) -> dict[str, object]:
+    """The fields of a `Row` that the short training found for a path; empty where it did not run."""
+    file = settings.cache / reduced_name(variant) / "pckh.json"
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text())
+    score, eager = found["scores"].get(f"{path}:{precision}"), found["scores"].get("eager:fp32")
+    if score is None or eager is None:
+        return {}
+    return {"pckh": score, "pckh_change": score - eager, "pckh_basis": found["basis"]}

@@ -1,0 +1,105 @@
+"""How a time is taken: warm-up apart, enough repeats under a budget, percentiles rather than one number."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+MIN_REPEATS = 5  # fewer say nothing about spread; a step slower than the budget still gets `FLOOR_REPEATS`
+FLOOR_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each repeat, in the order they were taken."""
+
+    seconds: tuple[float, ...]
+
+    def percentile(self, percent: float) -> float:
+        """Seconds below which `percent` of the repeats stay."""
+        return float(np.percentile(self.seconds, percent))
+
+    @property
+    def median(self) -> float:
+        return self.percentile(50)
+
+    @property
+    def repeats(self) -> int:
+        return len(self.seconds)
+
+
+def enough(repeats: int, spent: float, budget: float, max_repeats: int) -> bool:
+    """Whether to stop: at `max_repeats`, at the budget once `MIN_REPEATS` are in, or at twice the budget whatever is in."""
+    if repeats >= max_repeats or (repeats >= MIN_REPEATS and spent >= budget):
+        return True
+    return repeats >= FLOOR_REPEATS and spent >= 2 * budget
+
+
+def measure(
+    step: Callable[[], object],
+    *,
+    device: str = "cpu",
+    budget: float = 1.5,
+    warmup: int = 2,
+    max_repeats: int = 100,
+    between: Callable[[], object] = lambda: None,
+) -> Timing:
+    """Time `step` again and again for about `budget` seconds (see `enough`), after `warmup` calls that are not counted.
+
+    between   called before each call of `step`, its time not counted
+    """
+    for _ in range(warmup):
+        between()
+        step()
+    synchronise(device)
+    seconds: list[float] = []
+    while not enough(len(seconds), sum(seconds), budget, max_repeats):
+        between()
+        start = time.perf_counter()
+        step()
+        synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return Timing(tuple(seconds))
+
+
+def synchronise(device: str) -> None:
+    """Wait for the device's queue; nothing to wait for on a CPU."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+class PeakMemory:
+    """Most memory that a cell needs while it runs, beyond what its process had when this was made.
+
+    On a CPU resident memory of the process; on a GPU what the device gave out, by whatever library: torch's own counter
+    would miss TensorRT's.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+        self.before = self._used()
+
+    def restart(self) -> None:
+        """Forget the peak so far, so that start-up (an export, a compiler) does not count."""
+        if not self.cuda and sys.platform == "linux":
+            Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's high-water mark of this process
+
+    def megabytes(self) -> float:
+        """10^6 bytes at the peak since `restart`, less those at construction."""
+        if not self.cuda and sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            return (1024 * int(status.split("VmHWM:")[1].split()[0]) - self.before) / 1e6
+        return (self._used() - self.before) / 1e6
+
+    def _used(self) -> int:
+        if self.cuda:
+            free, total = torch.cuda.mem_get_info()
+            return total - free
+        return psutil.Process().memory_info().rss
