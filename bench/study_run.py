@@ -28,9 +28,10 @@ from fasthg.errors import FasthgError
 from fasthg.files import make_folder
 from fasthg.model import HourglassNet, count_flops, count_parameters
 from fasthg.variants import STUDY_VARIANTS, HourglassConfig, get_config
+from training.options import TrainOptions
 from training.recipes import Recipe
 from training.state import LAST
-from training.trainer import Trainer, TrainOptions
+from training.trainer import Trainer
 
 RESULTS = "results.jsonl"
 

@@ -17,8 +17,9 @@ import typer
 from fasthg.console import note, run_app
 from training.augment import Augmentation
 from training.distributed import leave_world
+from training.options import TrainOptions
 from training.recipes import RECIPES, Recipe, get_recipe
-from training.trainer import Trainer, TrainOptions, TrainResult, train
+from training.trainer import Trainer, TrainResult, train
 
 __all__ = ["TrainOptions", "TrainResult", "main", "train"]
 

@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,41 +22,17 @@ from fasthg.mpii import Dataset, load_dataset
 from fasthg.pckh import Scores, score
 from fasthg.runtimes.base import resolve_device
 from training.batches import Batch
+from training.data import load_validation, open_loader
 from training.distributed import World, join_world
 from training.learner import Learner
-from training.loader import Loader, make_loader
+from training.loader import Loader
 from training.log import EpochMeter, RunLog, draw_predictions, score_columns
-from training.recipes import Recipe
+from training.options import TrainOptions
 from training.state import LAST, check_same_run, load_state, save_state
 
 BEST_METRIC = "weighted14_pckh@0.5"
 BEST, LATEST = "best.safetensors", "last.safetensors"
 _CHECK_STEPS = 20  # between two looks at the losses on a GPU, which has to be waited for
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """A recipe, the data to follow it on, and how to watch and keep the run.
-
-    Nothing is written where `out` is None.
-    """
-
-    data: Annotated[Path, "folder with images/ and annotations"] = Path("data")
-    recipe: Recipe = field(default_factory=Recipe)
-    out: Annotated[Path | None, "folder of the run"] = None
-    resume: Annotated[bool, "go on with the run in the folder; give the options that it was started with"] = False
-    init_weights: Annotated[Path | None, "safetensors to start from"] = None
-    device: Annotated[str, "auto, cpu, cuda or cuda:0"] = "auto"
-    pack: Annotated[Path | None, "packed crops of the same people (python -m training.pack) to train on"] = None
-    num_workers: Annotated[int, "processes that load data, on each device"] = 2
-    skip_bad: Annotated[int, "people that may be replaced because their photograph cannot be read"] = 0
-    max_steps: Annotated[int, "stop after this step, 0 for no limit; --resume goes on"] = 0
-    max_seconds: Annotated[float, "stop after this time, 0 for no limit; --resume goes on"] = 0.0
-    validate_every: Annotated[int, "epochs between validations, 0 for none"] = 1
-    flip_test: Annotated[bool, "validate on the mean of each crop's and its mirror image's heatmaps"] = False
-    checkpoint_seconds: Annotated[float, "time between checkpoints inside an epoch"] = 300.0
-    tensorboard: Annotated[bool, "write TensorBoard files"] = True
-    progress: Annotated[bool, "tell how far the run is"] = True
 
 
 @dataclass
@@ -91,8 +66,8 @@ class Trainer:
         self.options, self.recipe = options, options.recipe
         self.world: World = join_world(resolve_device(options.device))
         self.dataset = load_dataset(options.data, "train")
-        self.validation = self._load_validation()
-        self.loader = self._make_loader()
+        self.validation = load_validation(options.data) if options.validate_every else None
+        self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
         self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights)
         self.step = 0
@@ -103,55 +78,6 @@ class Trainer:
         self._unchecked: list[Tensor] = []
         self._saved = time.monotonic()
         self.result = TrainResult(self.learner.evaluated, history=self.history, steps=self.step)
-
-    def _load_validation(self) -> Dataset | None:
-        if not self.options.validate_every:
-            return None
-        validation = load_dataset(self.options.data, "val")
-        unknown = np.count_nonzero(~(validation.people.head_size > 0))
-        if unknown:
-            raise FasthgError(
-                f"data {self.options.data}: {unknown} of {len(validation)} validation people have no known head size; "
-                "PCKh needs it: put valid.h5 beside the annotations, or give --validate-every 0"
-            )
-        return validation
-
-    def _make_loader(self) -> Loader:
-        recipe, world = self.recipe, self.world
-        parts = world.size * recipe.accumulate
-        if recipe.batch_size % parts:
-            raise FasthgError(
-                f"batch_size is {recipe.batch_size}; give a multiple of {parts}: {world.size} devices "
-                f"times accumulate {recipe.accumulate}"
-            )
-        if recipe.batch_size > len(self.dataset):
-            raise FasthgError(
-                f"batch_size is {recipe.batch_size} and the data holds {len(self.dataset)} people; give at most as many"
-            )
-        options = {
-            "size": recipe.size,
-            "batch_size": recipe.batch_size // world.size,
-            "augmentation": recipe.augmentation,
-            "seed": recipe.seed,
-            "shuffle": True,
-            "num_workers": self.options.num_workers,
-            "rank": world.rank,
-            "world_size": world.size,
-            "drop_last": True,
-            "skip_bad": self.options.skip_bad,
-            "channels_last": recipe.path != "eager",
-            "pin_memory": world.device.type == "cuda",
-        }
-        if self.options.pack is None:
-            return make_loader(self.dataset, **options)
-        from training.packed import make_packed_loader
-
-        loader = make_packed_loader(self.options.pack, **options)
-        if loader.people.images != self.dataset.people.images:
-            raise FasthgError(f"{self.options.pack} holds other people than {self.options.data}; pack the folder again")
-        return loader
-
-    # The loop
 
     def run(self) -> TrainResult:
         """Train to the end, or to the limit that the options set."""
@@ -275,8 +201,6 @@ class Trainer:
             self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test
         )
         return self.world.gather_rows(len(dataset), rows, mine)
-
-    # What is kept
 
     def _prepare_folder(self) -> None:
         """Make the run's folder, or go on from the state in it."""

@@ -18,7 +18,8 @@ import torch
 from fasthg.variants import HourglassConfig
 from training.distributed import leave_world
 from training.recipes import Recipe
-from training.trainer import TrainOptions, Trainer
+from training.options import TrainOptions
+from training.trainer import Trainer
 
 torch.set_num_threads(1)
 data, out = map(Path, sys.argv[1:])

@@ -6,8 +6,9 @@ import pytest
 
 from fasthg.errors import FasthgError
 from fasthg.variants import STUDY_VARIANTS, HourglassConfig
+from training.options import TrainOptions
 from training.recipes import RECIPES, Recipe, get_recipe
-from training.trainer import TrainOptions, train
+from training.trainer import train
 
 
 def reduced(recipe: Recipe) -> Recipe:

@@ -14,9 +14,10 @@ import torch
 
 from fasthg.errors import FasthgError
 from fasthg.variants import HourglassConfig
+from training.options import TrainOptions
 from training.recipes import Recipe
 from training.state import LAST, PREVIOUS, load_state, save_state
-from training.trainer import Trainer, TrainOptions, train
+from training.trainer import Trainer, train
 
 TINY = HourglassConfig(num_stacks=2, num_feats=8, depths=2, stem_feats=(4, 8))
 RECIPE = Recipe(
@@ -41,7 +42,8 @@ from fasthg.variants import HourglassConfig
 from training.augment import Augmentation
 from training.learner import Learner
 from training.recipes import Recipe
-from training.trainer import TrainOptions, train
+from training.options import TrainOptions
+from training.trainer import train
 
 learn = Learner.learn
 def learn_until_killed(self, batch, step):

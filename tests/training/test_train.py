@@ -17,10 +17,11 @@ from fasthg.variants import HourglassConfig
 from training.batches import Batch
 from training.distributed import World
 from training.learner import Learner
+from training.options import TrainOptions
 from training.pack import pack
 from training.recipes import Recipe
 from training.train import build_options, main
-from training.trainer import Trainer, TrainOptions, train
+from training.trainer import Trainer, train
 
 TINY = HourglassConfig(num_stacks=2, num_feats=8, depths=2, stem_feats=(4, 8))
 RECIPE = Recipe(variant=TINY, size=64, batch_size=4, epochs=2, optimizer="adam", lr=2e-3)
