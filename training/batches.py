@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -201,6 +202,7 @@ class BatchMaker:
     def __init__(self, source: Source, options: LoaderOptions) -> None:
         self.source = source
         self.options = options
+        self._free: list[NDArray[np.float32]] = []  # memory of batches that nobody refers to any more
 
     def __call__(self, job: BatchRows) -> MadeBatch:
         reading = Reading(self.source, self.options, job, self.source.read)
@@ -212,10 +214,19 @@ class BatchMaker:
         return reading.finish(images.permute(0, 3, 1, 2) if self.options.channels_last else images)
 
     def _empty(self, count: int) -> Tensor:
-        size = self.options.size
-        shape = (count, size, size, 3) if self.options.channels_last else (count, 3, size, size)
+        """Memory for the images of a batch; that of an earlier batch, where one was let go.
+
+        Fresh memory comes page by page from the kernel, which costs as much as looking up the colours.
+        """
+        options = self.options
+        shape = (options.size, options.size, 3) if options.channels_last else (3, options.size, options.size)
         in_worker = torch.utils.data.get_worker_info() is not None  # which may not touch CUDA; the DataLoader pins
-        return torch.empty(shape, pin_memory=self.options.pin_memory and not in_worker)
+        if options.pin_memory and not in_worker:
+            return torch.empty((count, *shape), pin_memory=True)
+        memory = self._free.pop() if self._free else np.empty((options.batch_size, *shape), np.float32)
+        lent = memory[:count]
+        weakref.finalize(lent, self._free.append, memory).atexit = False
+        return torch.from_numpy(lent)
 
 
 def colour(crop: NDArray[np.uint8], table: NDArray[np.float32], out: NDArray[np.float32]) -> None:

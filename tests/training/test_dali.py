@@ -75,15 +75,6 @@ def test_half_precision_channels_last_is_what_tensor_cores_take(packed):
     assert compare(batches, make_packed_loader(packed, "val", **options)) <= 0.5 * PIXEL
 
 
-def test_a_batch_stays_what_it_was_while_the_next_ones_are_made(packed):
-    loader = iter(make_dali_loader(packed, size=64, batch_size=2))
-    first = next(loader)
-    kept = first.images.clone()
-    for _ in loader:
-        pass
-    assert torch.equal(first.images, kept)
-
-
 def test_an_epoch_that_was_left_early_leaves_nothing_behind(packed):
     loader = make_dali_loader(packed, **OPTIONS)
     whole = torch.cat([batch.rows for batch in loader])

@@ -125,6 +125,20 @@ def test_an_epoch_resumes_in_the_middle_with_the_same_crops(tiny, make):
     assert_same(whole, list(loader))
 
 
+@pytest.mark.parametrize("make", RAW_LOADERS)
+def test_a_batch_that_is_kept_stays_what_it_was_while_memory_of_others_is_used_again(tiny, make):
+    loader = make(tiny, size=64, batch_size=3, num_workers=2, augmentation=Augmentation())
+    batches = iter(loader)
+    kept, crop = next(batches).images, next(batches).images[1]
+    before = kept.clone(), crop.clone()
+    for _ in range(3):
+        for _ in batches:
+            pass
+        batches = iter(loader)
+    assert torch.equal(kept, before[0])
+    assert torch.equal(crop, before[1])
+
+
 def assert_marks_lie_under_their_joints(batch, colours, flipped):
     """The disc of each joint's colour is centred on the joint; on its mirror partner where the person is mirrored."""
     pixels = (batch.images.permute(0, 2, 3, 1).numpy() + np.float32(geometry.MEAN)) * 255
