@@ -1,6 +1,8 @@
 """What a user sees of a training: files, numbers that can be reproduced, and errors that say the way out."""
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -134,11 +136,23 @@ def test_mixed_precision_follows_single_precision():
         assert loss == pytest.approx(expected, rel=0.1)
 
 
-def test_packed_crops_train_like_the_photographs(tiny_dataset, tmp_path):
+def test_every_loader_trains_alike(tiny_dataset, tmp_path):
     pack(tiny_dataset, tmp_path / "crops.h5")
     options = options_for(tiny_dataset, validate_every=0, max_steps=3)
     expected = train(options).losses
     assert train(replace(options, pack=tmp_path / "crops.h5")).losses == pytest.approx(expected, rel=0.05)
+    pytest.importorskip("nvidia.dali")
+    assert train(replace(options, dali=True, num_workers=1)).losses == pytest.approx(expected, rel=0.05)
+
+
+def test_packed_crops_of_other_people_are_refused(tiny_dataset, tmp_path):
+    pack(tiny_dataset, tmp_path / "crops.h5")
+    other = tmp_path / "other"
+    shutil.copytree(tiny_dataset, other)
+    records = json.loads((other / "annotations.json").read_text())
+    (other / "annotations.json").write_text(json.dumps(records[1:]))
+    with pytest.raises(FasthgError, match=r"crops\.h5 holds other people than"):
+        Trainer(options_for(other, pack=tmp_path / "crops.h5"))
 
 
 def test_divergence_names_step_loss_and_last_good_checkpoint(tiny_dataset, tmp_path):
