@@ -82,7 +82,7 @@ def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
 
 
 def train(cell: Cell, settings: Settings) -> Fields:
-    """A training step as training takes it: forward, loss over all stacks, backward, RMSProp; fed by the reference loader."""
+    """A training step as training takes it: forward, loss over all stacks, backward, RMSProp; fed by a loader."""
     torch.set_num_threads(settings.threads)
     memory = PeakMemory(settings.device)
     dataset = load_dataset(settings.data, "train", check_files=False)
@@ -120,8 +120,8 @@ def make_learner(cell: Cell, settings: Settings) -> Learner:
 def training_error(cell: Cell, settings: Settings, batch: Batch, losses: list[float]) -> float:
     """Relative difference of the first loss from eager fp32's, on the same batch from the same weights.
 
-    Only the first: batch statistics over a few images make gradients, and so all later losses, chaotic in any precision.
-    Eager's is written down by the first cell of a variant that needs it; that is eager itself where it is measured.
+    Only the first: batch statistics over a few images make gradients, and so all later losses, chaotic. Eager's is
+    written down by the first cell of a variant that needs it; that is eager itself where it is measured.
     """
     if not all(map(math.isfinite, losses)):
         return math.inf
@@ -212,7 +212,8 @@ def speed(cell: Cell, timing: Timing, seconds: float, gflop_image: float | None 
 
 def wrong(found: Fields, reason: str) -> Fields:
     """A cell whose answer is wrong: what was found out, the reason, and no time."""
-    return found | {"status": "WRONG", "reason": reason}
+    error = found["error"] if math.isfinite(found["error"]) else None
+    return found | {"status": "WRONG", "reason": reason, "error": error}
 
 
 MEASURE = {"infer": infer, "train": train, "loader": load}

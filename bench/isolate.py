@@ -1,7 +1,7 @@
 """Running a function in a process of its own under a time limit, and ending everything that it started.
 
-Processes come from a fork server that has torch and the network's modules imported already, so that one costs about a
-tenth of a second rather than three. What the function prints goes to a log file.
+Processes come from a fork server that can have torch and the network's modules imported already, so that one costs
+about a tenth of a second rather than three. What the function prints goes to a log file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,23 +21,11 @@ from typing import Any
 
 import psutil
 
-from fasthg.errors import FasthgError
+from fasthg.errors import BackendUnavailable, FasthgError
 
-#: Imported once, by the fork server. What is not installed is passed over; nothing here starts threads.
-PRELOAD = (
-    "torch",
-    "torch._dynamo",
-    "torch._inductor.compile_fx",
-    "torch.onnx",
-    "onnxscript",
-    "onnxruntime",
-    "openvino",
-    "fasthg.paths",
-    "fasthg.evaluate",
-    "training.learner",
-    "bench.cells",
-)
+_context = multiprocessing.get_context("forkserver")
 _GRACE_S = 5.0  # for a process to die once it was killed
+_FAREWELL_S = 2.0  # for a process to end by itself once it has answered
 _running: set[Any] = set()  # processes that a call waits for; several threads may call at once
 _lock = threading.Lock()  # `multiprocessing` keeps books on its processes that threads must not change together
 
@@ -46,7 +34,7 @@ _lock = threading.Lock()  # `multiprocessing` keeps books on its processes that 
 class Outcome:
     """What became of a function: its result, or the reason why there is none, in one line.
 
-    refused   the reason is a FasthgError: the thing cannot be done here, as against a defect
+    refused   the reason is BackendUnavailable: it cannot be done here, and nothing is wrong
     """
 
     result: Any = None
@@ -58,15 +46,23 @@ class Outcome:
         return not self.reason
 
 
+def preload(modules: Sequence[str]) -> None:
+    """Have the fork server import these modules; what is not installed is passed over.
+
+    Takes effect where no process has been started yet. None of them may start threads when it is imported.
+    """
+    # The server takes over the environment: nobody wants to hear of what the ones that were killed left unclosed.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    _context.set_forkserver_preload(list(modules))
+
+
 def run_isolated(function: Callable[..., Any], arguments: tuple[Any, ...], *, limit_s: float, log: Path) -> Outcome:
     """Call `function(*arguments)` in a new process; both must be importable or picklable.
 
     The process and all its descendants are killed at the limit, when the call is over, and when this process dies.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, log, function, arguments))
+    receiver, sender = _context.Pipe(duplex=False)
+    process = _context.Process(target=_child, args=(sender, log, function, arguments))
     with _lock:
         process.start()
         _running.add(process)
@@ -74,7 +70,9 @@ def run_isolated(function: Callable[..., Any], arguments: tuple[Any, ...], *, li
     try:
         if not receiver.poll(limit_s):
             return Outcome(reason=f"ran past its limit of {limit_s:.0f} s")
-        return receiver.recv()
+        outcome = receiver.recv()
+        wait([process.sentinel], _FAREWELL_S)
+        return outcome
     except EOFError:
         with _lock:
             process.join(_GRACE_S)
@@ -127,7 +125,7 @@ def _child(sender: Connection, log: Path, function: Callable[..., Any], argument
     try:
         outcome = Outcome(result=function(*arguments))
     except FasthgError as error:
-        outcome = Outcome(reason=str(error), refused=True)
+        outcome = Outcome(reason=str(error), refused=isinstance(error, BackendUnavailable))
     except BaseException as error:
         traceback.print_exc()
         lines = str(error).strip().splitlines()

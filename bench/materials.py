@@ -1,4 +1,4 @@
-"""What the cells of a variant share, made once before anything is timed: weights, reference heatmaps, converted networks.
+"""What the cells of a variant share, made once before anything is timed: weights, reference, converted networks.
 
 Nothing here is timed, so it runs with one thread, several at once; each function is called in a process of its own.
 """
@@ -6,7 +6,6 @@ Nothing here is timed, so it runs with one thread, several at once; each functio
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from fasthg.model import HourglassNet, create_model
 from fasthg.mpii import Dataset, load_dataset
 from fasthg.paths import prepare
 
+REFERENCE_FILE = "reference.safetensors"
 REFERENCE_IMAGES = 2  # crops that heatmaps are compared on; larger batches repeat them
 CALIBRATION_IMAGES = 32  # crops that int8 is calibrated on
 
@@ -29,31 +29,28 @@ CALIBRATION_IMAGES = 32  # crops that int8 is calibrated on
 def make_reference(settings: Settings, variant: str) -> None:
     """Write the variant's weights, and what eager fp32 answers with them: heatmaps, and PCKh where they are trained.
 
-    Weights that are not trained are PyTorch's own initialisation under `settings.seed`: with its small gain a deep network
-    neither blows up nor dies out, so that heatmaps at full size compare well.
+    Weights that are not trained are PyTorch's own initialisation under `settings.seed`: with its small gain a deep
+    network neither blows up nor dies out, so that heatmaps at full size compare well.
     """
+    folder = settings.shared(variant)
+    if (folder / REFERENCE_FILE).exists():
+        return
     torch.set_num_threads(1)
     trained = settings.trained(variant)
     torch.manual_seed(settings.seed)
     model = create_model(variant, weights=trained).eval()
-    folder = settings.shared(variant)
     checkpoint.save(model, folder / "weights.safetensors")
     dataset = load_dataset(settings.data, "val", check_files=False)
     images = read_crops(dataset, np.arange(REFERENCE_IMAGES) % len(dataset), settings.size)
     with torch.inference_mode():
         heatmaps = model.final(images)
-    with atomic_path(folder / "reference.safetensors") as aside:
-        save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
     if trained:
         rows = scored_rows(dataset, settings.people)
         scores = evaluate(torch.inference_mode()(model.final), dataset, rows, settings.size, batch_size=1)
-        write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis(settings, trained, len(rows))})
-
-
-def basis(settings: Settings, trained: Path, people: int) -> str:
-    """What a PCKh was measured on, in words."""
-    whose = "given" if settings.weights else "shipped"
-    return f"{whose} weights, {settings.size} px, {people} people"
+        basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(rows)} people"
+        write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis})
+    with atomic_path(folder / REFERENCE_FILE) as aside:
+        save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
 
 
 def load_network(settings: Settings, variant: str) -> HourglassNet:
@@ -63,7 +60,7 @@ def load_network(settings: Settings, variant: str) -> HourglassNet:
 
 def load_reference(settings: Settings, variant: str, batch_size: int) -> tuple[Tensor, Tensor]:
     """Images [batch_size, 3, S, S] and eager's heatmaps [batch_size, J, S/4, S/4] of them."""
-    tensors = load_file(settings.shared(variant) / "reference.safetensors")
+    tensors = load_file(settings.shared(variant) / REFERENCE_FILE)
     repeat = torch.arange(batch_size) % len(tensors["images"])
     return tensors["images"][repeat], tensors["heatmaps"][repeat]
 
@@ -99,7 +96,10 @@ def calibration_crops(settings: Settings, precision: str) -> Tensor | None:
 
 
 def first_start(settings: Settings, variant: str, path: str, precision: str, batch_size: int, threads: int) -> float:
-    """Convert or compile the variant for `path` into the shared cache; seconds from a plain model to the first answer."""
+    """Convert or compile the variant into the shared cache; seconds from a plain model to the first answer."""
+    note = settings.shared(variant) / f"first-start-{path}-{precision}-b{batch_size}.json"
+    if note.exists():
+        return json.loads(note.read_text())
     torch.set_num_threads(threads)
     prepared = prepare(
         load_network(settings, variant),
@@ -111,4 +111,5 @@ def first_start(settings: Settings, variant: str, path: str, precision: str, bat
         calibration=calibration_crops(settings, precision),
         cache_dir=settings.shared(variant),
     )
+    write_json(note, prepared.startup_s)
     return prepared.startup_s

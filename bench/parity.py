@@ -14,7 +14,7 @@ TRAINING_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
 
 def relative_error(values: Tensor, reference: Tensor) -> float:
-    """L2 norm of the difference over that of the reference, in float64; infinite where values are not finite or misshapen."""
+    """L2 norm of the difference over the reference's, in float64; infinite for values not finite or misshapen."""
     if values.shape != reference.shape or not bool(values.isfinite().all()):
         return math.inf
     values, reference = values.double(), reference.double()

@@ -15,7 +15,7 @@ NO_VARIANT = "-"  # a loader feeds any network
 EXTRA_PATHS = ("openvino:bf16",)  # beside every path in its default precision
 FULL_EXTRA_PATHS = ("compile:bf16", "openvino:int8", "onnxruntime:int8")
 #: Batch sizes where none are asked for: a request at a time on a CPU, the study's batch of 20 in training on a GPU.
-BATCH_SIZES = {
+BATCH_SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "cpu": {"infer": (1,), "train": (2,), "loader": (16,)},
     "cuda": {"infer": (1, 64), "train": (20,), "loader": (20,)},
 }

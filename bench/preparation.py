@@ -1,4 +1,4 @@
-"""Everything that is made before the first timing, as jobs in processes of their own, as many at once as there are cores.
+"""Everything that is made before the first timing: jobs in processes of their own, as many at once as cores.
 
 Converting and compiling deep networks takes far longer than timing them, and uses one core; so it is done for all cells
 beforehand, side by side, and the cells then run one after the other on a quiet machine.
@@ -24,6 +24,8 @@ from fasthg.variants import get_config
 #: Paths whose first start is worth a job: the networks that they convert or compile are kept in the shared cache.
 COMPILED = ("compile", "tensorrt", "torch_tensorrt")
 CONVERTED = ("onnxruntime", "openvino")  # both read one ONNX file
+COSTS = {"convert": 1.0, "compile": 3.0}  # of a first start, for each convolution of the network
+TRAINING_COST = 700.0  # of a short training, in the same unit
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,19 @@ def starting_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
     """First starts of what is converted or compiled, and the short trainings."""
     jobs: dict[tuple[str, ...], Job] = {}
     for cell in cells:
-        if cell.mode != "infer":
-            continue
-        if cell.path in CONVERTED and cell.precision != "int8":
-            key = ("convert", cell.variant)
-            arguments = (settings, cell.variant, cell.path, cell.precision, cell.batch_size, 1)
-            jobs.setdefault(key, Job(key, first_start, arguments, 3 * size_of(cell.variant)))
-        elif cell.path in COMPILED or cell.precision == "int8":
+        if cell.mode == "infer" and (cell.path in (*CONVERTED, *COMPILED) or cell.precision == "int8"):
             key = start_key(cell)
-            arguments = (settings, cell.variant, cell.path, cell.precision, cell.batch_size, settings.threads)
-            jobs[key] = Job(key, first_start, arguments, 3 * size_of(cell.variant))
-    for variant in variants_of(cells, "infer"):
-        if settings.short_training and not settings.trained(variant):
-            key = ("train", reduced_name(variant))
-            paths = list(dict.fromkeys((c.path, c.precision) for c in cells if scored_in_short(c)))
-            arguments = (settings, variant, [("eager", "fp32"), *(p for p in paths if p != ("eager", "fp32"))])
-            jobs.setdefault(key, Job(key, short_training, arguments, 400.0 * get_config(variant).num_blocks))
+            threads = 1 if key[0] == "convert" else settings.threads
+            arguments = (settings, cell.variant, cell.path, cell.precision, cell.batch_size, threads)
+            jobs.setdefault(key, Job(key, first_start, arguments, COSTS[key[0]] * size_of(cell.variant)))
+    if settings.short_training:
+        paths = list(dict.fromkeys((cell.path, cell.precision) for cell in cells if scored_in_short(cell)))
+        for variant in variants_of(cells, "infer"):
+            if not settings.trained(variant):
+                training = Job(
+                    ("train", reduced_name(variant)), short_training, (settings, variant, paths), TRAINING_COST
+                )
+                jobs.setdefault(training.key, training)
     return by_cost(list(jobs.values()))
 
 
@@ -94,30 +93,29 @@ def pack_crops(settings: Settings) -> None:
     """Pack the training split's crops for the loaders that read them."""
     from training.pack import pack
 
-    pack(settings.data, settings.cache / PACKED_FILE, splits=("train",), threads=1, progress=False)
+    if not (settings.cache / PACKED_FILE).exists():
+        pack(settings.data, settings.cache / PACKED_FILE, splits=("train",), threads=1, progress=False)
 
 
 def run_jobs(
     jobs: Sequence[Job], workers: int, log_dir: Path, limit_s: float, deadline: float
-) -> Iterator[tuple[Job, Outcome, float]]:
-    """Run the jobs and yield each with its outcome and seconds as it ends.
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run the jobs and yield each with its outcome as it ends.
 
     A job that could not begin before `deadline` (time.monotonic) is left out: a cell then does the work itself.
     """
 
-    def run(job: Job) -> tuple[Outcome, float]:
-        start = time.monotonic()
-        if start >= deadline:
-            return Outcome(reason="no time was left to prepare it beforehand"), 0.0
+    def run(job: Job) -> Outcome:
+        if time.monotonic() >= deadline:
+            return Outcome(reason="no time was left to prepare it beforehand")
         log = log_dir / f"prepare-{'-'.join(job.key).replace(' ', '-').replace(':', '-')}.log"
-        outcome = run_isolated(job.function, job.arguments, limit_s=limit_s, log=log)
-        return outcome, time.monotonic() - start
+        return run_isolated(job.function, job.arguments, limit_s=limit_s, log=log)
 
     pool = ThreadPoolExecutor(workers)
     futures = {pool.submit(run, job): job for job in jobs}
     try:
         for future in as_completed(futures):
-            yield futures[future], *future.result()
+            yield futures[future], future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

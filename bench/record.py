@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -104,10 +105,10 @@ class Row:
 
 
 class Results:
-    """results.jsonl: facts about the run and rows, one JSON object a line, each on the disk before the next cell begins.
+    """results.jsonl: facts about the run and rows, one JSON object a line, each on the disk before the next begins.
 
-    A line is {"row": {...}} or {"machine": {...}}; a later row of the same cell replaces an earlier one. A last line that a
-    crash cut short is dropped; damage anywhere else raises FasthgError.
+    A line is {"row": {...}} or {"machine": {...}}; a later row of the same cell replaces an earlier one. A last line
+    that a crash cut short is dropped; damage anywhere else raises FasthgError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,7 +121,7 @@ class Results:
     @property
     def rows(self) -> list[Row]:
         """The latest row of each cell, in the order the cells were first recorded; of the latest configuration only."""
-        latest = self.machine.get("configuration")
+        latest = self.machine.get("configuration", "")
         return [row for row in self._rows.values() if row.configuration == latest]
 
     def find(self, cell: Cell) -> Row | None:
@@ -204,7 +205,6 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str:
     """The commit that the code is at, with "+" where files differ from it; "" outside a git checkout."""
-    import subprocess
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).resolve().parent

@@ -15,25 +15,27 @@ from fasthg.files import write_text
 TEMPLATES = Path(__file__).parent / "templates"
 
 INFER_NOTE = (
-    "Median of the repeats after warm-up, crops already on the device. Limit: share of the matrix product of the same "
-    "precision, measured in this run. MB: what running takes beyond the bare process. Start: seconds to the first answer with "
-    "converted networks on disk; in brackets from nothing, measured beside other preparations. Error: relative L2 distance "
-    "of the heatmaps from eager fp32, at full size on the same weights. * extrapolated to MPII's 2,958 people of validation."
+    "Median of the repeats after warm-up, crops already on the device. Limit: share of the matrix product of the "
+    "same precision, measured in this run. MB: what running takes beyond the bare process. Start: seconds to the "
+    "first answer with converted networks on disk; in brackets from nothing, measured beside other preparations. "
+    "Error: relative L2 distance of the heatmaps from eager fp32, at full size on the same weights. * "
+    "extrapolated to MPII's 2,958 people of validation."
 )
 PARITY_NOTE = (
-    "PCKh is PCKh@0.5 (weighted14) by each path minus that of eager fp32 on the same weights and people. A path whose "
-    "heatmaps are further off than allowed prints WRONG and no time."
+    "PCKh is PCKh@0.5 (weighted14) by each path minus that of eager fp32 on the same weights and people. A path "
+    "whose heatmaps are further off than allowed prints WRONG and no time."
 )
 TRAIN_NOTE = (
-    "A step is forward, loss over all stacks, backward and RMSProp, fed by the reference loader; the wait for data is not "
-    "part of ms. A step counts as three forward passes. Error: difference of the first loss from eager fp32's. "
-    "* extrapolated to an epoch of MPII's 22,246 people."
+    "A step is forward, loss over all stacks, backward and RMSProp, fed by the reference loader; the wait for "
+    "data is not part of ms. A step counts as three forward passes. Error: difference of the first loss from "
+    "eager fp32's. * extrapolated to an epoch of MPII's 22,246 people."
 )
 LOADER_NOTE = "Loaders by themselves, two workers each, full augmentation, photographs of the same folder."
 STUDY_NOTE = (
-    "Published figures beside ours. * ours are extrapolated from the rates above, by the fastest path that was right and by "
-    "eager; the study does not name its hardware. At batch 20 it took the same time for 17 and for 89 GFLOP an image: it "
-    "measured its loader. Our PCKh stands only where the variant has trained weights of full size."
+    "Published figures beside ours. * ours are extrapolated from the rates above, by the fastest path that was "
+    "right and by eager; the study does not name its hardware. At batch 20 it took the same time for 17 and for "
+    "89 GFLOP an image: it measured its loader. Our PCKh stands only where the variant has trained weights of "
+    "full size."
 )
 MISSING_NOTE = "Every cell that was not timed."
 
@@ -122,7 +124,8 @@ def facts(results: Results) -> list[str]:
         f"load while measuring {min(loads, default=0):.1f} to {max(loads, default=0):.1f}",
         f"limit measured in this run: {matrix or machine['limits_reason']}"
         + (f"; copy {tables.number(limits['copy_gb_s'])} GB/s" if limits["copy_gb_s"] else ""),
-        f"crops of {machine['size']} px; data {machine['data']}; begun {machine['began']}; commit {machine['commit'] or '?'}",
+        f"crops of {machine['size']} px; data {machine['data']}; begun {machine['began']}; "
+        f"commit {machine['commit'] or 'unknown'}",
         ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
     ]
 
@@ -140,6 +143,7 @@ def cards(results: Results) -> list[dict[str, str]]:
         eager = next((row.images_s for row in mine if row.path == "eager"), None)
         if mine and eager:
             best = max(mine, key=lambda row: row.images_s or 0.0)
-            label = f"images/s, {variant} by {tables.path_label(best)}: {best.images_s / eager:.1f} × eager"
+            times = (best.images_s or 0.0) / eager
+            label = f"images/s, {variant} by {tables.path_label(best)}: {times:.1f} × eager"
             found.append({"value": tables.number(best.images_s), "label": label})
     return found

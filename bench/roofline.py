@@ -1,7 +1,7 @@
 """The machine's own limit, measured in the run that it is compared with.
 
-One large matrix product for each precision (what an ideal convolution could reach) and one large copy (what memory gives).
-A share of the limit says how much of the machine a path uses; it does not depend on a data sheet.
+One large matrix product for each precision (what an ideal convolution could reach) and one large copy (what memory
+gives). A share of the limit says how much of the machine a path uses; it does not depend on a data sheet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
 @dataclass(frozen=True)
 class Limits:
-    """tflops: the best matrix product of each precision, 10^12 FLOP/s; copy_gb_s: bytes read and written, 10^9 a second."""
+    """What the machine can do.
+
+    tflops      the best matrix product of each precision, 10^12 FLOP/s
+    copy_gb_s   10^9 bytes read and written a second
+    """
 
     tflops: dict[str, float]
     copy_gb_s: float

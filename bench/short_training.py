@@ -1,8 +1,9 @@
 """PCKh parity without trained weights: a reduced network of a variant, trained in seconds, scored by every path.
 
-The reduced network keeps what tells variants apart (depths, blocks, convolutions, norm) in two stacks of a quarter of the
-features at 64 px, and learns a handful of people by heart. Its PCKh says nothing about the variant, but its heatmaps are
-those of a network that has learnt something: sharp peaks, which a path that computes too roughly moves or loses.
+The reduced network keeps what tells variants apart (depths, blocks, convolutions, norm) in two stacks of a quarter of
+the features at 64 px, and learns a handful of people by heart. Its PCKh says nothing about the variant, but its
+heatmaps are those of a network that has learnt something: sharp peaks, which a path that computes too roughly moves or
+loses.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ def reduced_name(variant: str) -> str:
 
 def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, str]]) -> None:
     """Train the variant's reduced network and write its weights and its PCKh by each path (name, precision)."""
-    torch.set_num_threads(1)
     folder = settings.cache / reduced_name(variant)
+    if (folder / "pckh.json").exists():
+        return
+    torch.set_num_threads(1)
     dataset = load_dataset(settings.data, "val", check_files=False)
     dataset = replace(dataset, people=dataset.people.select(scored_rows(dataset, PEOPLE)))
     model, steps = memorise(reduced_config(variant), dataset, settings.seed)
@@ -70,7 +73,7 @@ def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, 
     )
     checkpoint.save(model, folder / "weights.safetensors", metadata={"training": basis})
     scores, reasons = {}, {}
-    for path, precision in paths:
+    for path, precision in dict.fromkeys([("eager", "fp32"), *paths]):
         try:
             prepared = prepare(
                 model,

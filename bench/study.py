@@ -1,8 +1,8 @@
 """The published study's own figures, which stand beside ours in every report.
 
-MPII at 256x256, 50 epochs at batch 20 (`SHORT_RUNS`), and up to 220 epochs (`LONG_RUNS`). An epoch is the 22,246 people of
-training; inference is the 2,958 of validation. The study's percentages are PCKh@0.5 of the last stack; `mean` leaves pelvis
-and thorax out. It does not say what hardware it ran on, so its minutes are for comparing its rows with each other.
+MPII at 256x256, 50 epochs at batch 20 (`SHORT_RUNS`), and up to 220 epochs (`LONG_RUNS`). An epoch is the 22,246 people
+of training; inference is the 2,958 of validation. PCKh@0.5 leaves pelvis and thorax out. The study does not say what
+hardware it ran on, so its minutes are for comparing its rows with each other.
 """
 
 from __future__ import annotations

@@ -77,7 +77,15 @@ def infer_table(rows: Sequence[Row]) -> Table:
         speed = [number(row.images_s), number(times, 2), number(row.tflops, 2), percent(row.share)]
         parity = [_error(row), "" if row.pckh is None else f"{row.pckh:.1f}", signed(row.pckh_change)]
         memory = number(row.peak_memory_mb, 3)
-        return [number(row.median_ms), spread(row), *speed, memory, start(row), *parity, number(row.validation_minutes, 2)]
+        return [
+            number(row.median_ms),
+            spread(row),
+            *speed,
+            memory,
+            start(row),
+            *parity,
+            number(row.validation_minutes, 2),
+        ]
 
     return _speed_table(columns, rows, values)
 
@@ -119,7 +127,7 @@ def loader_table(rows: Sequence[Row]) -> Table:
 
 
 def parity_table(rows: Sequence[Row]) -> Table:
-    """For each path over all variants: how far from eager's heatmaps it is, what is allowed, and what that does to PCKh."""
+    """For each path over all variants: how far from eager's heatmaps, what is allowed, what that does to PCKh."""
     lines = []
     ran = [row for row in rows if row.mode == "infer" and row.error is not None]
     for label in dict.fromkeys(path_label(row) for row in ran):
@@ -158,9 +166,9 @@ def study_table(rows: Sequence[Row]) -> Table:
         if not (train or infer):
             continue
         values = [run.variant, number(count_flops(get_config(run.variant)) / 1e9, 4), number(run.epoch_minutes)]
-        values += [number(train and train.epoch_minutes), path_label(train) if train else ""]
+        values += [number(train.epoch_minutes if train else None), path_label(train) if train else ""]
         values += [number(_eager(mine, "train", "epoch_minutes")), number(run.validation_minutes)]
-        values += [number(infer and infer.validation_minutes), path_label(infer) if infer else ""]
+        values += [number(infer.validation_minutes if infer else None), path_label(infer) if infer else ""]
         values += [number(_eager(mine, "infer", "validation_minutes")), f"{run.pckh:.2f}", _own_pckh(infer)]
         lines.append(Line(values))
     return Table(columns, lines)
@@ -169,7 +177,14 @@ def study_table(rows: Sequence[Row]) -> Table:
 def published_table() -> Table:
     """The study's PCKh for each pair of joints, short and long runs."""
     lines = [
-        Line([f"{run.label} {run.variant}", str(run.batch_size), f"{run.pckh:.2f}", *(f"{part:.2f}" for part in run.parts)])
+        Line(
+            [
+                f"{run.label} {run.variant}",
+                str(run.batch_size),
+                f"{run.pckh:.2f}",
+                *(f"{part:.2f}" for part in run.parts),
+            ]
+        )
         for run in (*study.SHORT_RUNS, *study.LONG_RUNS)
     ]
     return Table(["The study's runs", "Batch", "PCKh", *study.PARTS], lines)

@@ -36,7 +36,7 @@ class Timing:
 
 
 def enough(repeats: int, spent: float, budget: float, max_repeats: int) -> bool:
-    """Whether to stop: at `max_repeats`, at the budget once `MIN_REPEATS` are in, or at twice the budget whatever is in."""
+    """Whether to stop: at `max_repeats`, at the budget with `MIN_REPEATS`, at twice the budget with `FLOOR_REPEATS`."""
     if repeats >= max_repeats or (repeats >= MIN_REPEATS and spent >= budget):
         return True
     return repeats >= FLOOR_REPEATS and spent >= 2 * budget
