@@ -50,7 +50,7 @@ class PackSettings:
     quality  of the JPEGs, which have colour at half the resolution
     """
 
-    density: int = 280
+    density: int = 268
     reach: float = Augmentation().reach
     quality: int = 90
 
