@@ -133,7 +133,7 @@ def load_artefact(
     threads: int | None = None,
     mode: Mode = "latency",
 ) -> Prepared:
-    """An artefact, ready to answer crops [N, 3, size, size] with heatmaps; N is best `batch_size`.
+    """An artefact, ready to answer batches that are best of `batch_size`: see Prepared for what goes in and comes out.
 
     Raises BackendUnavailable where what runs it is not installed or cannot run here.
     """

@@ -112,6 +112,8 @@ def evaluate(
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
     dataset = load_dataset(data, split)  # type: ignore[arg-type]
     served = load_runner(weights, variant, path, device, batch_size, size, threads)
+    if served.end_to_end:
+        raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
     with progress_bar() as bar:

@@ -115,7 +115,11 @@ class Predictor:
         if batch_size < 1:
             raise FasthgError(f"batch size is {batch_size}; give at least 1")
         served = load_runner(weights, variant, runtime, device, batch_size, size, threads)
-        self.flip, self.timing = flip, Timing()
+        if served.end_to_end and flip:
+            raise FasthgError(
+                f"{weights} is exported end to end: flipping is part of its graph or not; leave it out here"
+            )
+        self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
         self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
         self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
 
@@ -158,31 +162,37 @@ class Predictor:
             timing.images, timing.total_s = timing.images + 1, time.perf_counter() - start
             yield done.photo, done.image, done.poses
 
-    def _answer(self, crops: Sequence[tuple[_Seen, int]]) -> None:
+    def _answer(self, people: Sequence[tuple[_Seen, int]]) -> None:
         """Run the network on one batch of people and give each photograph its poses."""
-        images = normalise(np.stack([seen.crops[person] for seen, person in crops]))
+        crops = np.stack([seen.crops[person] for seen, person in people])
         if self.timing.people:  # a last batch that is not full is filled up: a new shape would be compiled anew
-            images = torch.cat([images, images[-1:].expand(self.batch_size - len(images), -1, -1, -1)])
+            crops = np.concatenate([crops, np.repeat(crops[-1:], self.batch_size - len(crops), axis=0)])
         start = time.perf_counter()
-        points, scores, ratio = self._points(images)
+        points, scores = self._points(torch.from_numpy(crops))
         self.timing.network_s += time.perf_counter() - start
-        self.timing.people += len(crops)
-        for (seen, person), crop_points, peaks in zip(crops, points, scores):
-            joints = geometry.apply(geometry.invert(seen.matrices[person]), crop_points.astype(np.float64) * ratio)
+        self.timing.people += len(people)
+        for (seen, person), crop_points, peaks in zip(people, points, scores):
+            joints = geometry.apply(geometry.invert(seen.matrices[person]), crop_points)
             x, y, w, h = map(float, seen.boxes[person])
             whole = seen.photo.boxes is None
             seen.poses.append(Pose(seen.photo.name, seen.photo.frame, (x, y, w, h), whole, joints, peaks))
 
-    def _points(self, images: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-        """Network input [N, 3, S, S] -> heatmap points [N, 16, 2], scores [N, 16], crop pixels for a heatmap pixel."""
-        with torch.inference_mode():
+    @torch.inference_mode()
+    def _points(self, crops: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Crops uint8 [N, S, S, 3] -> points [N, 16, 2] in their pixels, scores [N, 16]."""
+        if self.end_to_end:
+            answer = self.runner(crops)
+            points, scores, sound = answer[..., :2], answer[..., 2], answer.isfinite().all()
+        else:
+            images = normalise(crops)
             heatmaps = self.runner(images)
             if self.flip:
                 heatmaps = (heatmaps + geometry.flip_heatmaps(self.runner(images.flip(-1)))) / 2
             points, scores = decode(heatmaps)
-        if not heatmaps.isfinite().all():
+            points, sound = points * (self.size / heatmaps.shape[-1]), heatmaps.isfinite().all()
+        if not sound:
             raise FasthgError(f"{self.path} ({self.precision}) answered NaN or infinity; choose another path")
-        return points.cpu().numpy(), scores.cpu().numpy(), self.size / heatmaps.shape[-1]
+        return points.double().cpu().numpy(), scores.cpu().numpy()
 
     def _read_ahead(self, found: Iterator[Photo]) -> Iterator[_Seen]:
         """Photographs in order, read and cropped by threads ahead of their use.

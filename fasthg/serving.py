@@ -25,16 +25,18 @@ log = logging.getLogger("fasthg")
 class Served:
     """A network that is ready to answer.
 
-    runner      crops float32 [N, 3, size, size] -> heatmaps; says which path, device and precision it is
+    runner      images float32 [N, 3, size, size] -> heatmaps; says which path, device and precision it is
     size        side of the crops in pixels
     batch_size  people in one run
     why         one sentence on the choice of the path
+    end_to_end  the runner takes crops uint8 [N, size, size, 3] instead and returns points and scores: see Prepared
     """
 
     runner: Prepared
     size: int
     batch_size: int
     why: str
+    end_to_end: bool = False
 
 
 def load_network(weights: str | Path | None = None, variant: str | None = None) -> HourglassNet:
@@ -108,4 +110,4 @@ def _load_exported(
     prepared = load_artefact(artefact, device, batch_size, threads)
     if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
         raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
-    return Served(prepared, artefact.size, batch_size, f"exported for {prepared.path}")
+    return Served(prepared, artefact.size, batch_size, f"exported for {prepared.path}", artefact.end_to_end)

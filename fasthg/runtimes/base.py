@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -47,7 +47,8 @@ class Request:
 class Prepared:
     """A network that is ready to run: images float32 [N, 3, H, W] -> final heatmaps float32 [N, J, H/4, W/4].
 
-    Images may be on any device; the heatmaps come back on the device that the path runs on.
+    Images may be on any device; the heatmaps come back on the device that the path runs on. An end-to-end artefact takes
+    crops uint8 [N, H, W, 3] instead and returns float32 [N, J, 3]: x and y in crop pixels, and the score.
 
     path, device, precision   what really runs, for people to read
     details                   the library's version, threads and whatever else explains a measurement
@@ -63,6 +64,14 @@ class Prepared:
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.run(images)
+
+
+def answer(outputs: Sequence[Tensor]) -> Tensor:
+    """What `Prepared` returns: heatmaps; or an end-to-end graph's keypoints [N, J, 2] and scores [N, J] as [N, J, 3]."""
+    if len(outputs) == 1:
+        return outputs[0].float()
+    keypoints, scores = outputs
+    return torch.cat([keypoints, scores[..., None]], dim=-1).float()
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

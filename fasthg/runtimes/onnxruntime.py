@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fasthg.runtimes.base import Prepared, Request, device_name
+from fasthg.runtimes.base import Prepared, Request, answer, device_name
 from fasthg.runtimes.onnx_graph import INPUT_NAME, cached_graph
+from fasthg.runtimes.onnx_precision import cached_conversion
+
+_TYPES = {"tensor(float)": torch.float32, "tensor(uint8)": torch.uint8}
 
 
 def unavailable(device: torch.device, precision: str) -> str | None:
@@ -23,12 +27,10 @@ def unavailable(device: torch.device, precision: str) -> str | None:
 
 def build(path: str, request: Request) -> Prepared:
     """The folded network in a session of ONNX Runtime."""
-    graph = cached_graph(request.model, request.example, request.cache_dir)
-    try:
-        return load(path, graph, request)
-    finally:
-        if request.cache_dir is None:
-            graph.unlink()
+    if request.cache_dir is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return load(path, _graph(request, Path(folder)), request)
+    return load(path, _graph(request, request.cache_dir), request)
 
 
 def load(path: str, graph: Path, request: Request) -> Prepared:
@@ -41,17 +43,17 @@ def load(path: str, graph: Path, request: Request) -> Prepared:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=_providers(request.device))
-
-    def one(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {INPUT_NAME: images.numpy()})[0])
-
+    dtype = _TYPES[session.get_inputs()[0].type]
     pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
+    def one(images: Tensor) -> Tensor:
+        return answer([torch.from_numpy(output) for output in session.run(None, {INPUT_NAME: images.numpy()})])
+
     def run(images: Tensor) -> Tensor:
-        images = images.to("cpu", torch.float32).contiguous()
+        images = images.to("cpu", dtype).contiguous()
         if pool is None or len(images) == 1:
             return one(images)
-        return torch.cat(list(pool.map(one, images.chunk(min(workers, len(images))))))
+        return torch.cat(list(pool.map(one, images.chunk(workers))))
 
     details = {
         "onnxruntime": onnxruntime.__version__,
@@ -60,6 +62,12 @@ def load(path: str, graph: Path, request: Request) -> Prepared:
         "mode": request.mode,
     }
     return Prepared(run, path, device_name(request.device), request.precision, details)
+
+
+def _graph(request: Request, folder: Path) -> Path:
+    if request.precision == "fp32":
+        return cached_graph(request.model, request.example, folder)
+    return cached_conversion(request, folder)
 
 
 def _providers(device: torch.device) -> list:

@@ -2,63 +2,69 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
-from fasthg.runtimes.base import Prepared, Request, device_name
+from fasthg.files import staged_files
+from fasthg.runtimes.base import Prepared, Request, answer, device_name
 from fasthg.runtimes.onnx_graph import cached_graph
+from fasthg.runtimes.openvino_int8 import quantise
 
 
 def unavailable(device: torch.device, precision: str) -> str | None:
     """Why this CPU cannot run `precision` in OpenVINO; None where it can."""
-    import openvino
-
-    if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision == "bf16" and not has_bf16():
         return "this CPU has no bf16 arithmetic (AVX-512 or AMX); use openvino:fp32 or openvino:int8"
     return None
 
 
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bf16 on this CPU."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def build(path: str, request: Request) -> Prepared:
     """The folded network, compiled by OpenVINO."""
-    graph = cached_graph(request.model, request.example, request.cache_dir)
-    try:
-        return load(path, graph, request)
-    finally:
-        if request.cache_dir is None:
-            graph.unlink()
+    if request.cache_dir is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return load(path, _network(request, Path(folder)), request)
+    return load(path, _network(request, request.cache_dir), request)
 
 
-def load(path: str, graph: Path, request: Request) -> Prepared:
+def load(path: str, file: Path, request: Request) -> Prepared:
     """An ONNX or IR file, compiled by OpenVINO for the batches that come: each new batch size is compiled once."""
     import openvino
 
     core = openvino.Core()
-    properties = {
-        "INFERENCE_NUM_THREADS": request.threads,
-        "PERFORMANCE_HINT": request.mode.upper(),
-        "INFERENCE_PRECISION_HINT": "f32" if request.precision == "fp32" else "bf16",
-    }
-    if request.cache_dir is not None:
-        properties["CACHE_DIR"] = str(request.cache_dir / "openvino")
-    network = core.read_model(graph)
-    compiled: dict[tuple[int, ...], openvino.CompiledModel] = {}
+    network = core.read_model(file)
+    sides = [side.get_length() for side in list(network.input(0).partial_shape)[1:]]
+    dtype = torch.uint8 if network.input(0).element_type == openvino.Type.u8 else torch.float32
+    streams = request.mode == "throughput"
+    compiled: dict[int, Any] = {}
 
-    def for_shape(shape: tuple[int, ...]):
-        if shape not in compiled:
-            network.reshape(list(shape))
-            compiled[shape] = core.compile_model(network, "CPU", properties)
-        return compiled[shape]
+    def for_batch(batch: int) -> Any:
+        if batch not in compiled:
+            network.reshape([batch, *sides])
+            compiled[batch] = core.compile_model(network, "CPU", _properties(request))
+        return compiled[batch]
 
     def run(images: Tensor) -> Tensor:
-        batch = images.to("cpu", torch.float32).contiguous().numpy()
-        if request.mode == "throughput" and len(batch) > 1:
-            return torch.from_numpy(_in_streams(for_shape((1, *batch.shape[1:])), batch))
-        return torch.from_numpy(for_shape(batch.shape)(batch, share_inputs=True)[0])
+        batch = images.to("cpu", dtype).contiguous().numpy()
+        if streams:
+            return answer(_in_streams(for_batch(1), batch))
+        found = for_batch(len(batch))(batch, share_inputs=True)
+        return answer([torch.from_numpy(found[i]) for i in range(len(found))])
 
-    first = for_shape((1, *request.example.shape[1:]) if request.mode == "throughput" else tuple(request.example.shape))
+    first = for_batch(1 if streams else len(request.example))
     details = {
         "openvino": openvino.__version__.split("-")[0],
         "threads": str(request.threads),
@@ -69,19 +75,49 @@ def load(path: str, graph: Path, request: Request) -> Prepared:
     return Prepared(run, path, device_name(request.device), request.precision, details)
 
 
-def _in_streams(compiled, batch: np.ndarray) -> np.ndarray:
-    """Heatmaps of a batch whose images are answered one each by as many requests as there are streams."""
+def _properties(request: Request) -> dict[str, Any]:
+    """What OpenVINO is told; int8 leaves the rest of the network to bf16, where the CPU has it."""
+    half = request.precision != "fp32" and has_bf16()
+    properties = {
+        "INFERENCE_NUM_THREADS": request.threads,
+        "PERFORMANCE_HINT": request.mode.upper(),
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+    }
+    if request.cache_dir is not None:
+        properties["CACHE_DIR"] = str(request.cache_dir / "openvino")
+    return properties
+
+
+def _in_streams(compiled: Any, batch: np.ndarray) -> list[Tensor]:
+    """Outputs for a batch whose images are answered one each, by as many requests at a time as there are streams."""
     import openvino
 
-    shape = compiled.output(0).shape
-    heatmaps = np.empty((len(batch), *list(shape)[1:]), np.float32)
+    outputs = [np.empty((len(batch), *list(output.shape)[1:]), np.float32) for output in compiled.outputs]
     queue = openvino.AsyncInferQueue(compiled)
 
-    def keep(request, row: int) -> None:
-        heatmaps[row] = request.get_output_tensor(0).data[0]
+    def keep(request: Any, row: int) -> None:
+        for i, output in enumerate(outputs):
+            output[row] = request.get_output_tensor(i).data[0]
 
     queue.set_callback(keep)
     for row in range(len(batch)):
         queue.start_async({0: batch[row : row + 1]}, userdata=row)
     queue.wait_all()
-    return heatmaps
+    return [torch.from_numpy(output) for output in outputs]
+
+
+def _network(request: Request, folder: Path) -> Path:
+    """The folded network as an ONNX file, or as IR in int8, converted unless the folder has it."""
+    graph = cached_graph(request.model, request.example, folder)
+    if request.precision != "int8":
+        return graph
+    import openvino
+
+    assert request.calibration is not None
+    crops = np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
+    name = f"{graph.stem}-int8-{hashlib.sha256(crops.tobytes()).hexdigest()[:8]}.xml"
+    with FileLock(folder / f"{name}.lock"):
+        if not (folder / name).exists():
+            with staged_files(folder) as aside:
+                openvino.save_model(quantise(openvino.Core().read_model(graph), crops), aside / name, False)
+    return folder / name

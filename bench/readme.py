@@ -1,0 +1,103 @@
+"""`python -m bench.readme`: write the README's tables from the results that are committed under bench/results/.
+
+A table stands between `<!-- NAME: FOLDER -->` and `<!-- end -->`; FOLDER is one of bench/results with a results.jsonl.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.record import Results, Row
+from bench.tables import Line, Table, loader_table, number, path_label, percent, signed, spread
+from fasthg.console import note, run_app
+from fasthg.errors import FasthgError
+from fasthg.files import write_text
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+_BLOCK = re.compile(r"(<!-- (?P<name>[a-z]+): (?P<folder>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def ladder(rows: Sequence[Row], variant: str = "original") -> Table:
+    """Every path that ran one variant, slowest first: time, share of the machine's limit, what it does to PCKh."""
+    mine = [row for row in rows if row.mode == "infer" and row.variant == variant and row.median_ms]
+    eager = next((row.median_ms for row in mine if row.path == "eager"), None)
+    lines = []
+    for row in sorted(mine, key=lambda row: -(row.median_ms or 0.0)):
+        times = eager / row.median_ms if eager and row.median_ms else None
+        values = [path_label(row), number(row.median_ms), spread(row), number(row.images_s), number(times, 2)]
+        lines.append(Line([*values, percent(row.share), f"{row.error:.0e}", signed(row.pckh_change)]))
+    columns = ["path", "ms", "p10–p90", "images/s", "× eager", "of the limit", "heatmap error", "PCKh change"]
+    return Table(columns, lines)
+
+
+def variants(rows: Sequence[Row]) -> Table:
+    """Milliseconds of every variant on every path, and of a training step a person."""
+    ran = [row for row in rows if row.mode == "infer" and row.median_ms]
+    paths = list(dict.fromkeys(path_label(row) for row in ran))
+    trained = [row for row in rows if row.mode == "train" and row.images_s]
+    steps = list(dict.fromkeys(path_label(row) for row in trained))
+    times = {(row.variant, path_label(row)): row.median_ms for row in ran}
+    people = {(row.variant, path_label(row)): 1e3 / row.images_s for row in trained if row.images_s}
+    lines = [
+        Line(
+            [variant]
+            + [number(times.get((variant, path))) for path in paths]
+            + [number(people.get((variant, step))) for step in steps]
+        )
+        for variant in dict.fromkeys(row.variant for row in ran)
+    ]
+    return Table(["variant", *paths, *(f"train {step}" for step in steps)], lines)
+
+
+def loaders(rows: Sequence[Row]) -> Table:
+    """Every loader's images a second."""
+    return loader_table([row for row in rows if row.mode == "loader"])
+
+
+TABLES: dict[str, Callable[[Sequence[Row]], Table]] = {"ladder": ladder, "variants": variants, "loaders": loaders}
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown; numbers to the right."""
+    rules = ["---"] * table.words + ["---:"] * (len(table.columns) - table.words)
+    rows = [table.columns, rules, *(line.values for line in table.lines)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def fill(text: str) -> str:
+    """The README's text with every table made anew; raises FasthgError for one that cannot be made."""
+
+    def table(block: re.Match[str]) -> str:
+        path = RESULTS / block["folder"] / "results.jsonl"
+        if block["name"] not in TABLES or not path.exists():
+            raise FasthgError(f"README: no table {block['name']!r} or no {path}; tables are {', '.join(TABLES)}")
+        return block[1] + markdown(TABLES[block["name"]](Results(path).rows)) + block[4]
+
+    return _BLOCK.sub(table, text)
+
+
+def readme(file: Annotated[Path, typer.Option(help="File whose tables are written.")] = ROOT / "README.md") -> None:
+    """Write the README's tables from the committed results."""
+    before = file.read_text(encoding="utf-8")
+    after = fill(before)
+    if after != before:
+        write_text(file, after)
+    note(f"{file}: {len(_BLOCK.findall(after))} tables" + ("" if after != before else ", unchanged"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command()(readme)
+    return run_app(app, argv, prog="bench.readme")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""`torch_tensorrt`: TensorRT behind PyTorch's own export, on a CUDA build of PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fasthg.fold import fold_norms
+from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
+from fasthg.runtimes.onnx_graph import FinalHeatmaps
+
+
+def build(path: str, request: Request) -> Prepared:
+    """The folded network compiled for the example's batch size; other batches are filled up to it."""
+    import torch_tensorrt
+
+    compiled = compile_program(request)
+    device, batch = request.device, len(request.example)
+
+    def run(images: Tensor) -> Tensor:
+        images = images.to(device, DTYPES[request.precision])
+        parts = [compiled(_filled(part, batch))[: len(part)] for part in images.split(batch)]
+        return torch.cat(parts).float()
+
+    details = {"torch_tensorrt": torch_tensorrt.__version__, "torch": torch.__version__, "batch": str(batch)}
+    return Prepared(run, path, device_name(device), request.precision, details)
+
+
+def compile_program(request: Request) -> torch.fx.GraphModule:
+    """The folded network with its weights in the request's precision, which TensorRT takes as it is written."""
+    import torch_tensorrt
+
+    dtype = DTYPES[request.precision]
+    module = FinalHeatmaps(fold_norms(request.model)).eval().to(request.device, dtype)
+    example = torch_tensorrt.Input(shape=tuple(request.example.shape), dtype=dtype)
+    with torch.cuda.device(request.device), torch.no_grad():
+        return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=[example], min_block_size=1)
+
+
+def _filled(images: Tensor, batch: int) -> Tensor:
+    missing = batch - len(images)
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
