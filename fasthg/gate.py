@@ -71,11 +71,10 @@ def read_gate(path: Path, size: int = INPUT_SIZE) -> GateSet:
     except (OSError, KeyError, ValueError) as error:
         raise FasthgError(f"{path} holds no gate crops ({error}); give a dataset with --data DIR") from None
     encoded = np.split(jpegs, ends[:-1])
-    whole = [cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB) for jpeg in encoded]
-    factor = size / whole[0].shape[0]
-    if factor != 1:
-        whole = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in whole]
-    crops = np.stack(whole).astype(np.uint8, copy=False)
+    whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
+    factor = size / len(whole[0])
+    resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in whole] if factor != 1 else whole
+    crops = np.stack(resized).astype(np.uint8, copy=False)
     return GateSet(
         crops=crops[split:],
         joints=joints[split:].astype(np.float64) * factor,

@@ -47,8 +47,8 @@ class Request:
 class Prepared:
     """A network that is ready to run: images float32 [N, 3, H, W] -> final heatmaps float32 [N, J, H/4, W/4].
 
-    Images may be on any device; the heatmaps come back on the device that the path runs on. An end-to-end artefact takes
-    crops uint8 [N, H, W, 3] instead and returns float32 [N, J, 3]: x and y in crop pixels, and the score.
+    Images may be on any device; the heatmaps come back on the device that the path runs on. An end-to-end artefact
+    takes crops uint8 [N, H, W, 3] instead and returns float32 [N, J, 3]: x and y in crop pixels, and the score.
 
     path, device, precision   what really runs, for people to read
     details                   the library's version, threads and whatever else explains a measurement
@@ -67,7 +67,7 @@ class Prepared:
 
 
 def answer(outputs: Sequence[Tensor]) -> Tensor:
-    """What `Prepared` returns: heatmaps; or an end-to-end graph's keypoints [N, J, 2] and scores [N, J] as [N, J, 3]."""
+    """What `Prepared` returns: heatmaps, or end-to-end keypoints [N, J, 2] and scores [N, J] joined to [N, J, 3]."""
     if len(outputs) == 1:
         return outputs[0].float()
     keypoints, scores = outputs

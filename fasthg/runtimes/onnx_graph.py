@@ -93,7 +93,9 @@ def model_digest(model: HourglassNet) -> str:
 
 
 def _traced(module: nn.Module, example: Tensor) -> bytes:
-    """`module` as ONNX by the exporter that runs it once and notes what it does."""
+    """`module` as ONNX by the exporter that runs it once and notes what it does; nodes are named as elsewhere."""
+    import onnx
+
     content = io.BytesIO()
     with torch.no_grad(), _quiet():
         torch.onnx.export(
@@ -106,7 +108,11 @@ def _traced(module: nn.Module, example: Tensor) -> bytes:
             output_names=[OUTPUT_NAME],
             dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
         )
-    return content.getvalue()
+    graph = onnx.load_from_string(content.getvalue())
+    for node in graph.graph.node:
+        module_name, _, operator = node.name.removeprefix("/model/").rpartition("/")
+        node.name = f"{module_name.replace('/', '.')}/{operator}" if module_name else operator
+    return graph.SerializeToString()
 
 
 def _tidy(graph: onnx.ModelProto) -> onnx.ModelProto:
