@@ -6,6 +6,7 @@ A round is an epoch with the full augmentation. Each loader is held to the refer
 """
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,9 @@ from training.synthesize import synthesize
 
 SIZE = (1280, 720)
 PEOPLE = 100
-OPTIONS = {
-    "batch_size": 20 if torch.cuda.is_available() else 10,
+BATCH_SIZE = 20 if torch.cuda.is_available() else 10
+OPTIONS: dict[str, Any] = {
+    "batch_size": BATCH_SIZE,
     "augmentation": Augmentation(),
     "shuffle": True,
     "num_workers": 2,
@@ -60,7 +62,7 @@ def check_first_batch(loader, photographs):
     source = JpegSource(load_dataset(photographs, "train"))
     plan = plan_batch(source, LoaderOptions(**OPTIONS), loader.epoch, batch.rows.numpy())
     torch.testing.assert_close(batch.joints, torch.from_numpy(plan.joints), rtol=0, atol=1e-4)
-    assert batch.images.shape == (OPTIONS["batch_size"], 3, 256, 256)
+    assert batch.images.shape == (BATCH_SIZE, 3, 256, 256)
     assert batch.images.float().abs().max() < 1
 
 
@@ -84,7 +86,7 @@ def test_training_step_fed_by(benchmark, make_loader_named, photographs, name):
     """A training step of the smallest variant with its wait for the next batch; "no loader" repeats one batch."""
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     size = 256 if device.type == "cuda" else 64  # pixels: a CPU computes so slowly that any loader keeps up at 256
-    recipe = Recipe(variant="small", size=size, batch_size=OPTIONS["batch_size"], schedule="constant", path="amp")
+    recipe = Recipe(variant="small", size=size, batch_size=BATCH_SIZE, schedule="constant", path="amp")
     learner = Learner(recipe, total_steps=100, world=join_world(device))
     loader = make_loader_named("packed" if name == "no loader" else name, size=size)
 
@@ -95,4 +97,4 @@ def test_training_step_fed_by(benchmark, make_loader_named, photographs, name):
 
     batches = itertools.repeat(next(iter(loader))) if name == "no loader" else endless()
     benchmark.pedantic(lambda: float(learner.learn(next(batches), 0)), rounds=3, warmup_rounds=1)
-    benchmark.extra_info["images_s"] = OPTIONS["batch_size"] / benchmark.stats.stats.median
+    benchmark.extra_info["images_s"] = BATCH_SIZE / benchmark.stats.stats.median
