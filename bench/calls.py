@@ -99,7 +99,8 @@ def _double(argument: Any) -> Any:
 
 
 def _schema(step: Step) -> list[Any]:
-    return list(step.operator.default._schema.arguments)
+    operator: Any = step.operator  # an overload packet of torch.ops
+    return list(operator.default._schema.arguments)
 
 
 def _written(step: Step) -> Iterator[int]:

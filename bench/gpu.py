@@ -23,10 +23,11 @@ import torch
 import typer
 from rich.table import Table
 
-from bench import sweep
 from bench.calls import TOLERANCES, Oracle, distinct_calls, time_call
 from bench.record import commit, versions
 from bench.roofline import Limits, measure_limits
+from bench.run import Request
+from bench.sweep import sweep
 from fasthg.console import note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.files import make_folder, write_json
@@ -45,6 +46,7 @@ class Plan:
     operators   variants whose operators are checked and timed, together every operator there is
     variants    variants that are checked as a whole
     compared    variants that the paths are compared on
+    minutes     for the comparison
     """
 
     device: str
@@ -55,6 +57,7 @@ class Plan:
     variants: tuple[str, ...]
     compared: tuple[str, ...]
     paths: tuple[str, ...]
+    minutes: float
 
 
 GPU = Plan(
@@ -66,6 +69,7 @@ GPU = Plan(
     variants=STUDY_VARIANTS,
     compared=("original", "feats64"),
     paths=("eager", "channels_last", "amp", "compile", "onnxruntime", "tensorrt", "torch_tensorrt", "fused"),
+    minutes=5,
 )
 REHEARSAL = Plan(
     device="cpu",
@@ -76,6 +80,7 @@ REHEARSAL = Plan(
     variants=("small", "feats64-layernorm"),
     compared=("small",),
     paths=("eager", "fused"),
+    minutes=2,
 )
 
 
@@ -173,14 +178,20 @@ def check_variants(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def compare(plan: Plan, out: Path) -> int:
-    """The paths side by side at each batch size, by the sweep; its exit code."""
-    return sweep.main(
-        [
-            *("--device", plan.device, "--modes", "infer", "--size", str(plan.size), "--resume"),
-            *("--variants", ",".join(plan.compared), "--paths", ",".join(plan.paths)),
-            *("--batch-sizes", ",".join(map(str, plan.batch_sizes)), "--out", str(out)),
-        ]
+def compare(plan: Plan, out: Path) -> None:
+    """The paths side by side at each batch size, by the sweep; a second run in the same folder goes on with the first."""
+    sweep(
+        Request(
+            variants=plan.compared,
+            paths=plan.paths,
+            modes=("infer",),
+            batch_sizes=plan.batch_sizes,
+            device=plan.device,
+            out=out,
+            resume=True,
+            size=plan.size,
+            minutes=plan.minutes,
+        )
     )
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -27,7 +27,7 @@ from fasthg.variants import INPUT_SIZE
 from kernels.tuning import TABLES, Config, Entry, Question, device_table_name, lookup, read_table, trial, write_table
 
 #: What one number of a configuration may become.
-CHOICES: dict[str, tuple[int | bool, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "block_m": (32, 64, 128, 256),
     "block_k": (32, 64, 128),
     "block_n": (16, 32, 64, 128),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Learner:
         model = HourglassNet(self.recipe.config)
         if init_weights:
             load_into(model, init_weights)
-        model = model.to(self.world.device, memory_format=self.memory_format).train()
+        model = model.to(self.world.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
         if self.recipe.freeze_norm:
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -108,7 +108,7 @@ class Learner:
     @property
     def evaluated(self) -> HourglassNet:
         """The network that is validated and shipped: the average where there is one."""
-        return self.average.model if self.average else self.model
+        return cast(HourglassNet, self.average.model) if self.average else self.model
 
     def predict(self, images: Tensor) -> Tensor:
         """Images float32 [N,3,S,S] -> final heatmaps float32 [N,J,S/4,S/4] of the evaluated network."""
