@@ -19,10 +19,10 @@ from training.recipes import Recipe
 from training.state import LAST, PREVIOUS, load_state, save_state
 from training.trainer import Trainer, train
 
-TINY = HourglassConfig(num_stacks=2, num_feats=8, depths=2, stem_feats=(4, 8))
+TINY = HourglassConfig(num_stacks=2, num_feats=8, depths=1, stem_feats=(4, 8))
 RECIPE = Recipe(
     variant=TINY,
-    size=64,
+    size=32,
     batch_size=2,
     epochs=4,
     optimizer="adamw",
@@ -69,7 +69,7 @@ def kill_at_step_17(options: TrainOptions) -> None:
     """Run `options` in a process that is killed by SIGKILL after 17 steps."""
     text = repr(options).replace("PosixPath", "Path")
     script = textwrap.dedent(KILLED).format(options=f"options = {text}")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=600)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
