@@ -2,23 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 SWEEP ?=
+GPU ?=
 JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help venv sweep test check bench clean
+.PHONY: help venv sweep test check bench gpu clean
 
 help:
 	@echo "make sweep   set up, then every variant x every path (SWEEP='--full ...' for options)"
 	@echo "make test    set up, then lint, types and tests"
 	@echo "make check   lint, types and tests in the environment that is there"
 	@echo "make bench   the hot operators and paths under pytest-benchmark"
+	@echo "make gpu     check and measure the fused path on this machine's GPU (GPU=--dry-run rehearses)"
 	@echo "make clean   remove the environment and what was built or measured"
 
 venv: $(VENV)/.installed
 
 # Torch comes first and alone, so that no dependency of another package can choose a different one.
-$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt
+$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/native/*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0
 	$(PIP) install -c constraints.txt -e ".[dev,ort,openvino,trt,dali]"
@@ -38,6 +40,10 @@ check:
 
 bench: venv
 	$(BIN)/python -m pytest bench --benchmark-only
+
+# Where torch for CUDA is already installed there is no .venv: its Python runs the project as it lies here.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(GPU)
 
 clean:
 	rm -rf $(VENV) build out .mypy_cache .ruff_cache .pytest_cache .benchmarks

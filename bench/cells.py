@@ -18,7 +18,14 @@ import torch
 
 from bench import parity
 from bench.loaders import LOADERS, PACKED_FILE
-from bench.materials import calibration_crops, load_network, load_reference, load_reference_pckh, scored_rows
+from bench.materials import (
+    CONVERTED_DIR,
+    calibration_crops,
+    load_network,
+    load_reference,
+    load_reference_pckh,
+    scored_rows,
+)
 from bench.record import Cell
 from bench.settings import Settings
 from bench.study import epoch_minutes, validation_minutes
@@ -55,7 +62,7 @@ def infer(cell: Cell, settings: Settings) -> Fields:
         precision=cell.precision,
         threads=settings.threads,
         calibration=calibration_crops(settings, cell.precision),
-        cache_dir=settings.shared(cell.variant),
+        cache_dir=settings.cache / CONVERTED_DIR,
     )
     found: Fields = {"startup_s": prepared.startup_s, "device": prepared.device, "details": prepared.details}
     found["error"] = error = parity.relative_error(prepared(images).cpu(), expected)

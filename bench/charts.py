@@ -30,6 +30,8 @@ def speed_chart(rows: Sequence[Row]) -> str:
     axes.yaxis.set_minor_formatter(_plain_numbers(only=(2, 5)))
     axes.set_ylabel("images/s")
     axes.set_xticks(range(len(variants)), [_wrapped(variant) for variant in variants])
+    axes.set_xlim(-0.6, len(variants) - 0.4)
+    axes.tick_params(axis="both", which="both", labelsize=8.5)
     axes.legend(ncols=min(5, len(paths)), fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     return _svg(figure)
 
@@ -46,7 +48,7 @@ def parity_chart(rows: Sequence[Row]) -> str:
             if path_label(row) == path and row.error is not None and row.images_s
             if (base := eager.get((row.variant, row.batch_size)))
         ]
-        if points:
+        if points and path != "eager:fp32":
             axes.scatter(*zip(*points), s=42, label=path, color=PALETTE[number % len(PALETTE)], edgecolors="white")
     axes.set_xscale("log")
     axes.set_xlabel("relative L2 distance of the heatmaps from eager fp32")

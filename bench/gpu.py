@@ -179,7 +179,7 @@ def check_variants(plan: Plan) -> list[dict[str, Any]]:
 
 
 def compare(plan: Plan, out: Path) -> None:
-    """The paths side by side at each batch size, by the sweep; a second run in the same folder goes on with the first."""
+    """The paths side by side at each batch size, by the sweep; it goes on with one that is in the folder."""
     sweep(
         Request(
             variants=plan.compared,

@@ -21,6 +21,7 @@ from fasthg.model import HourglassNet, create_model
 from fasthg.mpii import Dataset, load_dataset
 from fasthg.paths import prepare
 
+CONVERTED_DIR = "converted"
 REFERENCE_FILE = "reference.safetensors"
 REFERENCE_IMAGES = 2  # crops that heatmaps are compared on; larger batches repeat them
 CALIBRATION_IMAGES = 32  # crops that int8 is calibrated on
@@ -109,7 +110,7 @@ def first_start(settings: Settings, variant: str, path: str, precision: str, bat
         precision=precision,
         threads=threads,
         calibration=calibration_crops(settings, precision),
-        cache_dir=settings.shared(variant),
+        cache_dir=settings.cache / CONVERTED_DIR,
     )
     write_json(note, prepared.startup_s)
     return prepared.startup_s

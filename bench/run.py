@@ -124,7 +124,8 @@ class Sweep:
         return synthesize(folder, TRAIN_PEOPLE, VAL_PEOPLE, PEOPLE_SEED, size=PEOPLE_SIZE, progress=False)
 
     def preload(self) -> None:
-        """Have every process start with the modules that the cells need."""
+        """Have every process start with the modules that the cells need, and with one cache of inductor's."""
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((self.settings.cache / "inductor").resolve())
         paths = {cell.path for cell in self.cells}
         isolate.preload([*PRELOAD, *(module for path in paths for module in PATH_PRELOAD.get(path, ()))])
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bench.materials import calibration_crops, scored_rows
+from bench.materials import CONVERTED_DIR, calibration_crops, scored_rows
 from bench.settings import Settings
 from fasthg import checkpoint
 from fasthg.errors import FasthgError
@@ -40,7 +40,7 @@ PEOPLE = 8
 LEARNING_RATE = 4e-3
 LOOK_EVERY = 25  # steps between two looks at PCKh
 GOOD_PCKH = 95.0  # percent at which training stops
-LIMIT_S = 40.0  # CPU seconds of training after which it stops in any case
+LIMIT_S = 20.0  # CPU seconds of training after which it stops in any case
 
 
 def reduced_config(variant: str) -> HourglassConfig:
@@ -83,7 +83,7 @@ def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, 
                 precision=precision,
                 threads=1,
                 calibration=calibration_crops(replace(settings, size=SIZE), precision),
-                cache_dir=folder,
+                cache_dir=settings.cache / CONVERTED_DIR,
             )
             scores[f"{path}:{precision}"] = evaluate(prepared, dataset, size=SIZE, batch_size=1).weighted14
         except FasthgError as error:

@@ -23,12 +23,16 @@ class Line:
 
 @dataclass
 class Table:
-    """words: leading columns that hold words; bar: the column that has bars, -1 for none."""
+    """words: leading columns that hold words; bar: the column that has bars, -1 for none.
+
+    grouped   the first column is the same in lines that belong together
+    """
 
     columns: list[str]
     lines: list[Line]
     words: int = 1
     bar: int = -1
+    grouped: bool = False
 
 
 def path_label(row: Row) -> str:
@@ -134,7 +138,7 @@ def parity_table(rows: Sequence[Row]) -> Table:
         mine = [row for row in ran if path_label(row) == label]
         worst = max(mine, key=lambda row: row.error or 0.0)
         changes = [row.pckh_change for row in mine if row.pckh_change is not None]
-        change = f"{min(changes):+.2f} to {max(changes):+.2f}" if changes else ""
+        change = "" if not changes else f"{min(changes):+.2f} to {max(changes):+.2f}" if any(changes) else "0"
         wrong = sum(row.status == "WRONG" for row in mine)
         allowed = TOLERANCE[worst.precision]
         lines.append(
@@ -142,7 +146,7 @@ def parity_table(rows: Sequence[Row]) -> Table:
                 [
                     label,
                     str(len(mine)),
-                    f"{worst.error:.1e}",
+                    _error(worst),
                     worst.variant,
                     "reported" if allowed == float("inf") else f"{allowed:.0e}",
                     change,
@@ -211,12 +215,12 @@ def _speed_table(columns: list[str], rows: Sequence[Row], values: Callable[[Row]
         group = [row for row in rows if row.variant == variant]
         top = max((row.images_s or 0.0 for row in group), default=0.0)
         for place, row in enumerate(group):
-            classes = [row.status, "repeat" if place else "first"]
+            classes: list[str] = [row.status] if place else [row.status, "first"]
             if top and row.images_s == top:
                 classes.append("best")
             cells = _or_status(row, [variant, path_label(row), str(row.batch_size), *values(row)], 3)
             lines.append(Line(cells, classes, row.images_s / top if row.images_s else None))
-    return Table(columns, lines, words=2, bar=5)
+    return Table(columns, lines, words=2, bar=5, grouped=True)
 
 
 def _or_status(row: Row, values: list[str], names: int) -> list[str]:
@@ -225,7 +229,7 @@ def _or_status(row: Row, values: list[str], names: int) -> list[str]:
 
 
 def _error(row: Row) -> str:
-    return "" if row.error is None else f"{row.error:.0e}" if row.error else "0"
+    return "" if row.error is None else f"{row.error:.1e}" if row.error else "0"
 
 
 def _fastest(rows: Iterable[Row], mode: str) -> Row | None:

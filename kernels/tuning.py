@@ -40,6 +40,7 @@ class Config:
     num_stages     loads in flight of the main loop
     chunk_stages   the same of the loop over block_n
     tma            move tiles by the tensor memory accelerator (compute capability 9.0 and above)
+    slab           with tma: bands of 4 rows by 64 pixels, where the images divide into them (kernels/triton/slab.py)
     """
 
     block_m: int
@@ -49,6 +50,7 @@ class Config:
     num_stages: int = 3
     chunk_stages: int = 2
     tma: bool = False
+    slab: bool = False
 
 
 @dataclass(frozen=True)

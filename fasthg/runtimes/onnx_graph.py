@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OPSET = 20  # ONNX Runtime, OpenVINO and TensorRT all read it as it is
 INPUT_NAME = "images"
 OUTPUT_NAME = "heatmaps"
+_CONVERSION = 1  # raise it when the same network is converted to another graph
 NETWORK = ("stem", "stacks")  # the modules whose nodes are the network itself, not what is around it
 
 
@@ -84,8 +85,8 @@ def cached_graph(model: HourglassNet, example: Tensor, folder: Path) -> Path:
 
 
 def model_digest(model: HourglassNet) -> str:
-    """What identifies a network and the way it is converted: configuration, weights, opset and PyTorch's version."""
-    digest = hashlib.sha256(repr((asdict(model.config), torch.__version__, OPSET)).encode())
+    """What identifies a network and the way it is converted: configuration, weights and versions."""
+    digest = hashlib.sha256(repr((asdict(model.config), torch.__version__, OPSET, _CONVERSION)).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -110,8 +111,8 @@ def _traced(module: nn.Module, example: Tensor) -> bytes:
         )
     graph = onnx.load_from_string(content.getvalue())
     for node in graph.graph.node:
-        module_name, _, operator = node.name.removeprefix("/model/").rpartition("/")
-        node.name = f"{module_name.replace('/', '.')}/{operator}" if module_name else operator
+        scope, _, operator = node.name.rpartition("/")
+        node.name = f"{scope.replace('/', '.').removeprefix('.model').strip('.')}/{operator}".removeprefix("/")
     return graph.SerializeToString()
 
 

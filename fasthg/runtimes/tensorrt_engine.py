@@ -119,7 +119,16 @@ class EngineRunner:
         self._input = inputs[0]
         self._outputs = [name for name in names if name not in inputs]
         self._types = {name: _torch_type(trt, self._engine.get_tensor_dtype(name)) for name in names}
-        self.max_batch = int(self._engine.get_tensor_profile_shape(self._input, 0)[2][0])
+        self._largest = tuple(self._engine.get_tensor_profile_shape(self._input, 0)[2])
+
+    @property
+    def max_batch(self) -> int:
+        """The largest batch that is run at once."""
+        return int(self._largest[0])
+
+    def example(self) -> Tensor:
+        """A largest batch of zeros."""
+        return torch.zeros(self._largest, dtype=self._types[self._input], device=self.device)
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         images = images.to(self.device, self._types[self._input]).contiguous()
@@ -168,3 +177,33 @@ def _messages(trt: Any) -> Any:
             log.debug("%s: %s", trt.__name__, message)
 
     return Messages()
+
+
+def describe(library: str, max_batch: int) -> dict[str, Any]:
+    """What metadata says of an engine that is built here with `library`."""
+    version = import_library(library).__version__
+    about: dict[str, Any] = {"library": library, "version": version, "max_batch": max_batch}
+    if library == RTX:
+        return about | {"compute_capabilities": list(RTX_CAPABILITIES), "ahead_of_time": True}
+    return about | {"gpu": torch.cuda.get_device_name(0), "ahead_of_time": False}
+
+
+def runs_on(library: str, device: torch.device) -> bool:
+    """Whether an engine that is built here runs on a CUDA device."""
+    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    return library == FULL or capability in RTX_CAPABILITIES
+
+
+def time_engine(library: str, engine: bytes, device: torch.device, runs: int = 50) -> float:
+    """Median milliseconds of one full batch, inputs and outputs on the GPU."""
+    runner = EngineRunner(library, engine, device)
+    images = runner.example()
+    for _ in range(10):
+        runner(images)
+    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
+    for before, after in marks:
+        before.record()
+        runner(images)
+        after.record()
+    torch.cuda.synchronize(device)
+    return float(torch.tensor([before.elapsed_time(after) for before, after in marks]).median())

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from kernels.triton.launch import as_ints, from_ints, launch, resolve, tensor_map, tiles, width_of
+from kernels.triton.slab import BAND, SEGMENT, bottleneck_by_slab
 from kernels.triton.tiles import (
     activate,
     add_residual,
@@ -198,7 +199,8 @@ def bottleneck(
     kind = "bottleneck_skip" if skip_weight is not None else "bottleneck_pool" if x_pool is not None else "bottleneck"
     config = resolve(config, kind, feats, batch * height * width, t.device)
     if config.tma and x_pool is None and skip_weight is None and x_out is not None:
-        bottleneck_by_tma(
+        run = bottleneck_by_slab if config.slab and not (height % BAND or width % SEGMENT) else bottleneck_by_tma
+        run(
             t, x, conv_weight, conv_bias, expand_weight, expand_bias, low, next_affine, next_weight, next_bias,
             x_out, t_out, batch, height, width, as_ints(config),
         )  # fmt: skip

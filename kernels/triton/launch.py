@@ -78,8 +78,8 @@ def as_ints(config: Config) -> list[int]:
 
 def from_ints(values: list[int]) -> Config:
     """The inverse of `as_ints`."""
-    block_m, block_k, block_n, num_warps, num_stages, chunk_stages, tma = values
-    return Config(block_m, block_k, block_n, num_warps, num_stages, chunk_stages, bool(tma))
+    block_m, block_k, block_n, num_warps, num_stages, chunk_stages, tma, slab = values
+    return Config(block_m, block_k, block_n, num_warps, num_stages, chunk_stages, bool(tma), bool(slab))
 
 
 def tensor_map(matrix: Tensor | None, rows: int, columns: int) -> TensorDescriptor | None:

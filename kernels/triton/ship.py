@@ -24,6 +24,7 @@ _POINTERS = (
     Config(64, 32, 16, 8, 2, 1),
 )
 _TMA = tuple(replace(config, num_stages=stages, tma=True) for config in _POINTERS[::3] for stages in (4, 3))
+_WIDE = (Config(32, 64, 64, 8, 2, 1), Config(32, 32, 32, 8, 2, 1), Config(16, 32, 32, 4, 2, 1))
 _MANY, _FEW = 64 * 64 * 64, 64 * 64  # pixels of 64 and of 1 images at 64x64
 _WITH_TMA = ("bottleneck", "conv3x3")
 _WIDTHS = {
@@ -34,17 +35,19 @@ _WIDTHS = {
     "whole_bottleneck": (64,),
     "head": (256, 512),
     "stem": (64,),
-    "norm_conv1x1": (256, 512),
-    "norm_conv3x3": (128, 256),
-    "max_pool": (512,),
-    "normalise": (512,),
+    "norm_conv1x1": (256,),
+    "norm_conv3x3": (128,),
+    "max_pool": (256,),
+    "normalise": (256,),
 }
 
 
-def candidates(operator: str, capability: int, pixels: int | None) -> Iterator[Config]:
+def candidates(operator: str, channels: int, capability: int, pixels: int | None) -> Iterator[Config]:
     """Configurations to try, best first on paper. With few pixels, small tiles give every multiprocessor one."""
     configs = (_TMA if operator in _WITH_TMA and capability >= 90 else ()) + _POINTERS
-    if operator == "whole_bottleneck":  # a halo is shared by a larger tile
+    if channels > 256:
+        configs = _WIDE
+    elif operator == "whole_bottleneck":  # a halo is shared by a larger tile
         configs = tuple(replace(config, block_m=256) for config in _POINTERS[:2]) + _POINTERS
     yield from (config for config in configs if pixels != _FEW or config.block_m <= 64)
 
@@ -52,7 +55,7 @@ def candidates(operator: str, capability: int, pixels: int | None) -> Iterator[C
 def first_that_fits(operator: str, channels: int, capability: int, pixels: int | None) -> Entry:
     """The first candidate without a problem; ValueError where every one has one."""
     problems = []
-    for config in candidates(operator, capability, pixels):
+    for config in candidates(operator, channels, capability, pixels):
         entry = Entry(operator, channels, pixels, config)
         reports = [compile_launch(launch, capability) for launch in example_launches(entry)]
         problem = next((report.problem() for report in reports if report.problem()), None)
