@@ -100,8 +100,8 @@ class Sweep:
             size=request.size,
             threads=threads,
             people=request.people or (10**9 if full else 64),
-            infer_budget=5.0 if full else 1.5,
-            train_budget=15.0 if full else 3.0,
+            infer_budget=5.0 if full else 1.0,
+            train_budget=15.0 if full else 2.0,
             loader_budget=10.0 if full else 2.0,
             short_training=request.short_training,
         )

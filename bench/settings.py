@@ -32,8 +32,8 @@ class Settings:
     threads: int = 1
     people: int = 64
     seed: int = 0
-    infer_budget: float = 1.5
-    train_budget: float = 3.0
+    infer_budget: float = 1.0
+    train_budget: float = 2.0
     loader_budget: float = 2.0
     short_training: bool = True
 

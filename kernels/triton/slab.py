@@ -129,7 +129,8 @@ def bottleneck_slab(
         hidden = hidden0 if i == 0 else hidden1 if i == 1 else hidden2 if i == 2 else hidden3
         finish_row(
             hidden, row + i * pitch, low_row + i // 2 * (width // 2 + 1), x_desc, expand_weight_desc, expand_bias_ptr,
-            low_ptr, next_affine_ptr, next_weight_desc, next_bias_ptr, x_out_desc, t_out_desc, CO, CN, BN, W, CHUNK_STAGES,
+            low_ptr, next_affine_ptr, next_weight_desc, next_bias_ptr, x_out_desc, t_out_desc,
+            CO, CN, BN, W, CHUNK_STAGES,
         )  # fmt: skip
 
 
