@@ -17,6 +17,7 @@ import typer
 
 from fasthg.console import note, output_console, progress_bar, run_app
 from fasthg.errors import FasthgError
+from fasthg.variants import INPUT_SIZE
 
 app = typer.Typer(
     help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.",
@@ -25,8 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors); the shipped ones where left out.")]
-Served = Annotated[Path | None, typer.Option(help="Checkpoint or exported folder; the shipped one where left out.")]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint or exported folder; the shipped one where left out.")]
 Variant = Annotated[str | None, typer.Option(help="Network that the weights must be; taken from the file otherwise.")]
 PathName = Annotated[str, typer.Option("--path", help="Execution path, such as openvino:bf16; see `fasthg env`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -58,7 +58,7 @@ def env(as_json: AsJson = False) -> None:
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Photographs, folders of photographs, videos.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("predictions"),
-    weights: Served = None,
+    weights: Weights = None,
     variant: Variant = None,
     bbox: Annotated[
         list[str] | None, typer.Option(help="Person's box x,y,w,h in pixels; repeat for several people.")
@@ -92,7 +92,7 @@ def predict(
 @app.command("eval")
 def evaluate(
     data: Annotated[Path, typer.Option(help="Dataset: a folder with images/ and annotations, or an annotation file.")],
-    weights: Served = None,
+    weights: Weights = None,
     variant: Variant = None,
     path: PathName = "auto",
     device: Device = "auto",
@@ -164,21 +164,28 @@ def convert(
 @app.command()
 def export(
     variant: Variant = None,
-    weights: Weights = None,
+    weights: Annotated[
+        str | None, typer.Option(help='Checkpoint (.safetensors), or "random"; the shipped one where left out.')
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX; this is what is written without a choice.")] = False,
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Write OpenVINO's format.")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16")] = False,
-    int8: Annotated[bool, typer.Option("--int8")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="What ONNX is written in without a choice.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="What TensorRT is built in without a choice.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="What OpenVINO runs in without a choice.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Calibrated; kept where PCKh holds.")] = False,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="uint8 crops in, joints and scores out.")] = False,
+    flip: Annotated[bool, typer.Option(help="With --end-to-end: average with the mirrored crop, in the graph.")] = True,
     batch: Annotated[int, typer.Option(min=1, help="Largest batch that the artefact is made for.")] = 8,
+    size: Annotated[int, typer.Option(min=1, help="Side of the crops in pixels.")] = INPUT_SIZE,
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset to calibrate on and to compare on; the shipped crops where left out.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the artefact.")] = None,
 ) -> None:
     """Export a network for deployment; the artefact is checked against the reference before it is kept."""
-    target = _one_of({"onnx": onnx, "trt": trt, "openvino": openvino}, "onnx")
-    precision = _one_of({"fp32": fp32, "fp16": fp16, "bf16": bf16, "int8": int8}, "fp32")
+    target = _one_of(onnx=onnx, trt=trt, openvino=openvino) or "onnx"
+    precision = _one_of(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
     from fasthg.export import ExportOptions
     from fasthg.export import export as export_network
 
@@ -188,17 +195,21 @@ def export(
         variant=variant,
         weights=weights,
         end_to_end=end_to_end,
+        flip=flip,
         batch=batch,
+        size=size,
         output=output,
+        data=data,
     )
     print(export_network(options))
 
 
-def _one_of(flags: dict[str, bool], default: str) -> str:
+def _one_of(**flags: bool) -> str | None:
+    """The flag that was given, None for none; raises FasthgError for several."""
     chosen = [name for name, given in flags.items() if given]
     if len(chosen) > 1:
         raise FasthgError(f"{' and '.join(f'--{name}' for name in chosen)} both given; give one of them")
-    return chosen[0] if chosen else default
+    return chosen[0] if chosen else None
 
 
 def _print(content: dict[str, Any], as_json: bool, table: Any) -> None:
