@@ -87,13 +87,14 @@ def compile_launch(launch: Launch, capability: int) -> Report:
     options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     usage = _resource_usage(compiled.asm["cubin"])
+    small = launch.config.block_m < 64  # a warp group's instructions take 64 rows; below, a warp's do the work
     return Report(
         capability,
         usage["REG"],
         usage["STACK"] + usage["LOCAL"],
         compiled.metadata.shared,
         getattr(compiled.metadata, "tmem_size", None) or 0,
-        TENSOR_CORES[capability] in compiled.asm["ptx"],
+        TENSOR_CORES[capability] in compiled.asm["ptx"] or (small and TENSOR_CORES[80] in compiled.asm["ptx"]),
     )
 
 

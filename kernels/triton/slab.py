@@ -43,8 +43,8 @@ def finish_row(
     next_acc = start_projection(t_out_desc, W, CN)
     for j in tl.range(0, CO // BN, num_stages=STAGES):
         columns = j * BN + tl.arange(0, BN)
-        y = tl.dot(hidden, expand_weight_desc.load([0, j * BN]))
-        y += tl.load(expand_bias_ptr + columns)[None, :] + x_desc.load([row, j * BN])
+        y = tl.dot(hidden, expand_weight_desc.load([0, j * BN])) + tl.load(expand_bias_ptr + columns)[None, :]
+        y += x_desc.load([row, j * BN])
         if low_ptr is not None:
             y += load_tile(low_ptr, low_row + tl.arange(0, W) // 2, columns, CO)
         y = y.to(hidden.dtype)

@@ -30,6 +30,7 @@ def request_of(tiny_dataset, tmp_path_factory):
         paths=PATHS,
         modes=("infer",),
         data=tiny_dataset,
+        weights=tmp_path_factory.mktemp("none"),  # fresh ones: those that ship are for crops of 256 pixels
         device="cpu",
         size=64,
         threads=1,
@@ -42,7 +43,13 @@ def request_of(tiny_dataset, tmp_path_factory):
 def killed(request_of):
     """The folder of a sweep that was killed by SIGKILL after its first row, and the lines it had written by then."""
     options = {"variants": "small", "paths": ",".join(PATHS), "modes": "infer", "data": str(request_of.data)}
-    options |= {"device": "cpu", "size": "64", "threads": "1", "out": str(request_of.out)}
+    options |= {
+        "weights": str(request_of.weights),
+        "device": "cpu",
+        "size": "64",
+        "threads": "1",
+        "out": str(request_of.out),
+    }
     command = [sys.executable, "-m", "bench.sweep", "--no-short-training"]
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -147,7 +154,7 @@ def test_slow_and_absent_cells_are_rows_with_their_reason(resumed, request_of):
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(killed, request_of):
     command = [sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small", "--paths", "eager,openvino"]
     command += ["--modes", "infer", "--size", "64", "--threads", "1", "--no-short-training"]
-    command += ["--data", str(request_of.data), "--out", str(request_of.out)]
+    command += ["--data", str(request_of.data), "--weights", str(request_of.weights), "--out", str(request_of.out)]
     # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE

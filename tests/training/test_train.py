@@ -138,7 +138,8 @@ def test_mixed_precision_follows_single_precision():
 
 def test_every_loader_trains_alike(tiny_dataset, tmp_path):
     pack(tiny_dataset, tmp_path / "crops.h5")
-    options = options_for(tiny_dataset, validate_every=0, max_steps=3)
+    linear = replace(RECIPE, optimizer="sgd", lr=0.01)  # RMSProp's first steps make much of little differences
+    options = options_for(tiny_dataset, recipe=linear, validate_every=0, max_steps=3)
     expected = train(options).losses
     assert train(replace(options, pack=tmp_path / "crops.h5")).losses == pytest.approx(expected, rel=0.05)
     pytest.importorskip("nvidia.dali")
