@@ -19,6 +19,8 @@ from kernels.tuning import Config
 
 SMALL = Config(block_m=64, block_k=16, block_n=32)
 TMA = Config(block_m=64, block_k=16, block_n=32, tma=True)
+SLAB = Config(block_m=64, block_k=16, block_n=16, chunk_stages=1, tma=True, slab=True)
+SLAB = Config(block_m=64, block_k=16, block_n=32, tma=True, slab=True)
 TOLERANCE = {torch.float16: 1e-3, torch.float32: 1e-6}
 DTYPES = list(TOLERANCE)
 SIZES = [(2, 8, 8), (3, 6, 10), (1, 2, 34)]  # batch, height, width; the last has rows longer than a tile is wide
@@ -79,8 +81,15 @@ NOTHING = [None, None, None]
         *[(size, 32, False, True, True, True, SMALL) for size in SIZES],
         (SIZES[0], 32, False, False, False, True, SMALL),
         (SIZES[0], 32, False, False, False, True, TMA),
+        ((2, 8, 64), 32, True, True, False, True, SLAB),
+        ((1, 4, 128), 32, False, False, False, True, SLAB),
+        (SIZES[0], 32, True, True, False, True, SLAB),  # rows too short for a band: tiles instead
         (SIZES[0], 64, False, False, True, False, SMALL),  # the stem: projected skip, only the pooled result is stored
         (SIZES[1], 16, True, True, True, True, SMALL),
+        ((2, 4, 64), 32, True, True, False, True, SLAB),
+        ((1, 8, 128), 32, False, True, False, True, SLAB),
+        ((2, 8, 64), 32, False, False, False, True, SLAB),
+        (SIZES[1], 32, True, True, False, True, SLAB),  # images that bands do not divide go by tiles
         (SIZES[1], 16, True, True, False, True, TMA),  # a projected skip goes by pointers whatever the table says
     ],
 )  # fmt: skip
