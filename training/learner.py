@@ -16,6 +16,7 @@ from fasthg.paths import training_setup
 from training.batches import Batch
 from training.distributed import World
 from training.loss import heatmap_loss
+from training.memory import keep_freed_memory
 from training.optim import Schedule, WeightAverage, make_optimizer, set_learning_rate
 from training.recipes import Recipe
 
@@ -29,6 +30,8 @@ class Learner:
 
     def __init__(self, recipe: Recipe, total_steps: int, world: World, init_weights: Path | None = None) -> None:
         self.recipe, self.world = recipe, world
+        if world.device.type == "cpu":
+            keep_freed_memory()
         self.setup = training_setup(recipe.path, world.device)
         self.schedule = Schedule(
             recipe.schedule, recipe.lr, total_steps, recipe.warmup, recipe.milestones, recipe.gamma
