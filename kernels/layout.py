@@ -41,6 +41,11 @@ class Grid:
             raise ValueError(f"a grid of {self.batch} images of {self.height}x{self.width} is empty; give at least 1")
 
     @property
+    def size(self) -> tuple[int, int, int]:
+        """Batch, height and width: the last arguments of most operators."""
+        return self.batch, self.height, self.width
+
+    @property
     def pitch(self) -> int:
         """Rows from one image row to the next."""
         return self.width + 1

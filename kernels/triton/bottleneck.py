@@ -119,8 +119,8 @@ def bottleneck_tma(
     next_acc = start_projection(t_out_desc, BM, CN)
     for j in tl.range(0, CO // BN, num_stages=CHUNK_STAGES):
         columns = j * BN + tl.arange(0, BN)
-        y = tl.dot(hidden, expand_weight_desc.load([0, j * BN]))
-        y += tl.load(expand_bias_ptr + columns)[None, :] + x_desc.load([row, j * BN])
+        y = tl.dot(hidden, expand_weight_desc.load([0, j * BN])) + tl.load(expand_bias_ptr + columns)[None, :]
+        y += x_desc.load([row, j * BN])
         if low_ptr is not None:
             low_rows = grid_rows(n, h // 2, w // 2, height // 2, width // 2)
             y += tl.load(low_ptr + low_rows[:, None] * CO + columns[None, :], mask=inside[:, None], other=0.0)

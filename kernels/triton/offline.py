@@ -116,10 +116,12 @@ def _projection(channels: int, feats: int, dtype: torch.dtype) -> tuple[Tensor, 
     return torch.zeros(2, channels), torch.zeros(channels, feats, dtype=dtype), torch.zeros(feats)
 
 
-def _bottleneck(feats: int, config: Config, dtype: torch.dtype, pool: bool = False, skip: bool = False) -> None:
+def _bottleneck(
+    feats: int, config: Config, dtype: torch.dtype, grid: Grid, pool: bool = False, skip: bool = False
+) -> None:
     from kernels.triton.bottleneck import bottleneck
 
-    grid, channels = Grid(1, 4, 4), 2 * feats
+    channels, size = 2 * feats, grid.size
     half, (affine, weight, bias) = grid.half(), _projection(channels, feats, dtype)
     pooled = (affine, weight, bias) if pool else (None, None, None)
     bottleneck(
@@ -127,98 +129,99 @@ def _bottleneck(feats: int, config: Config, dtype: torch.dtype, pool: bool = Fal
         torch.zeros(feats), torch.zeros(feats, channels, dtype=dtype), torch.zeros(channels),
         torch.zeros(channels, channels, dtype=dtype) if skip else None, None if pool else half.empty(channels, dtype),
         affine, weight, bias, pooled[0], pooled[1], pooled[2], grid.empty(channels, dtype), grid.empty(feats, dtype),
-        half.empty(channels, dtype) if pool else None, half.empty(feats, dtype) if pool else None, 1, 4, 4, config,
+        half.empty(channels, dtype) if pool else None, half.empty(feats, dtype) if pool else None, *size, config,
     )  # fmt: skip
 
 
-def _conv3x3(feats: int, config: Config, dtype: torch.dtype) -> None:
+def _conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.conv3x3 import conv3x3
 
-    t = Grid(1, 4, 4).empty(feats, dtype)
-    conv3x3(t, torch.zeros(9, feats, feats, dtype=dtype), torch.zeros(feats), t.clone(), 1, 4, 4, config)
+    size, t = grid.size, grid.empty(feats, dtype)
+    conv3x3(t, torch.zeros(9, feats, feats, dtype=dtype), torch.zeros(feats), t.clone(), *size, config)
 
 
-def _whole_bottleneck(feats: int, config: Config, dtype: torch.dtype) -> None:
+def _whole_bottleneck(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.whole_bottleneck import whole_bottleneck
 
-    grid, channels = Grid(1, 4, 4), 2 * feats
+    channels, size = 2 * feats, grid.size
     whole_bottleneck(
         grid.empty(channels, dtype), *_projection(channels, feats, dtype), torch.zeros(9, feats, feats, dtype=dtype),
         torch.zeros(feats), torch.zeros(feats, channels, dtype=dtype), torch.zeros(channels), None,
-        grid.half().empty(channels, dtype), grid.empty(channels, dtype), 1, 4, 4, config,
+        grid.half().empty(channels, dtype), grid.empty(channels, dtype), *size, config,
     )  # fmt: skip
 
 
-def _head(channels: int, config: Config, dtype: torch.dtype) -> None:
+def _head(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.head import head
 
-    grid, feats = Grid(1, 4, 4), channels // 2
+    feats, size = channels // 2, grid.size
     x, weight, half = grid.empty(channels, dtype), torch.zeros(channels, channels, dtype=dtype), grid.half()
     head(
         x, weight, torch.zeros(channels), None, None, x, weight, torch.zeros(channels),
         *_projection(channels, feats, dtype), *_projection(channels, feats, dtype), None,
-        x.clone(), grid.empty(feats, dtype), half.empty(channels, dtype), half.empty(feats, dtype), 1, 4, 4, config,
+        x.clone(), grid.empty(feats, dtype), half.empty(channels, dtype), half.empty(feats, dtype), *size, config,
     )  # fmt: skip
     score = torch.zeros(channels, 16, dtype=dtype), torch.zeros(16)
     nothing = (None,) * 9
     head(
-        x, weight, torch.zeros(channels), *score, *nothing, torch.zeros(1, 16, 4, 4), None, None, None, None,
-        1, 4, 4, config,
+        x, weight, torch.zeros(channels), *score, *nothing, torch.zeros(size[0], 16, *size[1:]), None, None, None, None,
+        *size, config,
     )  # fmt: skip
 
 
-def _stem(channels: int, config: Config, dtype: torch.dtype) -> None:
+def _stem(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.stem import stem
 
-    grid, images, weight = Grid(1, 4, 4), torch.zeros(1, 3, 8, 8), torch.zeros(7, 32, channels, dtype=dtype)
+    images = torch.zeros(grid.batch, 3, 2 * grid.height, 2 * grid.width)
+    weight = torch.zeros(7, 32, channels, dtype=dtype)
     t, partials = grid.empty(channels, dtype), grid.empty_partials()
     x = grid.empty(channels, dtype)
     stem(images, weight, torch.zeros(channels), True, *_projection(channels, channels, dtype), x, t, None, config)
     stem(images, weight, torch.zeros(channels), False, None, None, None, x, None, partials, config)
 
 
-def _norm_conv1x1(channels: int, config: Config, dtype: torch.dtype) -> None:
+def _norm_conv1x1(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.norm_conv import norm_conv1x1
 
-    grid, feats = Grid(1, 4, 4), channels // 2
+    feats, size = channels // 2, grid.size
     partials, x = grid.empty_partials(), grid.empty(channels, dtype)
     norm_conv1x1(
         grid.empty(feats, dtype), partials, torch.zeros(2, feats), 1e-5, torch.zeros(feats, channels, dtype=dtype),
-        torch.zeros(channels), x, None, grid.half().empty(channels, dtype), x.clone(), partials, 1, 4, 4, config,
+        torch.zeros(channels), x, None, grid.half().empty(channels, dtype), x.clone(), partials, *size, config,
     )  # fmt: skip
     norm_conv1x1(
         x, None, None, 1e-5, torch.zeros(channels, channels, dtype=dtype), torch.zeros(channels), x.clone(),
-        torch.zeros(channels, channels, dtype=dtype), None, x.clone(), partials, 1, 4, 4, config,
+        torch.zeros(channels, channels, dtype=dtype), None, x.clone(), partials, *size, config,
     )  # fmt: skip
 
 
-def _norm_conv3x3(feats: int, config: Config, dtype: torch.dtype) -> None:
+def _norm_conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.norm_conv import norm_conv3x3
 
-    grid = Grid(1, 4, 4)
+    size = grid.size
     partials, x = grid.empty_partials(), grid.empty(feats, dtype)
     weight, affine = torch.zeros(9, feats, feats, dtype=dtype), torch.zeros(2, feats)
-    norm_conv3x3(x, partials, affine, 1e-5, weight, torch.zeros(feats), x.clone(), partials, 1, 4, 4, config)
+    norm_conv3x3(x, partials, affine, 1e-5, weight, torch.zeros(feats), x.clone(), partials, *size, config)
 
 
-def _max_pool(channels: int, config: Config, dtype: torch.dtype) -> None:
+def _max_pool(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.pointwise import max_pool
 
-    grid = Grid(1, 4, 4)
+    size = grid.size
     max_pool(
-        grid.empty(channels, dtype), grid.half().empty(channels, dtype), grid.half().empty_partials(), 1, 4, 4, config
+        grid.empty(channels, dtype), grid.half().empty(channels, dtype), grid.half().empty_partials(), *size, config
     )
 
 
-def _normalise(channels: int, config: Config, dtype: torch.dtype) -> None:
+def _normalise(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
     from kernels.triton.pointwise import normalise
 
-    grid = Grid(1, 4, 4)
+    size = grid.size
     partials, x = grid.empty_partials(), grid.empty(channels, dtype)
-    normalise(x, partials, torch.zeros(2, channels), 1e-5, x.clone(), partials.clone(), 1, 4, 4, config)
+    normalise(x, partials, torch.zeros(2, channels), 1e-5, x.clone(), partials.clone(), *size, config)
 
 
-CALLS: dict[str, Callable[[int, Config, torch.dtype], None]] = {
+CALLS: dict[str, Callable[[int, Config, torch.dtype, Grid], None]] = {
     "bottleneck": _bottleneck,
     "bottleneck_pool": partial(_bottleneck, pool=True),
     "bottleneck_skip": partial(_bottleneck, pool=True, skip=True),
@@ -233,8 +236,13 @@ CALLS: dict[str, Callable[[int, Config, torch.dtype], None]] = {
 }
 
 
-def example_launches(entry: Entry, dtype: torch.dtype = torch.float16) -> list[Launch]:
-    """Launches that need the most registers and shared memory of an entry's operator at its width."""
+def example_launches(
+    entry: Entry, dtype: torch.dtype = torch.float16, size: tuple[int, int, int] = (1, 4, 4)
+) -> list[Launch]:
+    """Launches that need the most registers and shared memory of an entry's operator at its width.
+
+    size   batch, height and width: nothing depends on them but whether the bottleneck's slab is taken
+    """
     with record_launches() as launches:
-        CALLS[entry.operator](entry.channels, entry.config, dtype)
+        CALLS[entry.operator](entry.channels, entry.config, dtype, Grid(*size))
     return launches

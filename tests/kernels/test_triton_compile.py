@@ -20,7 +20,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from kernels.layout import Grid
 from kernels.triton.launch import Launch, record_launches
 from kernels.triton.offline import TENSOR_MEMORY_COLUMNS, Report, compile_launch, example_launches
-from kernels.tuning import TABLES, Entry, read_table
+from kernels.tuning import TABLES, Config, Entry, read_table
 
 WITHOUT_PRODUCTS = ("max_pool", "normalise")
 
@@ -61,6 +61,25 @@ def test_bottleneck_compiles_in_bfloat16(capability: int) -> None:
     report = compiled(launch, capability)
     assert report.problem() is None
     assert report.tensor_core
+
+
+def test_slab_fits_hopper_without_spills() -> None:
+    config = Config(128, 64, 16, num_warps=8, num_stages=2, chunk_stages=1, tma=True, slab=True)
+    (launch,) = example_launches(Entry("bottleneck", 128, None, config), size=(1, 4, 64))
+    assert launch.kernel.__name__ == "bottleneck_slab"
+    report = compiled(launch, 90)
+    assert report.problem() is None
+    assert report.tensor_core
+
+
+@pytest.mark.parametrize("capability", [80, 90, 120])
+def test_heatmap_kernels_compile(capability: int) -> None:
+    from kernels.triton.heatmaps import decode_heatmaps, render_targets
+
+    with record_launches() as launches:
+        decode_heatmaps(torch.zeros(1, 16, 64, 64, dtype=torch.float16))
+        render_targets(torch.zeros(1, 16, 2), torch.zeros(1, 16), 64, 64, 1.0)
+    assert [compiled(launch, capability).problem() for launch in launches] == [None, None]
 
 
 def test_tables_use_tensor_maps_only_where_the_chip_has_them() -> None:
