@@ -1,8 +1,8 @@
 """Export a network: convert it, load the result back, compare it with the reference, and only then keep it.
 
     targets     onnx       a graph for ONNX Runtime                             fp32, fp16, int8
-                trt        the graph and a TensorRT engine built from it        fp32, fp16, int8
-                openvino   OpenVINO's IR for plain CPUs                         fp32, bf16 (as it runs), int8
+                trt        the graph and a TensorRT engine built from it        fp16, fp32, int8
+                openvino   OpenVINO's IR for plain CPUs                         bf16 (as it runs), fp32, int8
 
 An artefact is a folder with metadata.json (`fasthg.artefact`). It appears as a whole or not at all. What cannot run on
 this machine, such as an engine without a GPU, is compared through its ONNX twin beside it, and the metadata says so.
@@ -11,18 +11,17 @@ this machine, such as an engine without a GPU, is compared through its ONNX twin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fasthg import targets
+from fasthg import manifest, targets
 from fasthg.artefact import Artefact, load_artefact, write_metadata
 from fasthg.checkpoint import default_weights, variant_name
-from fasthg.compare import Answers, Comparison, compare
+from fasthg.compare import Answers, Comparison, compare, rounding_error
 from fasthg.end_to_end import EndToEnd
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_folder, sha256
@@ -30,8 +29,10 @@ from fasthg.gate import GateSet, load_gate
 from fasthg.heatmap import decode
 from fasthg.image import normalise
 from fasthg.model import HourglassNet, check_input, create_model
+from fasthg.precision import tries
+from fasthg.runtimes.onnx_graph import OPSET
 from fasthg.serving import load_network
-from fasthg.targets import Built, Plan
+from fasthg.targets import Built, Plan, RunsHere
 from fasthg.variants import INPUT_SIZE, STRIDE
 
 RANDOM = "random"  # instead of weights: a fresh network, to measure speed with
@@ -73,10 +74,10 @@ class ExportResult:
     folder: Path
     name: str
     comparison: Comparison
-    lines: tuple[tuple[str, str], ...]
+    summary: Sequence[tuple[str, str]]
 
     def __str__(self) -> str:
-        return "\n".join([self.name, *(f"  {key:<10} {value}" for key, value in self.lines)])
+        return "\n".join([self.name, *(f"  {word:<10} {text}" for word, text in self.summary)])
 
 
 def export(options: ExportOptions) -> ExportResult:
@@ -96,14 +97,10 @@ def export(options: ExportOptions) -> ExportResult:
     with atomic_folder(folder) as aside:
         gate = load_gate(options.data, options.size)
         plan = _plan(model, options, precision, gate)
-        reference = _reference_answers(plan, gate)
-        built, comparison, keep = _build_until_good(plan, aside, gate, reference)
-        comparison.require(name)
-        details = _details(plan, built, weights, comparison, keep)
-        _write(plan, built, aside, **details)
-        sizes = {file.name: file.stat().st_size for file in sorted(aside.iterdir())}
-    lines = _summary(folder, plan, built, weights, comparison, keep, sizes, time.perf_counter() - start)
-    return ExportResult(folder, name, comparison, lines)
+        built, comparison = _build(plan, aside, gate, name)
+        _write_metadata(plan, built, aside, weights, comparison)
+    summary = manifest.summary(folder, plan, built, weights, comparison, time.perf_counter() - start)
+    return ExportResult(folder, name, comparison, summary)
 
 
 def _network(options: ExportOptions) -> tuple[HourglassNet, str]:
@@ -116,10 +113,9 @@ def _network(options: ExportOptions) -> tuple[HourglassNet, str]:
         torch.manual_seed(0)
         return create_model(options.variant).eval(), "random, for measuring speed only"
     model = load_network(options.weights, options.variant)
-    if options.weights is None:
-        file = default_weights(options.variant or "small")
-        return model, f"{file.name}, which ships with fasthg (sha256 {sha256(file)[:12]})"
-    return model, f"{options.weights} (sha256 {sha256(options.weights)[:12]})"
+    file = default_weights(options.variant or "small") if options.weights is None else options.weights
+    shipped = ", which ships with fasthg" if options.weights is None else ""
+    return model, f"{Path(file).name}{shipped} (sha256 {sha256(file)[:12]})"
 
 
 def _name(model: HourglassNet, options: ExportOptions, precision: str) -> str:
@@ -128,7 +124,6 @@ def _name(model: HourglassNet, options: ExportOptions, precision: str) -> str:
 
 
 def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: GateSet) -> Plan:
-    crops = gate.calibration if options.end_to_end else normalise(gate.calibration).numpy()
     return Plan(
         model=model,
         target=options.target,
@@ -137,35 +132,58 @@ def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: Gat
         batch=options.batch,
         end_to_end=options.end_to_end,
         flip=options.flip and options.end_to_end,
-        calibration=crops,
+        calibration=gate.calibration if options.end_to_end else normalise(gate.calibration).numpy(),
     )
 
 
-def _build_until_good(
-    plan: Plan, folder: Path, gate: GateSet, reference: Answers
-) -> tuple[Built, Comparison, tuple[str, ...]]:
-    """Build into the folder and compare; where int8 loses too much, keep more and more layers out of it.
+def _build(plan: Plan, folder: Path, gate: GateSet, name: str) -> tuple[Built, Comparison]:
+    """Fill the folder with files that answer like the reference, keeping as little as will do in higher precision.
 
-    Returns the last try, good or not, with the modules that it kept out of int8.
+    Raises ParityError where no try is good enough.
     """
-    graph = targets.graph(plan)
-    tries = targets.sensitive_modules(plan.model.config) if plan.precision == "int8" else [()]
-    for keep in tries:
+    reference = _answers(_reference(plan), gate, plan, batch=4)
+    rounding = rounding_error(plan.model, normalise(gate.crops[:4])) if plan.precision == "fp32" else 0.0
+    graph = targets.fp32_graph(plan)
+
+    def compared(runs_here: RunsHere) -> Comparison:
+        answers = _answers(_load(plan, folder, runs_here), gate, plan, plan.batch)
+        return compare(answers, reference, gate, plan.precision, rounding)
+
+    for keep in tries(plan.model.config, plan.precision):
         for file in folder.iterdir():
             file.unlink()
-        built = targets.build(plan, graph, folder, keep)
-        comparison = compare(_artefact_answers(plan, built, folder, gate), reference, gate, plan.precision)
+        built = targets.build(plan, graph, folder, keep, manifest.labels(plan))
+        comparison = compared(built.runs_here)
         if not comparison.failures():
             break
-    return built, comparison, keep
+    comparison.require(name)
+    if plan.target == "trt":
+        built = targets.add_engine(plan, built, folder)
+        if built.runs_here.kind == "tensorrt":
+            comparison = compared(built.runs_here)
+            comparison.require(name)
+    return built, comparison
 
 
-def _artefact_answers(plan: Plan, built: Built, folder: Path, gate: GateSet) -> Answers:
-    """What the files in the folder answer, loaded back as a user's program loads them."""
+def _reference(plan: Plan) -> Callable[[Tensor], Tensor]:
+    """The network in plain PyTorch, with the same inputs and outputs as the artefact's `Prepared`."""
+    if not plan.end_to_end:
+        return plan.model.final
+    network = EndToEnd(plan.model, plan.flip).eval()
+
+    def run(crops: Tensor) -> Tensor:
+        keypoints, scores = network(crops)
+        return torch.cat([keypoints, scores[..., None]], dim=-1)
+
+    return run
+
+
+def _load(plan: Plan, folder: Path, runs_here: RunsHere) -> Callable[[Tensor], Tensor]:
+    """A file in the folder, loaded back as a user's program loads it."""
     artefact = Artefact(
         folder=folder,
-        model=folder / built.runs_here,
-        kind=built.runs_here_kind,
+        model=folder / runs_here.file,
+        kind=runs_here.kind,
         precision=plan.precision,
         end_to_end=plan.end_to_end,
         config=plan.model.config,
@@ -173,57 +191,24 @@ def _artefact_answers(plan: Plan, built: Built, folder: Path, gate: GateSet) -> 
         max_batch=plan.batch,
         metadata={},
     )
-    return _answers(load_artefact(artefact, batch_size=plan.batch), gate, plan, _batches(len(gate), plan.batch))
+    return load_artefact(artefact, batch_size=plan.batch)
 
 
-def _reference_answers(plan: Plan, gate: GateSet) -> Answers:
-    if plan.end_to_end:
-        network = EndToEnd(plan.model, plan.flip).eval()
+def _answers(run: Callable[[Tensor], Tensor], gate: GateSet, plan: Plan, batch: int) -> Answers:
+    """Keypoints, and heatmaps where there are any, of all crops of the gate.
 
-        def joined(crops: Tensor) -> Tensor:
-            keypoints, scores = network(crops)
-            return torch.cat([keypoints, scores[..., None]], dim=-1)
-
-        return _answers(joined, gate, plan, _batches(len(gate), 4))
-    return _answers(plan.model.final, gate, plan, _batches(len(gate), 4))
-
-
-def _answers(run: Any, gate: GateSet, plan: Plan, batches: Sequence[int]) -> Answers:
-    """Keypoints, and heatmaps where there are any, of all crops of the gate, in batches of the given lengths."""
+    The first crop is answered alone and the others in batches, so that a graph of one fixed batch is found out.
+    """
     inputs = torch.from_numpy(gate.crops) if plan.end_to_end else normalise(gate.crops)
     with torch.inference_mode():
-        outputs = torch.cat([run(part).cpu() for part in inputs.split(list(batches))])
+        outputs = torch.cat([run(part).cpu() for part in (inputs[:1], *inputs[1:].split(batch))])
         if plan.end_to_end:
             return Answers(outputs[..., :2].double().numpy(), None)
         points, _scores = decode(outputs)
     return Answers(points.double().numpy() * STRIDE, outputs)
 
 
-def _batches(count: int, largest: int) -> list[int]:
-    """Lengths of batches for `count` images: one alone, which finds out a graph of one fixed batch, then full ones."""
-    rest = count - 1
-    return [1] + [largest] * (rest // largest) + ([rest % largest] if rest % largest else [])
-
-
-def _details(plan: Plan, built: Built, weights: str, comparison: Comparison, keep: Sequence[str]) -> dict[str, Any]:
-    """What metadata.json says beside what is needed to load the artefact."""
-    return {
-        "variant": variant_name(plan.model.config),
-        "weights": weights,
-        "flip": plan.flip,
-        "inputs": targets.inputs(plan),
-        "outputs": targets.outputs(plan),
-        "opset": targets.OPSET,
-        "versions": targets.versions(plan.target),
-        "engine": built.engine,
-        "kept_fp32": list(built.kept_fp32),
-        "kept_out_of_int8": list(keep),
-        "compared_through": built.runs_here_note,
-        "comparison": comparison.to_dict(),
-    }
-
-
-def _write(plan: Plan, built: Built, folder: Path, **details: Any) -> None:
+def _write_metadata(plan: Plan, built: Built, folder: Path, weights: str, comparison: Comparison) -> None:
     write_metadata(
         folder,
         built.model,
@@ -233,38 +218,16 @@ def _write(plan: Plan, built: Built, folder: Path, **details: Any) -> None:
         size=plan.size,
         max_batch=plan.batch,
         end_to_end=plan.end_to_end,
-        **details,
+        joint_names=manifest.joint_names(plan),
+        variant=variant_name(plan.model.config),
+        weights=weights,
+        flip=plan.flip,
+        inputs=manifest.inputs(plan),
+        outputs=manifest.outputs(plan),
+        opset=OPSET,
+        versions=manifest.versions(plan.target),
+        engine=built.engine,
+        kept=list(built.kept),
+        compared_through=built.runs_here.note,
+        comparison=comparison.to_dict(),
     )
-
-
-def _summary(
-    folder: Path,
-    plan: Plan,
-    built: Built,
-    weights: str,
-    comparison: Comparison,
-    keep: Sequence[str],
-    sizes: dict[str, int],
-    seconds: float,
-) -> tuple[tuple[str, str], ...]:
-    c = comparison
-    heatmaps = [] if c.heatmap_error is None else [f"heatmaps {c.heatmap_error:.1e} (limit {c.heatmap_limit:.0e})"]
-    distances = f"keypoints {c.keypoint_median:.3f} px median, {c.keypoint_p99:.2f} px at 99 %"
-    if c.pckh_counts:
-        scores = f"PCKh@0.5 {c.pckh_reference:.2f} -> {c.pckh_artefact:.2f}"
-    else:
-        scores = "PCKh not compared: the network has not learnt enough"
-    lines = [
-        ("folder", str(folder)),
-        ("files", ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in sizes.items())),
-        ("weights", weights),
-        ("input", targets.describe(targets.inputs(plan))),
-        ("output", targets.describe(targets.outputs(plan))),
-        ("engine", targets.describe_engine(built.engine)),
-        ("fp32", targets.shortened(built.kept_fp32) if plan.precision == "fp16" else ""),
-        ("not int8", targets.shortened(keep)),
-        ("compared", "; ".join([*heatmaps, distances, scores])),
-        ("", f"on {c.source}, through {built.runs_here_note}"),
-        ("took", f"{seconds:.0f} s"),
-    ]
-    return tuple((key, value) for key, value in lines if value)

@@ -66,8 +66,8 @@ def export_graph(module: nn.Module, example: Tensor, outputs: Sequence[str] = (O
 
 
 def within(name: str, modules: Sequence[str]) -> bool:
-    """Whether the node `name` ("stacks.0.score/Conv") belongs to one of the modules ("stacks.0")."""
-    return any(name.startswith((f"{module}.", f"{module}/")) for module in modules)
+    """Whether the node `name` ("stacks.0.score/Conv") is, or belongs to, one of the modules ("stacks.0")."""
+    return any(name == module or name.startswith((f"{module}.", f"{module}/")) for module in modules)
 
 
 def cached_graph(model: HourglassNet, example: Tensor, folder: Path) -> Path:

@@ -1,11 +1,12 @@
 """An ONNX graph in fp16: its tensors and weights themselves, since TensorRT takes types as they are written.
 
 What fp16 cannot hold stays fp32: tensors whose values on real crops come near fp16's limit, with the nodes that write
-and read them, and layer normalisation, which sums up hundreds of thousands of values.
+and read them; layer normalisation, which sums up hundreds of thousands of values; and the modules that are named.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,13 +52,16 @@ def largest_values(graph: onnx.ModelProto, crops: NDArray[Any], batch_size: int 
     return largest
 
 
-def to_fp16(graph: onnx.ModelProto, largest: dict[str, float]) -> tuple[onnx.ModelProto, list[str]]:
+def to_fp16(
+    graph: onnx.ModelProto, largest: dict[str, float], keep: Sequence[str]
+) -> tuple[onnx.ModelProto, list[str]]:
     """The graph in fp16, and the names of the network's nodes that stay fp32.
 
     Inputs and outputs keep their types; so does everything outside the network itself, such as normalisation and
     decoding.
 
     largest  magnitudes as `largest_values` finds them
+    keep     modules that stay fp32
     """
     import onnx
 
@@ -67,7 +71,11 @@ def to_fp16(graph: onnx.ModelProto, largest: dict[str, float]) -> tuple[onnx.Mod
     weights = {weight.name: _magnitude(weight) for weight in half.graph.initializer}
     limits = dict.fromkeys(largest, FP16_LIMIT / HEADROOM) | dict.fromkeys(weights, FP16_LIMIT)
     too_large = {name for name, value in {**largest, **weights}.items() if not value < limits[name]}
-    kept = [node.name for node in inside if node.op_type in _SUMS or too_large & {*node.input, *node.output}]
+    kept = [
+        node.name
+        for node in inside
+        if node.op_type in _SUMS or within(node.name, keep) or too_large & {*node.input, *node.output}
+    ]
     _retype(half.graph, {node.name for node in inside} - set(kept), _float_tensors(graph))
     return half, kept
 

@@ -15,10 +15,12 @@ from fasthg.files import make_folder, write_bytes
 from fasthg.fold import fold_norms
 from fasthg.gate import load_gate
 from fasthg.image import normalise
+from fasthg.precision import head
 from fasthg.runtimes.base import Request
 from fasthg.runtimes.onnx_graph import FinalHeatmaps, export_graph, model_digest
 from fasthg.runtimes.onnx_half import largest_values, to_fp16
 from fasthg.runtimes.onnx_int8 import quantise
+from fasthg.variants import HourglassConfig
 
 if TYPE_CHECKING:
     import onnx
@@ -27,13 +29,18 @@ _RANGE_CROPS = 8  # enough to see magnitudes, which get some headroom anyway
 
 
 def convert(
-    graph: onnx.ModelProto, crops: NDArray[Any], precision: str, for_tensorrt: bool = False, keep: Sequence[str] = ()
+    graph: onnx.ModelProto,
+    crops: NDArray[Any],
+    precision: str,
+    config: HourglassConfig,
+    keep: Sequence[str],
+    for_tensorrt: bool = False,
 ) -> tuple[onnx.ModelProto, list[str]]:
-    """An fp32 graph in `precision`, and the names of the nodes that stay fp32 because fp16 cannot hold them.
+    """An fp32 graph in `precision`, and the names of the nodes that stay fp32 in an fp16 graph.
 
     crops         what the graph's input takes, [M, ...], to find ranges on
+    keep          modules that stay fp32 in fp16, or that int8 leaves out: see `fasthg.precision.tries`
     for_tensorrt  int8 in the form that TensorRT wants, and fp16 for what is not int8
-    keep          modules that int8 leaves out
     """
     if precision == "fp32":
         return graph, []
@@ -41,13 +48,16 @@ def convert(
     largest = largest_values(graph, crops[:_RANGE_CROPS]) if half else {}
     if precision == "int8":
         graph = quantise(graph, crops, for_tensorrt, keep)
-    return to_fp16(graph, largest) if half else (graph, [])
+    if not half:
+        return graph, []
+    return to_fp16(graph, largest, head(config) if precision == "int8" else keep)
 
 
 def converted_graph(request: Request, for_tensorrt: bool = False) -> onnx.ModelProto:
     """The request's folded network in its precision."""
     graph = export_graph(FinalHeatmaps(fold_norms(request.model).cpu()).eval(), request.example)
-    converted, _kept = convert(graph, _crops(request), request.precision, for_tensorrt)
+    config = request.model.config
+    converted, _kept = convert(graph, _crops(request), request.precision, config, head(config), for_tensorrt)
     return converted
 
 

@@ -13,9 +13,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from fasthg.files import staged_files
+from fasthg.precision import head
 from fasthg.runtimes.base import Prepared, Request, answer, device_name
 from fasthg.runtimes.onnx_graph import cached_graph
-from fasthg.runtimes.openvino_int8 import quantise
+from fasthg.runtimes.openvino_ir import quantise, save
 
 
 def unavailable(device: torch.device, precision: str) -> str | None:
@@ -107,17 +108,22 @@ def _in_streams(compiled: Any, batch: np.ndarray) -> list[Tensor]:
 
 
 def _network(request: Request, folder: Path) -> Path:
-    """The folded network as an ONNX file, or as IR in int8, converted unless the folder has it."""
-    graph = cached_graph(request.model, request.example, folder)
-    if request.precision != "int8":
-        return graph
+    """The folded network as IR, converted unless the folder has it; fp32 and bf16 share a file."""
     import openvino
 
-    assert request.calibration is not None
-    crops = np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
-    name = f"{graph.stem}-int8-{hashlib.sha256(crops.tobytes()).hexdigest()[:8]}.xml"
-    with FileLock(folder / f"{name}.lock"):
-        if not (folder / name).exists():
+    graph = cached_graph(request.model, request.example, folder)
+    kept = head(request.model.config)
+    if request.precision == "int8":
+        assert request.calibration is not None
+        crops = np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
+        file = folder / f"{graph.stem}-int8-{hashlib.sha256(crops.tobytes()).hexdigest()[:8]}.xml"
+    else:
+        file = graph.with_suffix(".xml")
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            network = openvino.Core().read_model(graph)
             with staged_files(folder) as aside:
-                openvino.save_model(quantise(openvino.Core().read_model(graph), crops), aside / name, False)
-    return folder / name
+                save(
+                    quantise(network, crops, kept) if request.precision == "int8" else network, aside / file.name, kept
+                )
+    return file

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fasthg.model import HourglassNet
+from fasthg.precision import keep_head
 from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
 
 
@@ -16,6 +17,8 @@ def build(path: str, request: Request) -> Prepared:
     device, dtype = request.device, DTYPES[request.precision]
     layout = torch.contiguous_format if path == "eager" else torch.channels_last
     model = placed(copy.deepcopy(request.model).eval(), device, layout)
+    if dtype != torch.float32:
+        keep_head(model)
     set_threads(request)
 
     @torch.inference_mode()

@@ -188,10 +188,11 @@ def describe(library: str, max_batch: int) -> dict[str, Any]:
     return about | {"gpu": torch.cuda.get_device_name(0), "ahead_of_time": False}
 
 
-def runs_on(library: str, device: torch.device) -> bool:
-    """Whether an engine that is built here runs on a CUDA device."""
-    capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
-    return library == FULL or capability in RTX_CAPABILITIES
+def runs_here(library: str) -> bool:
+    """Whether an engine that is built here runs on this machine's first GPU."""
+    if not torch.cuda.is_available():
+        return False
+    return library == FULL or ".".join(map(str, torch.cuda.get_device_capability(0))) in RTX_CAPABILITIES
 
 
 def time_engine(library: str, engine: bytes, device: torch.device, runs: int = 50) -> float:

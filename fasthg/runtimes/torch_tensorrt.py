@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fasthg.fold import fold_norms
+from fasthg.precision import lower
 from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
 from fasthg.runtimes.onnx_graph import FinalHeatmaps
 
@@ -27,11 +28,11 @@ def build(path: str, request: Request) -> Prepared:
 
 
 def compile_program(request: Request) -> torch.fx.GraphModule:
-    """The folded network with its weights in the request's precision, which TensorRT takes as it is written."""
+    """The folded network with weights of the request's precision, which TensorRT takes as they are."""
     import torch_tensorrt
 
     dtype = DTYPES[request.precision]
-    module = FinalHeatmaps(fold_norms(request.model)).eval().to(request.device, dtype)
+    module = FinalHeatmaps(lower(fold_norms(request.model), dtype)).eval().to(request.device)
     example = torch_tensorrt.Input(shape=tuple(request.example.shape), dtype=dtype)
     with torch.cuda.device(request.device), torch.no_grad():
         return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=[example], min_block_size=1)

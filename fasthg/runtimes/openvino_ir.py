@@ -1,4 +1,4 @@
-"""An OpenVINO network with int8 convolutions, calibrated on real crops by NNCF."""
+"""OpenVINO's own files: int8 by NNCF, and marks on what has to stay fp32 where the rest runs in bf16."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from numpy.typing import NDArray
 
@@ -14,11 +16,29 @@ from fasthg.errors import BackendUnavailable
 from fasthg.runtimes.onnx_graph import NETWORK, within
 
 
-def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str] = ()) -> Any:
-    """A quantised copy of an openvino.Model.
+def save(network: Any, file: Path, precise: Sequence[str]) -> None:
+    """Write an openvino.Model to `file` (.xml, with its weights in .bin beside it).
 
-    crops  what the network's input takes, [M, ...]
-    keep   names of modules that keep their precision
+    precise  modules that stay fp32 whatever precision the rest runs in. Python cannot set the attribute that OpenVINO
+             reads for this, so it is written into the XML.
+    """
+    import openvino
+
+    openvino.save_model(network, file, compress_to_fp16=False)
+    tree = ElementTree.parse(file)
+    for layer in tree.iter("layer"):
+        if within(layer.get("name", ""), precise):
+            notes = layer.find("rt_info")
+            notes = ElementTree.SubElement(layer, "rt_info") if notes is None else notes
+            ElementTree.SubElement(notes, "attribute", name="precise", version="0")
+    tree.write(file, encoding="utf-8", xml_declaration=True)
+
+
+def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str]) -> Any:
+    """A copy of an openvino.Model with int8 convolutions.
+
+    crops  what the network's input takes, [M, ...]: the ranges of activations are those on these
+    keep   modules that keep their precision
 
     Raises BackendUnavailable where NNCF is not installed.
     """
