@@ -15,7 +15,7 @@ from fasthg.end_to_end import OUTPUT_NAMES, EndToEnd
 from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.fold import fold_norms
 from fasthg.model import HourglassNet
-from fasthg.precision import head
+from fasthg.precision import head, last_stack
 from fasthg.runtimes import tensorrt_engine
 from fasthg.runtimes.onnx_graph import FinalHeatmaps, export_graph
 from fasthg.runtimes.onnx_precision import convert
@@ -157,5 +157,8 @@ def _openvino(plan: Plan, graph: onnx.ModelProto, folder: Path, keep: Sequence[s
         network = quantise(network, plan.calibration, keep)
     for key, value in labels.items():
         network.set_rt_info(value, ["fasthg", key])
-    save(network, folder / "model.xml", precise=head(plan.model.config) if plan.precision == "int8" else keep)
+    if plan.precision == "int8":
+        save(network, folder / "model.xml", head(plan.model.config))
+    else:
+        save(network, folder / "model.xml", keep, [last_stack(plan.model.config)])
     return Built("model.xml", "openvino", RunsHere("model.xml", "openvino", "OpenVINO"), kept=keep)

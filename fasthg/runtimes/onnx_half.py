@@ -1,7 +1,7 @@
 """An ONNX graph in fp16: its tensors and weights themselves, since TensorRT takes types as they are written.
 
 What fp16 cannot hold stays fp32: tensors whose values on real crops come near fp16's limit, with the nodes that write
-and read them; layer normalisation, which sums up hundreds of thousands of values; and the modules that are named.
+and read them; layer normalisation, whose squares and means fp16 rounds away; and the modules that are named.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 FP16_LIMIT = 65504.0  # the largest fp16 number
 HEADROOM = 4.0  # images to come may reach this many times what the crops at hand reach
 
-_SUMS = ("InstanceNormalization", "GroupNormalization", "LayerNormalization", "ReduceMean")
 _QUANTISATION = ("QuantizeLinear", "DequantizeLinear")  # in the type of what is between them, or TensorRT sees no int8
 #: Operators that only pass values on, or drop some: nothing they write is larger than what they read.
 _BOUNDED = ("Relu", "MaxPool", "Resize", "Reshape", "Squeeze", "Concat", "Slice", "Transpose", "Gather")
@@ -71,10 +70,11 @@ def to_fp16(
     weights = {weight.name: _magnitude(weight) for weight in half.graph.initializer}
     limits = dict.fromkeys(largest, FP16_LIMIT / HEADROOM) | dict.fromkeys(weights, FP16_LIMIT)
     too_large = {name for name, value in {**largest, **weights}.items() if not value < limits[name]}
+    norms = {_module(node) for node in inside if node.op_type == "ReduceMean"}
     kept = [
         node.name
         for node in inside
-        if node.op_type in _SUMS or within(node.name, keep) or too_large & {*node.input, *node.output}
+        if _module(node) in norms or within(node.name, keep) or too_large & {*node.input, *node.output}
     ]
     _retype(half.graph, {node.name for node in inside} - set(kept), _float_tensors(graph))
     return half, kept
@@ -137,6 +137,10 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     for unread in [weight for weight in graph.initializer if weight.name not in read]:
         graph.initializer.remove(unread)
     del graph.value_info[:]
+
+
+def _module(node: onnx.NodeProto) -> str:
+    return node.name.rpartition("/")[0]
 
 
 def _magnitude(weight: onnx.TensorProto) -> float:

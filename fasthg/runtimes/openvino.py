@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from fasthg.files import staged_files
-from fasthg.precision import head
+from fasthg.precision import head, last_stack
 from fasthg.runtimes.base import Prepared, Request, answer, device_name
 from fasthg.runtimes.onnx_graph import cached_graph
 from fasthg.runtimes.openvino_ir import quantise, save
@@ -123,7 +123,8 @@ def _network(request: Request, folder: Path) -> Path:
         if not file.exists():
             network = openvino.Core().read_model(graph)
             with staged_files(folder) as aside:
-                save(
-                    quantise(network, crops, kept) if request.precision == "int8" else network, aside / file.name, kept
-                )
+                if request.precision == "int8":
+                    save(quantise(network, crops, kept), aside / file.name, kept)
+                else:
+                    save(network, aside / file.name, kept, [last_stack(request.model.config)])
     return file

@@ -15,19 +15,28 @@ from numpy.typing import NDArray
 from fasthg.errors import BackendUnavailable
 from fasthg.runtimes.onnx_graph import NETWORK, within
 
+_TRUNK = ("Add", "MaxPool", "Interpolate")  # operators on the residual trunk
 
-def save(network: Any, file: Path, precise: Sequence[str]) -> None:
+
+def save(network: Any, file: Path, precise: Sequence[str], trunk: Sequence[str] = ()) -> None:
     """Write an openvino.Model to `file` (.xml, with its weights in .bin beside it).
 
-    precise  modules that stay fp32 whatever precision the rest runs in. Python cannot set the attribute that OpenVINO
-             reads for this, so it is written into the XML.
+    What is named stays fp32 whatever precision the rest runs in. Python cannot set the attribute that OpenVINO reads
+    for this, so it is written into the XML.
+
+    precise  modules that stay fp32; layer normalisations do in any case
+    trunk    modules whose additions, pooling and upsampling do
     """
     import openvino
 
     openvino.save_model(network, file, compress_to_fp16=False)
     tree = ElementTree.parse(file)
-    for layer in tree.iter("layer"):
-        if within(layer.get("name", ""), precise):
+    layers = [(layer, layer.get("name", ""), layer.get("type", "")) for layer in tree.iter("layer")]
+    norms = {name.rpartition("/")[0] for _layer, name, kind in layers if kind == "ReduceMean"}
+    for layer, name, kind in layers:
+        module, _, operator = name.rpartition("/")
+        on_trunk = kind in _TRUNK and within(name, trunk) and not operator.startswith("Conv")
+        if on_trunk or module in norms or within(name, precise):
             notes = layer.find("rt_info")
             notes = ElementTree.SubElement(layer, "rt_info") if notes is None else notes
             ElementTree.SubElement(notes, "attribute", name="precise", version="0")

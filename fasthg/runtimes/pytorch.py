@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fasthg.model import HourglassNet
-from fasthg.precision import keep_head
+from fasthg.precision import keep_exact
 from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
 
 
@@ -18,7 +18,7 @@ def build(path: str, request: Request) -> Prepared:
     layout = torch.contiguous_format if path == "eager" else torch.channels_last
     model = placed(copy.deepcopy(request.model).eval(), device, layout)
     if dtype != torch.float32:
-        keep_head(model)
+        keep_exact(model, dtype)
     set_threads(request)
 
     @torch.inference_mode()
