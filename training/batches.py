@@ -18,8 +18,14 @@ from fasthg import geometry
 from fasthg.annotations import People
 from fasthg.errors import FasthgError
 from fasthg.variants import INPUT_SIZE, STRIDE
+from kernels.host import NATIVE_ERROR
 from training.augment import NO_AUGMENTATION, Augmentation, colour_table, crop_matrices, epoch_draws, place_joints
 from training.sampling import BatchRows, EpochOrder
+
+if NATIVE_ERROR is None:
+    from kernels import _native
+
+_MEAN = np.array(geometry.MEAN, np.float32)
 
 Content = TypeVar("Content")
 
@@ -209,9 +215,25 @@ class BatchMaker:
         images = self._empty(len(job.rows))
         pixels = images.numpy()
         for i, picture in enumerate(reading):
-            crop = geometry.warp(picture, reading.plan.matrices[i], self.options.size)
-            colour(crop, colour_table(reading.plan.gain[i]), pixels[i])
+            self._cut(picture, reading.plan.matrices[i], reading.plan.gain[i], pixels[i])
         return reading.finish(images.permute(0, 3, 1, 2) if self.options.channels_last else images)
+
+    def _cut(
+        self,
+        picture: NDArray[np.uint8],
+        matrix: NDArray[np.float64],
+        gain: NDArray[np.float64],
+        out: NDArray[np.float32],
+    ) -> None:
+        """The crop of a picture under `matrix` [2,3] and `gain` [3] into out, [3,S,S] or [S,S,3].
+
+        RGBX goes through the compiled code in one pass, which rounds nothing; RGB through OpenCV, whose crop has bytes.
+        """
+        if picture.shape[-1] == 4 and NATIVE_ERROR is None:
+            to_picture, factors = geometry.invert(matrix), gain.astype(np.float32)
+            _native.cut_crop(picture, to_picture, factors, _MEAN, self.options.channels_last, out)
+        else:
+            colour(geometry.warp(picture, matrix, self.options.size), colour_table(gain), out)
 
     def _empty(self, count: int) -> Tensor:
         """Memory for the images of a batch; that of an earlier batch, where one was let go.

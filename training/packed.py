@@ -8,8 +8,9 @@
         offset, length, crc32    int64 [N,V], where the JPEG of a stored crop lies in /jpeg, and its checksum; length 0
                                  where the photograph could not be read when it was packed
 
-A person has V square crops around the box's centre: a large one with room for every crop that the augmentation can ask
-for, and a smaller one that has room for most and decodes in half the time.
+A person has V square crops around the box's centre, from small to large. The largest has room for every crop that the
+augmentation can ask for. A smaller one decodes faster and has finer pixels, because crops that need little room are
+magnified most.
 
 Because /jpeg is contiguous, a crop is one `pread` at a known place of the file: no lock of the HDF5 library, no shared
 file position, so threads, forked workers and ranks read side by side.
@@ -36,7 +37,7 @@ from training.augment import Augmentation
 from training.batches import LoaderOptions
 from training.loader import Loader, ThreadLoader
 
-FORMAT, VERSION = "fasthg crops", 1
+FORMAT, VERSION = "fasthg crops", 2
 INDEX = ("matrix", "offset", "length", "crc32")
 
 
@@ -88,7 +89,7 @@ class PackedSource:
         return data
 
     def read(self, row: int, view: int) -> NDArray[np.uint8]:
-        """Stored crop as [side,side,4] RGBX: four channels decode as fast as three and warp twice as fast."""
+        """Stored crop as [side,side,4] RGBX: four channels decode as fast as three and a pixel is one word."""
         return simplejpeg.decode_jpeg(self.read_encoded(row, view), colorspace="RGBX")
 
     def check_reach(self, augmentation: Augmentation) -> None:

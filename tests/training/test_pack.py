@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from fasthg.errors import FasthgError
 from fasthg.mpii import Dataset, load_dataset
@@ -19,6 +20,7 @@ from training.journal import Journal
 from training.loader import LoaderOptions, ReferenceLoader, make_loader
 from training.pack import PackSettings, main, make_packed_loader, pack
 from training.packed import PackedSource
+from training.synthesize import synthesize
 
 SMALL = PackSettings(density=64, quality=85)
 STRONG = {"batch_size": 8, "augmentation": Augmentation(), "shuffle": True, "seed": 5, "epoch": 2}
@@ -62,6 +64,54 @@ def test_packed_crops_of_plain_pictures_look_like_the_pictures(marked_people, tm
     assert difference(make_packed_loader(path, **STRONG), raw) <= 3.0
 
 
+def test_packed_crops_of_rendered_photographs_look_like_the_photographs(tmp_path):
+    """At the size of MPII's photographs; rendered people have more fine texture than real ones."""
+    folder = synthesize(tmp_path / "people", 16, 1, seed=0, size=(1280, 720), progress=False, workers=1)
+    path = pack(folder, tmp_path / "crops.h5", ["train"], progress=False)
+    raw = make_loader(load_dataset(folder, "train"), **STRONG)
+    assert difference(make_packed_loader(path, **STRONG), raw) <= 3.0
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_crop_is_the_bilinear_picture_with_black_around_it(channels_last):
+    """Against float64, pixel by pixel: turned, mirrored, partly outside the picture, with gains that clip."""
+    native = pytest.importorskip("kernels._native")
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 4), dtype=np.uint8)
+    angle, size = np.deg2rad(25), 48
+    to_picture = np.array([[-np.cos(angle), 0.9 * np.sin(angle), 45.0], [np.sin(angle), np.cos(angle), -6.0]])
+    gain, mean = np.float32([1.2, 0.8, 1.0]), np.float32([0.4, 0.5, 0.3])
+    crop = np.empty((size, size, 3) if channels_last else (3, size, size), np.float32)
+    native.cut_crop(picture, to_picture, gain, mean, channels_last, crop)
+
+    y, x = np.mgrid[:size, :size] + 0.5
+    places = np.einsum("ij,jyx->iyx", to_picture, np.stack([x, y, np.ones_like(x)])) - 0.5
+    expected = [
+        np.minimum(ndimage.map_coordinates(np.pad(plane, 80).astype(float), places[::-1] + 80, order=1) / 255 * g, 1)
+        for plane, g in zip(picture.transpose(2, 0, 1), gain)
+    ]
+    found = crop.transpose(2, 0, 1) if channels_last else crop
+    assert (np.stack(expected) == 0).any()
+    assert (np.stack(expected) == 1).any()
+    np.testing.assert_allclose(found + mean[:, None, None], expected, atol=1e-4)
+
+
+def test_a_crop_of_the_wrong_shape_is_refused():
+    native = pytest.importorskip("kernels._native")
+    picture, matrix, three = np.zeros((8, 8, 4), np.uint8), np.eye(2, 3), np.ones(3, np.float32)
+    for wrong in (np.empty((3, 8, 9), np.float32), np.empty((8, 8, 3), np.float32)):
+        with pytest.raises(ValueError, match="crop must be"):
+            native.cut_crop(picture, matrix, three, three, False, wrong)
+    with pytest.raises(ValueError, match="picture must be"):
+        native.cut_crop(picture[..., :3].copy(), matrix, three, three, False, np.empty((3, 8, 8), np.float32))
+
+
+def test_a_file_of_an_earlier_version_is_named(own_packed):
+    with h5py.File(own_packed, "r+") as file:
+        file.attrs["version"] = 1
+    with pytest.raises(FasthgError, match=r"crops\.h5: version 1, read is 2; pack again"):
+        PackedSource(own_packed)
+
+
 def _pack_people(dataset, tmp_path):
     """Pack people who are no whole dataset: their annotations go through HRNet's format."""
     (tmp_path / "images").symlink_to(dataset.image_dir)
@@ -89,16 +139,17 @@ def test_the_table_of_people_comes_back_whole(packed, tiny_dataset):
 
 
 def test_the_small_crop_is_read_where_it_holds_everything(packed):
-    """Unaugmented crops fit the smaller stored crop; rotation by 30 degrees at scale 1.25 needs the larger one."""
+    """Unaugmented crops fit the smallest stored crop; rotation by 30 degrees at scale 1.25 needs the largest one."""
     source = PackedSource(packed)
-    assert source.sides.tolist() == [80, 112]  # 64 pixels a box side: 1.25 and 1.7075 box sides, in multiples of 16
+    # 1.2, 1.05 and 0.95 times 64 pixels a box side; 1.02, 1.25 and 1.7075 box sides; multiples of 8 pixels
+    assert source.sides.tolist() == [80, 88, 104]
     rows = np.arange(4)
     matrices = _crops(source, rows, scale=1.0, rotation=0.0)
     assert source.choose_views(rows, matrices, 64)[0].tolist() == [0] * 4
     matrices = _crops(source, rows, scale=1.25, rotation=30.0)
     views, from_stored = source.choose_views(rows, matrices, 64)
-    assert views.tolist() == [1] * 4
-    middle = from_stored[0] @ (56.0, 56.0, 1.0)
+    assert views.tolist() == [2] * 4
+    middle = from_stored[0] @ (52.0, 52.0, 1.0)
     np.testing.assert_allclose(middle, (32, 32), atol=1e-9)
 
 
