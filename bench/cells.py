@@ -1,12 +1,12 @@
 """What is measured in a cell: inference or a training step of one variant by one path, or a loader.
 
 Each function runs in a process of its own and returns the fields of a `Row` that it found out. The answer is checked
-before it is timed: a wrong cell has a reason and no time.
+before it is timed: a wrong cell has a reason and no time. What it calls as `turn` returns when the machine is
+quiet, with the seconds that its timed repeats may take.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,23 +15,25 @@ from itertools import count
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench import parity
+from bench.first_step import FirstStep, take_first_step
 from bench.loaders import LOADERS, PACKED_FILE
 from bench.materials import (
     CONVERTED_DIR,
     calibration_crops,
+    conversion_seconds,
     load_network,
     load_reference,
     load_reference_pckh,
-    scored_rows,
+    scored_people,
 )
 from bench.record import Cell
 from bench.settings import Settings
 from bench.study import epoch_minutes, validation_minutes
-from bench.timing import PeakMemory, Timing, measure
+from bench.timing import OtherLoad, PeakMemory, Timing, measure
 from fasthg.evaluate import evaluate
-from fasthg.files import write_json
 from fasthg.model import count_flops
 from fasthg.mpii import load_dataset
 from fasthg.paths import Prepared, prepare
@@ -44,12 +46,12 @@ from training.loader import Loader, make_loader
 from training.recipes import Recipe
 
 Fields = dict[str, Any]
+Turn = Callable[[], float]  # returns the seconds that the timed repeats may take
 BACKWARD = 3  # a training step costs the forward pass, and twice that for the gradients of weights and of activations
-COMPARED_STEPS = 2  # the first loss is compared; a second that is not finite shows an update that went wrong
 WORKERS = 2  # of each loader
 
 
-def infer(cell: Cell, settings: Settings) -> Fields:
+def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """Inference: batch after batch of crops that already lie on the device."""
     torch.set_num_threads(settings.threads)
     memory = PeakMemory(settings.device)
@@ -64,17 +66,21 @@ def infer(cell: Cell, settings: Settings) -> Fields:
         calibration=calibration_crops(settings, cell.precision),
         cache_dir=settings.cache / CONVERTED_DIR,
     )
-    found: Fields = {"startup_s": prepared.startup_s, "device": prepared.device, "details": prepared.details}
+    startup_s = prepared.startup_s + conversion_seconds(settings, cell.variant, cell.path)
+    found: Fields = {"startup_s": startup_s, "device": prepared.device, "details": prepared.details}
     found["error"] = error = parity.relative_error(prepared(images).cpu(), expected)
     if reason := parity.verdict(error, cell.precision):
         return wrong(found, reason)
+    found |= pckh(cell, settings, prepared)
+    budget = turn()
     images = images.to(settings.device)
     memory.restart()
-    timing = measure(lambda: prepared(images), device=settings.device, budget=settings.infer_budget)
-    found["peak_memory_mb"] = memory.megabytes()
+    load = OtherLoad()
+    timing = measure(lambda: prepared(images), device=settings.device, budget=budget, warmup=1)
+    found["load"], found["peak_memory_mb"] = load.cores(), memory.megabytes()
     found |= speed(cell, timing, timing.median, gflop(cell, settings))
     found["validation_minutes"] = validation_minutes(found["images_s"])
-    return found | pckh(cell, settings, prepared)
+    return found
 
 
 def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
@@ -82,13 +88,11 @@ def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
     reference = load_reference_pckh(settings, cell.variant)
     if reference is None:
         return {}
-    dataset = load_dataset(settings.data, "val", check_files=False)
-    rows = scored_rows(dataset, settings.people)
-    score = evaluate(prepared, dataset, rows, settings.size, cell.batch_size).weighted14
+    score = evaluate(prepared, scored_people(settings), None, settings.size, cell.batch_size).weighted14
     return {"pckh": score, "pckh_change": score - reference[0], "pckh_basis": reference[1]}
 
 
-def train(cell: Cell, settings: Settings) -> Fields:
+def train(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """A training step as training takes it: forward, loss over all stacks, backward, RMSProp; fed by a loader."""
     torch.set_num_threads(settings.threads)
     memory = PeakMemory(settings.device)
@@ -97,14 +101,20 @@ def train(cell: Cell, settings: Settings) -> Fields:
     batch = next(batches)
     start = time.perf_counter()
     learner = make_learner(cell, settings)
-    losses = [float(learner.learn(batch, step)) for step in range(COMPARED_STEPS)]
+    first_step = take_first_step(learner, batch)
     found: Fields = {"startup_s": time.perf_counter() - start, "device": str(learner.world.device)}
-    found["error"] = error = training_error(cell, settings, batch, losses)
-    if reason := parity.verdict(error, cell.precision, parity.TRAINING_TOLERANCE):
-        return wrong(found, reason)
+    found |= check_first_step(cell, settings, first_step, batch)
+    del first_step
+    if found["reason"]:
+        return wrong(found, found["reason"])
+    budget = turn()
     memory.restart()
-    timing, waits = measure_fed(lambda fed: learner.learn(fed, COMPARED_STEPS), batches, settings)
-    found["peak_memory_mb"] = memory.megabytes()
+    load = OtherLoad()
+    losses: list[Tensor] = []
+    timing, waits = measure_fed(lambda fed: losses.append(learner.learn(fed, 1)), batches, settings.device, budget)
+    found["load"], found["peak_memory_mb"] = load.cores(), memory.megabytes()
+    if not torch.stack(losses).isfinite().all():
+        return wrong(found, "the loss is not finite after some steps")
     found |= speed(cell, timing, timing.median, BACKWARD * gflop(cell, settings))
     found["data_wait_ms"] = 1e3 * waits.median
     found["epoch_minutes"] = epoch_minutes(found["images_s"])
@@ -121,26 +131,29 @@ def make_learner(cell: Cell, settings: Settings) -> Learner:
         path=f"{cell.path}:{cell.precision}",
         seed=settings.seed,
     )
-    return Learner(recipe, COMPARED_STEPS, join_world(torch.device(settings.device)))
+    return Learner(recipe, 1, join_world(torch.device(settings.device)))
 
 
-def training_error(cell: Cell, settings: Settings, batch: Batch, losses: list[float]) -> float:
-    """Relative difference of the first loss from eager fp32's, on the same batch from the same weights.
+def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Batch) -> Fields:
+    """The first step against eager fp32's on the same batch from the same weights: how far off, and why it is wrong.
 
-    Only the first: batch statistics over a few images make gradients, and so all later losses, chaotic. Eager's is
-    written down by the first cell of a variant that needs it; that is eager itself where it is measured.
+    Eager's is written down by the first cell of a variant that needs it; that is eager itself where it is measured.
     """
-    if not all(map(math.isfinite, losses)):
-        return math.inf
-    path = settings.shared(cell.variant) / f"training-b{cell.batch_size}.json"
+    path = settings.shared(cell.variant) / f"first-step-b{cell.batch_size}.safetensors"
     if not path.exists():
-        expected = losses[0]
+        expected = found
         if cell.path != "eager":
             eager = make_learner(replace(cell, path="eager", precision="fp32"), settings)
-            expected = float(eager.learn(batch, 0))
-        write_json(path, {"loss": expected})
-    expected = json.loads(path.read_text())["loss"]
-    return abs(losses[0] - expected) / expected
+            expected = take_first_step(eager, batch)
+        expected.save(path)
+    expected = FirstStep.load(path)
+    loss = abs(found.loss - expected.loss) / expected.loss if math.isfinite(found.loss) else math.inf
+    gradient = parity.gradient_error(found.gradients, expected.gradients)
+    reasons = (
+        parity.verdict(loss, cell.precision, parity.LOSS_TOLERANCE, "loss"),
+        parity.verdict(gradient, cell.precision, parity.GRADIENT_TOLERANCE, "gradient"),
+    )
+    return {"error": loss, "gradient_error": gradient, "reason": "; ".join(filter(None, reasons))}
 
 
 def loader_options(cell: Cell, settings: Settings) -> dict[str, Any]:
@@ -157,7 +170,9 @@ def loader_options(cell: Cell, settings: Settings) -> dict[str, Any]:
     }
 
 
-def measure_fed(step: Callable[[Batch], object], batches: Iterator[Batch], settings: Settings) -> tuple[Timing, Timing]:
+def measure_fed(
+    step: Callable[[Batch], object], batches: Iterator[Batch], device: str, budget: float
+) -> tuple[Timing, Timing]:
     """Seconds of steps with a batch at hand, and seconds of waiting for the loader before each.
 
     A step includes what training does on the device for a batch (the copy, rendering its targets).
@@ -170,13 +185,11 @@ def measure_fed(step: Callable[[Batch], object], batches: Iterator[Batch], setti
         fed[:] = [next(batches)]
         waits.append(time.perf_counter() - start)
 
-    timing = measure(
-        lambda: step(fed[0]), device=settings.device, budget=settings.train_budget, warmup=1, between=fetch
-    )
+    timing = measure(lambda: step(fed[0]), device=device, budget=budget, warmup=0, between=fetch)
     return timing, Timing(tuple(waits[-timing.repeats :]))
 
 
-def load(cell: Cell, settings: Settings) -> Fields:
+def load(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """A loader by itself, nothing else running; images/s over the whole measurement, since batches come in bursts."""
     torch.set_num_threads(1)
     memory = PeakMemory("cpu")
@@ -185,9 +198,11 @@ def load(cell: Cell, settings: Settings) -> Fields:
     batches = endless(loader)
     next(batches)
     found: Fields = {"startup_s": time.perf_counter() - start, "device": "cpu"}
+    budget = turn()
     memory.restart()
-    timing = measure(lambda: next(batches), budget=settings.loader_budget, warmup=2 * WORKERS, max_repeats=10_000)
-    found["peak_memory_mb"] = memory.megabytes()
+    load = OtherLoad()
+    timing = measure(lambda: next(batches), budget=budget, warmup=2 * WORKERS, max_repeats=10_000)
+    found["load"], found["peak_memory_mb"] = load.cores(), memory.megabytes()
     return found | speed(cell, timing, sum(timing.seconds) / timing.repeats)
 
 
@@ -219,13 +234,14 @@ def speed(cell: Cell, timing: Timing, seconds: float, gflop_image: float | None 
 
 def wrong(found: Fields, reason: str) -> Fields:
     """A cell whose answer is wrong: what was found out, the reason, and no time."""
-    error = found["error"] if math.isfinite(found["error"]) else None
-    return found | {"status": "WRONG", "reason": reason, "error": error}
+    errors = {name: found[name] for name in ("error", "gradient_error") if name in found}
+    finite = {name: error if math.isfinite(error) else None for name, error in errors.items()}
+    return found | finite | {"status": "WRONG", "reason": reason}
 
 
 MEASURE = {"infer": infer, "train": train, "loader": load}
 
 
-def measure_cell(cell: Cell, settings: Settings) -> Fields:
-    """The fields of the cell's row; raises FasthgError where it cannot run."""
-    return {"status": "ok"} | MEASURE[cell.mode](cell, settings)
+def measure_cell(cell: Cell, settings: Settings, turn: Turn) -> Fields:
+    """The fields of the cell's row; raises FasthgError where it cannot run. `turn` returns when it may take times."""
+    return {"status": "ok"} | MEASURE[cell.mode](cell, settings, turn)

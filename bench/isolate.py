@@ -2,6 +2,9 @@
 
 Processes come from a fork server that can have torch and the network's modules imported already, so that one costs
 about a tenth of a second rather than three. What the function prints goes to a log file.
+
+A function may prepare itself while others do, and then hold: it calls the `turn` that it is given, which returns when
+the machine is its own, with what `go` is told.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ from fasthg.errors import BackendUnavailable, FasthgError
 
 _context = multiprocessing.get_context("forkserver")
 _GRACE_S = 5.0  # for a process to die once it was killed
-_FAREWELL_S = 2.0  # for a process to end by itself once it has answered
-_running: set[Any] = set()  # processes that a call waits for; several threads may call at once
+_FAREWELL_S = 0.3  # for a process to end by itself once it has answered
+_HOLDS = "holds"  # what a function sends when it waits for its turn
+_running: set[Isolated] = set()  # several threads may run functions at once
 _lock = threading.Lock()  # `multiprocessing` keeps books on its processes that threads must not change together
 
 
@@ -57,35 +61,85 @@ def preload(modules: Sequence[str]) -> None:
 
 
 def run_isolated(function: Callable[..., Any], arguments: tuple[Any, ...], *, limit_s: float, log: Path) -> Outcome:
-    """Call `function(*arguments)` in a new process; both must be importable or picklable.
+    """Call `function(*arguments)` in a new process and wait for its outcome."""
+    outcome = Isolated(function, arguments, log).wait(limit_s)
+    assert outcome is not None, "the function holds and nobody gives it its turn"
+    return outcome
 
-    The process and all its descendants are killed at the limit, when the call is over, and when this process dies.
+
+class Isolated:
+    """`function(*arguments)` in a process of its own; both must be importable or picklable.
+
+    With `holds`, the function takes one argument more, last: `turn`, which it calls when it is prepared, and which
+    returns `value` after `go(value)`. The process and all its descendants are killed at a limit, when the function is
+    over, and when this process dies.
     """
-    receiver, sender = _context.Pipe(duplex=False)
-    process = _context.Process(target=_child, args=(sender, log, function, arguments))
-    with _lock:
-        process.start()
-        _running.add(process)
-    sender.close()
-    try:
-        if not receiver.poll(limit_s):
-            return Outcome(reason=f"ran past its limit of {limit_s:.0f} s")
-        outcome = receiver.recv()
-        wait([process.sentinel], _FAREWELL_S)
-        return outcome
-    except EOFError:
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], log: Path, holds: bool = False
+    ) -> None:
+        self.log = log
+        self._connection, theirs = _context.Pipe()
+        self._process = _context.Process(target=_child, args=(theirs, log, function, arguments, holds))
         with _lock:
-            process.join(_GRACE_S)
-        return Outcome(reason=f"{_death(process.exitcode)}; see {log}")
-    finally:
-        receiver.close()
-        _end(process)
+            self._process.start()
+            _running.add(self)
+        theirs.close()
+
+    def wait(self, limit_s: float) -> Outcome | None:
+        """Wait until the function is over, and return its outcome, or until it holds, and return None."""
+        outcome: Outcome | None = None
+        try:
+            if not self._connection.poll(limit_s):
+                outcome = Outcome(reason=f"ran past its limit of {limit_s:.0f} s")
+            elif (message := self._connection.recv()) != _HOLDS:
+                outcome = message
+                wait([self._process.sentinel], _FAREWELL_S)
+        except (EOFError, ConnectionError):
+            with _lock:
+                self._process.join(_GRACE_S)
+            outcome = Outcome(reason=f"{_death(self._process.exitcode)}; see {self.log}")
+        except BaseException:
+            self.end()
+            raise
+        if outcome is not None:
+            self.end()
+        return outcome
+
+    def go(self, value: Any = None) -> None:
+        """Give the function its turn; to be called once, after `wait` has returned None."""
+        with contextlib.suppress(ConnectionError):  # it died while it held, which the next `wait` finds out
+            self._connection.send(value)
+
+    def end(self) -> None:
+        """Kill the process and its descendants."""
+        psutil.wait_procs(self.kill(), timeout=_GRACE_S)
+        with _lock:
+            self._process.join(_GRACE_S)
+            _running.discard(self)
+        self._connection.close()
+
+    def kill(self) -> list[psutil.Process]:
+        """Kill the process and its descendants, whatever sessions they made for themselves; returns them all."""
+        family: list[psutil.Process] = []
+        with _lock:
+            if self._process.exitcode is not None:
+                return family  # its number may be another's by now
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self._process.pid)
+            family = [*parent.children(recursive=True), parent]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        return family
 
 
 def end_all() -> None:
-    """Kill every process that a call in another thread waits for; those calls then return."""
-    for process in list(_running):
-        _kill(process)
+    """Kill every process that is left; calls that wait for one in another thread then return."""
+    with _lock:  # one that is just being started is not forgotten
+        left = list(_running)
+    for process in left:
+        process.kill()
 
 
 def _death(exitcode: int | None) -> str:
@@ -95,46 +149,33 @@ def _death(exitcode: int | None) -> str:
     return f"the process ended without an answer (exit code {exitcode})"
 
 
-def _end(process: Any) -> None:
-    family = _kill(process)
-    psutil.wait_procs(family, timeout=_GRACE_S)
-    with _lock:
-        process.join(_GRACE_S)
-        _running.discard(process)
-
-
-def _kill(process: Any) -> list[psutil.Process]:
-    """Kill a process and its descendants, whatever sessions they made for themselves; returns them all."""
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(process.pid)
-        family = [*parent.children(recursive=True), parent]
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    return family
-
-
-def _child(sender: Connection, log: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _child(
+    connection: Connection, log: Path, function: Callable[..., Any], arguments: tuple[Any, ...], holds: bool
+) -> None:
     os.setsid()
     _die_with_parent()
     with open(log, "w", buffering=1, encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+
+    def turn() -> Any:
+        connection.send(_HOLDS)
+        return connection.recv()
+
     try:
-        outcome = Outcome(result=function(*arguments))
+        outcome = Outcome(result=function(*arguments, turn) if holds else function(*arguments))
     except FasthgError as error:
         outcome = Outcome(reason=str(error), refused=isinstance(error, BackendUnavailable))
     except BaseException as error:
         traceback.print_exc()
         lines = str(error).strip().splitlines()
         outcome = Outcome(reason=f"{type(error).__name__}: {lines[0] if lines else 'no message'}; see {log}")
-    sender.send(outcome)
+    connection.send(outcome)
 
 
 def _die_with_parent() -> None:
-    """End this process's whole group as soon as the sweep is gone, so that a killed sweep leaves nothing running."""
+    """End this process and its descendants as soon as the sweep is gone, so that a killed sweep leaves nothing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

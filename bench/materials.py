@@ -6,12 +6,15 @@ Nothing here is timed, so it runs with one thread, several at once; each functio
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bench.looks import vary
 from bench.settings import Settings
 from fasthg import checkpoint
 from fasthg.evaluate import evaluate
@@ -19,9 +22,10 @@ from fasthg.files import atomic_path, write_json
 from fasthg.image import normalise, read_crop
 from fasthg.model import HourglassNet, create_model
 from fasthg.mpii import Dataset, load_dataset
-from fasthg.paths import prepare
 
+CONVERTED = ("onnxruntime", "openvino", "tensorrt")  # paths that read one ONNX file
 CONVERTED_DIR = "converted"
+CONVERSION_FILE = "conversion.json"
 REFERENCE_FILE = "reference.safetensors"
 REFERENCE_IMAGES = 2  # crops that heatmaps are compared on; larger batches repeat them
 CALIBRATION_IMAGES = 32  # crops that int8 is calibrated on
@@ -46,9 +50,10 @@ def make_reference(settings: Settings, variant: str) -> None:
     with torch.inference_mode():
         heatmaps = model.final(images)
     if trained:
-        rows = scored_rows(dataset, settings.people)
-        scores = evaluate(torch.inference_mode()(model.final), dataset, rows, settings.size, batch_size=1)
-        basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(rows)} people"
+        scored = scored_people(settings)
+        scores = evaluate(torch.inference_mode()(model.final), scored, None, settings.size, batch_size=1)
+        basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(scored):,} crops"
+        basis += f" with {scores.num_joints:,} joints"
         write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis})
     with atomic_path(folder / REFERENCE_FILE) as aside:
         save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
@@ -82,6 +87,14 @@ def read_crops(dataset: Dataset, rows: np.ndarray, size: int) -> Tensor:
     return normalise(np.stack(crops))
 
 
+def scored_people(settings: Settings) -> Dataset:
+    """The people that PCKh at full size is measured on; where they are few, several looks at each."""
+    dataset = load_dataset(settings.data, "val", check_files=False)
+    rows = scored_rows(dataset, settings.people)
+    each = -(-settings.looks // len(rows))
+    return replace(dataset, people=vary(dataset.people, rows, each, settings.seed))
+
+
 def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
     """At most `people` rows with a known head size, spread over the dataset."""
     usable = np.flatnonzero(np.isfinite(dataset.people.head_size))
@@ -96,21 +109,21 @@ def calibration_crops(settings: Settings, precision: str) -> Tensor | None:
     return read_crops(dataset, np.arange(min(CALIBRATION_IMAGES, len(dataset))), settings.size)
 
 
-def first_start(settings: Settings, variant: str, path: str, precision: str, batch_size: int, threads: int) -> float:
-    """Convert or compile the variant into the shared cache; seconds from a plain model to the first answer."""
-    note = settings.shared(variant) / f"first-start-{path}-{precision}-b{batch_size}.json"
+def convert(settings: Settings, variant: str) -> None:
+    """Convert the variant to ONNX into the shared cache, and write down the seconds that it took."""
+    from fasthg.runtimes.onnx_graph import cached_graph
+
+    note = settings.shared(variant) / CONVERSION_FILE
     if note.exists():
-        return json.loads(note.read_text())
-    torch.set_num_threads(threads)
-    prepared = prepare(
-        load_network(settings, variant),
-        path,
-        load_reference(settings, variant, batch_size)[0],
-        device=settings.device,
-        precision=precision,
-        threads=threads,
-        calibration=calibration_crops(settings, precision),
-        cache_dir=settings.cache / CONVERTED_DIR,
-    )
-    write_json(note, prepared.startup_s)
-    return prepared.startup_s
+        return
+    torch.set_num_threads(1)
+    model, images = load_network(settings, variant), load_reference(settings, variant, 1)[0]
+    start = time.perf_counter()
+    cached_graph(model, images, settings.cache / CONVERTED_DIR)
+    write_json(note, time.perf_counter() - start)
+
+
+def conversion_seconds(settings: Settings, variant: str, path: str) -> float:
+    """Seconds that converting the variant took beforehand, where the path reads the ONNX file."""
+    note = settings.shared(variant) / CONVERSION_FILE
+    return json.loads(note.read_text()) if path in CONVERTED and note.exists() else 0.0

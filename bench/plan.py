@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench.loaders import LOADERS, loader_why_not
 from bench.record import Cell
 from fasthg.errors import FasthgError
+from fasthg.model import count_flops
 from fasthg.paths import PATHS, parse_path
 from fasthg.variants import get_config
 
@@ -14,9 +15,9 @@ MODES = ("infer", "train", "loader")
 NO_VARIANT = "-"  # a loader feeds any network
 EXTRA_PATHS = ("openvino:bf16",)  # beside every path in its default precision
 FULL_EXTRA_PATHS = ("compile:bf16", "openvino:int8", "onnxruntime:int8")
-#: Batch sizes where none are asked for: a request at a time on a CPU, the study's batch of 20 in training on a GPU.
+#: Batch sizes where none are asked for: one at a time on a CPU, the study's batch of 20 in training on a GPU.
 BATCH_SIZES: dict[str, dict[str, tuple[int, ...]]] = {
-    "cpu": {"infer": (1,), "train": (2,), "loader": (16,)},
+    "cpu": {"infer": (1,), "train": (1,), "loader": (16,)},
     "cuda": {"infer": (1, 64), "train": (20,), "loader": (20,)},
 }
 ONLY_FULL = "only with --full: compiling the backward pass of deep networks takes minutes"
@@ -32,7 +33,10 @@ def default_paths(full: bool) -> list[str]:
 def plan(
     variants: Sequence[str], paths: Sequence[str], modes: Sequence[str], batch_sizes: Sequence[int], device: str
 ) -> list[Cell]:
-    """The cells in the order in which they run; raises FasthgError for an unknown variant, path, mode or batch size."""
+    """The cells in the order in which they run: what a sweep whose time runs out leaves is the training of the largest.
+
+    Raises FasthgError for an unknown variant, path, mode or batch size.
+    """
     for variant in variants:
         get_config(variant)
     for mode in modes:
@@ -49,8 +53,14 @@ def plan(
             cells += [Cell(NO_VARIANT, loader, "-", mode, size) for loader in LOADERS for size in sizes]
             continue
         able = [(name, precision) for name, precision in parsed if mode in PATHS[name].modes]
-        cells += [Cell(variant, *path, mode, size) for variant in variants for path in able for size in sizes]
+        ordered = sorted(variants, key=flops) if mode == "train" else variants
+        cells += [Cell(variant, *path, mode, size) for variant in ordered for path in able for size in sizes]
     return list(dict.fromkeys(cells))
+
+
+def flops(variant: str) -> int:
+    """Of one image, forward."""
+    return count_flops(get_config(variant))
 
 
 def with_precision(path: str, device: str) -> tuple[str, str]:

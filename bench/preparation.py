@@ -1,11 +1,13 @@
-"""Everything that is made before the first timing: jobs in processes of their own, as many at once as cores.
+"""Everything that is made before the first timing, in processes of their own, as many at once as there are cores.
 
-Converting and compiling deep networks takes far longer than timing them, and uses one core; so it is done for all cells
-beforehand, side by side, and the cells then run one after the other on a quiet machine.
+Converting and compiling deep networks takes far longer than timing them, and uses one core. So it is done for all cells
+beforehand, side by side: conversions into a shared cache, and cells that are slow to start up to the point where they
+hold until it is their turn. Then the cells take their times one after the other on a quiet machine.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,80 +15,92 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.isolate import Outcome, run_isolated
+import psutil
+
+from bench.cells import measure_cell
+from bench.isolate import Isolated, Outcome
 from bench.loaders import PACKED_FILE
-from bench.materials import first_start, make_reference
+from bench.materials import CONVERTED, convert, make_reference
 from bench.record import Cell
 from bench.settings import Settings
 from bench.short_training import reduced_name, short_training
 from fasthg.variants import get_config
 
-#: Paths whose first start is worth a job: the networks that they convert or compile are kept in the shared cache.
-COMPILED = ("compile", "tensorrt", "torch_tensorrt")
-CONVERTED = ("onnxruntime", "openvino")  # both read one ONNX file
-COSTS = {"convert": 1.0, "compile": 3.0}  # of a first start, for each convolution of the network
-TRAINING_COST = 700.0  # of a short training, in the same unit
+COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # paths that take long to start
+SPARE_MEMORY = 0.25  # of the machine's, that stays free; with less, no further cell starts ahead of its turn
+COMPILE_COST, CONVERT_COST, LOAD_COST = 3.0, 0.5, 0.2  # for each convolution of a network
+LEFT_OUT = Outcome(reason="no time or memory was left to prepare it beforehand")
+TRAINING_COST = 400.0  # of a short training, in the same unit
 
 
 @dataclass(frozen=True)
 class Job:
     """One function call.
 
-    key    what the sweep finds its outcome by
+    cell   the cell that it measures: it holds when it is prepared; None for a call that just ends
     cost   a guess in no particular unit; the costly ones begin first, so that the cores finish together
     """
 
-    key: tuple[str, ...]
+    name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     cost: float
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.key)
+    cell: Cell | None = None
 
 
-def reference_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
-    """Weights and reference heatmaps of every variant, and the packed crops; all else builds on these."""
+def rounds(cells: Sequence[Cell], settings: Settings) -> list[list[Job]]:
+    """All jobs, in rounds that each need the one before."""
+    return [
+        by_cost(jobs) for jobs in (first_jobs(cells, settings), slow_jobs(cells, settings), load_jobs(cells, settings))
+    ]
+
+
+def first_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
+    """Weights and reference heatmaps of every variant, and the packed crops."""
     jobs = [
-        Job(("reference", variant), make_reference, (settings, variant), size_of(variant))
+        Job(f"reference {variant}", make_reference, (settings, variant), size_of(variant))
         for variant in variants_of(cells, "infer")
     ]
     if any(cell.path.endswith("packed") for cell in cells if cell.mode == "loader"):
-        jobs.append(Job(("packed crops",), pack_crops, (settings,), 1000.0))
-    return by_cost(jobs)
+        jobs.append(Job("packed crops", pack_crops, (settings,), 1000.0))
+    return jobs
 
 
-def starting_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
-    """First starts of what is converted or compiled, and the short trainings."""
-    jobs: dict[tuple[str, ...], Job] = {}
-    for cell in cells:
-        if cell.mode == "infer" and (cell.path in (*CONVERTED, *COMPILED) or cell.precision == "int8"):
-            key = start_key(cell)
-            threads = 1 if key[0] == "convert" else settings.threads
-            arguments = (settings, cell.variant, cell.path, cell.precision, cell.batch_size, threads)
-            jobs.setdefault(key, Job(key, first_start, arguments, COSTS[key[0]] * size_of(cell.variant)))
+def slow_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
+    """Conversions, cells that compile or calibrate, and the short trainings."""
+    infer = [cell for cell in cells if cell.mode == "infer"]
+    converted = dict.fromkeys(cell.variant for cell in infer if cell.path in CONVERTED)
+    jobs = [
+        Job(f"convert {variant}", convert, (settings, variant), CONVERT_COST * size_of(variant))
+        for variant in converted
+    ]
+    jobs += [cell_job(cell, settings, COMPILE_COST) for cell in infer if starts_slowly(cell)]
     if settings.short_training:
-        paths = list(dict.fromkeys((cell.path, cell.precision) for cell in cells if scored_in_short(cell)))
-        for variant in variants_of(cells, "infer"):
-            if not settings.trained(variant):
-                training = Job(
-                    ("train", reduced_name(variant)), short_training, (settings, variant, paths), TRAINING_COST
-                )
-                jobs.setdefault(training.key, training)
-    return by_cost(list(jobs.values()))
+        paths = tuple(dict.fromkeys((cell.path, cell.precision) for cell in infer if cell.path not in COMPILED))
+        reduced = {reduced_name(v): v for v in variants_of(cells, "infer") if not settings.trained(v)}
+        jobs += [
+            Job(f"train {name}", short_training, (settings, variant, paths), TRAINING_COST)
+            for name, variant in reduced.items()
+        ]
+    return jobs
 
 
-def start_key(cell: Cell) -> tuple[str, ...]:
-    """The key of the job that starts a cell's network for the first time, where there is one."""
-    if cell.path in CONVERTED and cell.precision != "int8":
-        return ("convert", cell.variant)
-    return ("compile", cell.variant, f"{cell.path}:{cell.precision}", f"b{cell.batch_size}")
+def load_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
+    """Cells that load a converted network."""
+    return [
+        cell_job(cell, settings, LOAD_COST)
+        for cell in cells
+        if cell.mode == "infer" and cell.path in CONVERTED and not starts_slowly(cell)
+    ]
 
 
-def scored_in_short(cell: Cell) -> bool:
-    """Whether the short training scores the cell's path: compiling another network for it would cost too much."""
-    return cell.mode == "infer" and cell.path not in COMPILED
+def starts_slowly(cell: Cell) -> bool:
+    """Whether a cell compiles, or calibrates for int8."""
+    return cell.path in COMPILED or cell.precision == "int8"
+
+
+def cell_job(cell: Cell, settings: Settings, cost: float) -> Job:
+    return Job(cell.name, measure_cell, (cell, settings), cost * size_of(cell.variant), cell)
 
 
 def pack_crops(settings: Settings) -> None:
@@ -99,17 +113,23 @@ def pack_crops(settings: Settings) -> None:
 
 def run_jobs(
     jobs: Sequence[Job], workers: int, log_dir: Path, limit_s: float, deadline: float
-) -> Iterator[tuple[Job, Outcome]]:
-    """Run the jobs and yield each with its outcome as it ends.
+) -> Iterator[tuple[Job, Outcome | Isolated]]:
+    """Run the jobs and yield each when it ends, with its outcome, or when it holds, with its process.
 
-    A job that could not begin before `deadline` (time.monotonic) is left out: a cell then does the work itself.
+    A job is left out where `deadline` (time.monotonic) has passed or memory is short: a cell then does the work itself.
     """
 
-    def run(job: Job) -> Outcome:
-        if time.monotonic() >= deadline:
-            return Outcome(reason="no time was left to prepare it beforehand")
-        log = log_dir / f"prepare-{'-'.join(job.key).replace(' ', '-').replace(':', '-')}.log"
-        return run_isolated(job.function, job.arguments, limit_s=limit_s, log=log)
+    stopped = threading.Event()
+
+    def run(job: Job) -> Outcome | Isolated:
+        if time.monotonic() >= deadline or (job.cell and memory_is_short()):
+            return LEFT_OUT
+        log = log_dir / f"{job.name.replace(' ', '-')}.log"
+        process = Isolated(job.function, job.arguments, log, holds=job.cell is not None)
+        if stopped.is_set():  # while it was being started: whoever ends all processes may have missed it
+            process.end()
+            return LEFT_OUT
+        return process.wait(limit_s) or process
 
     pool = ThreadPoolExecutor(workers)
     futures = {pool.submit(run, job): job for job in jobs}
@@ -117,7 +137,14 @@ def run_jobs(
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
+        stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def memory_is_short() -> bool:
+    """Whether processes that hold may take no more."""
+    memory = psutil.virtual_memory()
+    return memory.available < SPARE_MEMORY * memory.total
 
 
 def variants_of(cells: Sequence[Cell], mode: str) -> list[str]:

@@ -51,16 +51,16 @@ class Row:
     Times are in milliseconds a batch, over `repeats` repeats. A row whose status is not "ok" has a reason and no times.
 
     data_wait_ms        median wait for the loader before each step, not part of median_ms
-    startup_s           seconds from a plain model to the first answer, in a process that finds converted or compiled
-                        networks on disk
-    first_startup_s     the same where nothing is on disk yet; measured beside other preparations, so an upper bound
+    startup_s           seconds from a plain model to the first answer, conversion and compilation included; taken while
+                        others prepare themselves, and shorter for a variant that shares code with one compiled before
     peak_memory_mb      10^6 bytes that running takes, start-up apart: of the process, or of the device
     gflop               of one image: forward, three times that for a training step
     tflops, share       achieved in 10^12 FLOP/s, and over the matrix product measured in the same run
     error               relative L2 distance of the heatmaps (training: difference of the first loss) from eager fp32's
+    gradient_error      relative L2 distance of all gradients from eager fp32's, see `bench.first_step`
     pckh, pckh_change   PCKh@0.5 (weighted14, percent) and its difference from eager's; pckh_basis says on what
     validation_minutes, epoch_minutes    extrapolated to MPII's people
-    load                system load (processes) when the cell began
+    load                cores that anything else kept busy while the cell was timed
     configuration       digest of all that rows of one sweep have in common: settings, weights, data, versions, commit
     """
 
@@ -81,12 +81,12 @@ class Row:
     images_s: float | None = None
     data_wait_ms: float | None = None
     startup_s: float | None = None
-    first_startup_s: float | None = None
     peak_memory_mb: float | None = None
     gflop: float | None = None
     tflops: float | None = None
     share: float | None = None
     error: float | None = None
+    gradient_error: float | None = None
     pckh: float | None = None
     pckh_change: float | None = None
     pckh_basis: str = ""

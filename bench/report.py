@@ -16,8 +16,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 INFER_NOTE = (
     "Median of the repeats after warm-up, crops already on the device. Limit: share of the matrix product of the "
-    "same precision, measured in this run. MB: what running takes beyond the bare process. Start: seconds to the "
-    "first answer with converted networks on disk; in brackets from nothing, measured beside other preparations. "
+    "same precision, measured in this run. MB: what running takes beyond the bare process. Start: seconds from a "
+    "plain model to the first answer, conversion and compilation included, taken while others were prepared. "
     "Error: relative L2 distance of the heatmaps from eager fp32, at full size on the same weights. * "
     "extrapolated to MPII's 2,958 people of validation."
 )
@@ -27,8 +27,10 @@ PARITY_NOTE = (
 )
 TRAIN_NOTE = (
     "A step is forward, loss over all stacks, backward and RMSProp, fed by the reference loader; the wait for "
-    "data is not part of ms. A step counts as three forward passes. Error: difference of the first loss from "
-    "eager fp32's. * extrapolated to an epoch of MPII's 22,246 people."
+    "data is not part of ms. A step counts as three forward passes. Loss error: relative difference of the first loss "
+    "from eager fp32's; gradient error: relative L2 distance over all parameters in a step whose norm layers "
+    "use running statistics (those of a single image make gradients chaotic). * extrapolated to an "
+    "epoch of MPII's 22,246 people."
 )
 LOADER_NOTE = "Loaders by themselves, two workers each, full augmentation, photographs of the same folder."
 STUDY_NOTE = (
@@ -121,7 +123,7 @@ def facts(results: Results) -> list[str]:
     loads = [row.load for row in results.rows if row.load is not None]
     return [
         f"{machine['device']}: {machine['threads']} threads of {machine['cores']} cores, {machine['memory_gb']} GB; "
-        f"load while measuring {min(loads, default=0):.1f} to {max(loads, default=0):.1f}",
+        f"others kept {min(loads, default=0):.1f} to {max(loads, default=0):.1f} cores busy while cells were timed",
         f"limit measured in this run: {matrix or machine['limits_reason']}"
         + (f"; copy {tables.number(limits['copy_gb_s'])} GB/s" if limits["copy_gb_s"] else ""),
         f"crops of {machine['size']} px; data {machine['data']}; begun {machine['began']}; "

@@ -16,6 +16,7 @@ from bench import isolate, preparation
 from bench.cells import measure_cell
 from bench.display import Display
 from bench.isolate import Outcome, end_all, run_isolated
+from bench.pace import budget_now
 from bench.plan import MODES, default_paths, plan, why_not
 from bench.record import Cell, Results, Row, commit, digest_of, versions
 from bench.report import write_reports
@@ -84,7 +85,9 @@ class Sweep:
         if self.results.rows and not request.resume:
             raise FasthgError(f"{out} holds a sweep already; give --resume to go on with it, or another --out")
         self.settings = self.make_settings()
-        self.outcomes: dict[tuple[str, ...], Outcome] = {}
+        self.waiting: list[Cell] = []  # cells that are still to be measured
+        self.held: dict[Cell, isolate.Isolated] = {}  # cells that are prepared and wait for their turn
+        self.ended: dict[Cell, Outcome] = {}  # cells that ended while they were prepared
 
     def make_settings(self) -> Settings:
         """What the cells share; renders the dataset where none is given."""
@@ -136,15 +139,14 @@ class Sweep:
         try:
             self.preload()
             self.measure_machine()
-            todo = [cell for cell in self.cells if not self.done(cell)]
-            runnable = [cell for cell in todo if not self.skip(cell)]
-            self.prepare(runnable)
-            self.display.phase(len(runnable))
+            reasons = {cell: self.skip(cell) for cell in self.cells if not self.done(cell)}
+            self.waiting = [cell for cell, reason in reasons.items() if not reason]
+            self.prepare(self.waiting)
+            self.display.phase(len(self.waiting))
             self.display.heading()
             for row in self.results.rows:
                 self.display.row(row)
-            for cell in todo:
-                reason = self.skip(cell)
+            for cell, reason in reasons.items():
                 self.record(self.skipped(cell, reason) if reason else self.measure(cell))
         finally:
             end_all()
@@ -180,29 +182,30 @@ class Sweep:
         """Everything that is made before the first timing; see `bench.preparation`."""
         workers = 1 if self.device.startswith("cuda") else max(1, min(self.settings.threads, os.cpu_count() or 1))
         deadline = self.began + PREPARATION_SHARE * (self.deadline - self.began)
-        batches = [preparation.reference_jobs(cells, self.settings), preparation.starting_jobs(cells, self.settings)]
-        self.display.phase(sum(map(len, batches)))
-        for jobs in batches:
-            self.display.now(f"preparing {len(jobs)} networks, {workers} at a time")
-            for job, outcome in preparation.run_jobs(jobs, workers, self.logs, self.cell_limit, deadline):
-                self.outcomes[job.key] = outcome
+        rounds = preparation.rounds(cells, self.settings)
+        self.display.phase(sum(map(len, rounds)))
+        for jobs in rounds:
+            self.display.now(f"preparing networks, {workers} at a time")
+            for job, result in preparation.run_jobs(jobs, workers, self.logs, self.cell_limit, deadline):
                 self.display.advance()
-                if not outcome.ok:
-                    self.display.say(f"preparing {job.name}: {outcome.reason}", "yellow")
+                if isinstance(result, isolate.Isolated):
+                    assert job.cell is not None
+                    self.held[job.cell] = result
+                elif job.cell and result is not preparation.LEFT_OUT:
+                    self.ended[job.cell] = result
+                elif not result.ok:
+                    self.display.say(f"preparing {job.name}: {result.reason}", "yellow")
 
     def measure(self, cell: Cell) -> Row:
-        """The row of a cell that runs now."""
-        left = self.deadline - time.monotonic()
-        if left < SHORTEST_CELL_S:
+        """The row of a cell that takes its times now."""
+        self.waiting.remove(cell)
+        if self.deadline - time.monotonic() < SHORTEST_CELL_S:
             minutes = (self.deadline - self.began + REPORT_S) / 60
             return self.skipped(cell, f"the {minutes:.0f} minutes are spent; --resume goes on, --full takes its time")
         self.display.now(f"{cell.mode} {cell.variant} {cell.path}:{cell.precision} batch {cell.batch_size}")
-        load = os.getloadavg()[0]
-        log = self.logs / f"{cell.name}.log"
-        outcome = run_isolated(measure_cell, (cell, self.settings), limit_s=min(self.cell_limit, left), log=log)
-        self.display.advance()
         row = self.blank(cell)
-        row.load = round(load, 2)
+        outcome = self.ended.pop(cell, None) or self.time_cell(cell)
+        self.display.advance()
         if not outcome.ok:
             row.status, row.reason = ("skipped" if outcome.refused else "error"), outcome.reason
             return row
@@ -211,15 +214,30 @@ class Sweep:
         self.complete(row)
         return row
 
+    def time_cell(self, cell: Cell) -> Outcome:
+        """What becomes of a cell that holds or has yet to begin."""
+        process = self.held.pop(cell, None)
+        if process is None:
+            process = isolate.Isolated(measure_cell, (cell, self.settings), self.logs / f"{cell.name}.log", holds=True)
+            if outcome := process.wait(self.limit_now()):
+                return outcome
+        rest = [cell, *(other for other in self.waiting if other not in self.ended)]
+        tflops = self.results.machine["limits"]["tflops"].get("fp32")
+        process.go(budget_now(rest, self.settings, self.deadline - time.monotonic(), tflops))
+        outcome = process.wait(self.limit_now())
+        assert outcome is not None, "a cell has one turn"
+        return outcome
+
+    def limit_now(self) -> float:
+        """Seconds after which a cell is ended."""
+        return max(0.0, min(self.cell_limit, self.deadline - time.monotonic()))
+
     def complete(self, row: Row) -> None:
         """Fields that the sweep knows and the cell does not; nothing for a cell that was wrong."""
         if row.status != "ok":
             return
         limit = self.results.machine["limits"]["tflops"].get(row.precision)
         row.share = row.tflops / limit if row.tflops and limit else None
-        first = self.outcomes.get(preparation.start_key(row.cell))
-        if first and first.ok and row.mode == "infer":
-            row.first_startup_s = first.result
         if row.mode == "infer" and row.pckh is None:
             for name, value in reduced_pckh(self.settings, row.variant, row.path, row.precision).items():
                 setattr(row, name, value)

@@ -19,8 +19,10 @@ class Settings:
     size      side of the crops, pixels
     threads   CPU threads
     people    people of the validation split that PCKh is measured on
+    looks     crops that it is measured on at least, several of each person where there are fewer
     seed      of fresh weights
-    infer_budget, train_budget, loader_budget    seconds of timed repeats in a cell, see `bench.timing.enough`
+    infer_budget, train_budget, loader_budget    seconds of timed repeats in a cell, see `bench.timing.enough`; a sweep
+                that has to end gives less, see `bench.pace`
     short_training    train reduced networks of the variants without trained weights, for their PCKh parity
     """
 
@@ -31,11 +33,16 @@ class Settings:
     size: int = 256
     threads: int = 1
     people: int = 64
+    looks: int = 192
     seed: int = 0
     infer_budget: float = 1.0
     train_budget: float = 2.0
     loader_budget: float = 2.0
     short_training: bool = True
+
+    def budget(self, mode: str) -> float:
+        """Seconds of timed repeats in a cell of a mode."""
+        return {"infer": self.infer_budget, "train": self.train_budget, "loader": self.loader_budget}[mode]
 
     def trained(self, variant: str) -> Path | None:
         """Weights of the variant that have learnt something, where there are any."""

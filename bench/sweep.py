@@ -34,12 +34,11 @@ def sweep(request: Request) -> Path:
     cells = plan_request(request)
     out = choose_folder(request)
     with _lock(out), Display() as display:
-        run = Sweep(request, cells, out, display)
         try:
+            run = Sweep(request, cells, out, display)
             run.run()
         except KeyboardInterrupt:
-            done = sum(map(run.done, cells))
-            note(f"interrupted: {done} of {len(cells)} cells are measured; --resume --out {out} goes on")
+            note(f"interrupted: what was measured is kept; --resume --out {out} goes on")
             raise
         minutes = (time.monotonic() - run.began) / 60
         display.say(f"{out / 'report.html'} ({minutes:.1f} minutes)")

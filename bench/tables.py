@@ -63,12 +63,6 @@ def spread(row: Row) -> str:
     return f"{number(row.p10_ms)}–{number(row.p90_ms)}"
 
 
-def start(row: Row) -> str:
-    """Seconds to the first answer; in brackets those from nothing, where something was converted or compiled before."""
-    first = f" ({number(row.first_startup_s, 2)})" if row.first_startup_s else ""
-    return f"{number(row.startup_s, 2)}{first}"
-
-
 def infer_table(rows: Sequence[Row]) -> Table:
     """Every inference cell that ran; a wrong one says so in place of a time."""
     columns = ["Variant", "Path", "Batch", "ms", "p10–p90", "images/s", "× eager", "TFLOP/s", "Limit", "MB"]
@@ -79,14 +73,14 @@ def infer_table(rows: Sequence[Row]) -> Table:
         base = eager.get((row.variant, row.batch_size))
         times = row.images_s / base if row.images_s and base else None
         speed = [number(row.images_s), number(times, 2), number(row.tflops, 2), percent(row.share)]
-        parity = [_error(row), "" if row.pckh is None else f"{row.pckh:.1f}", signed(row.pckh_change)]
+        parity = [_error(row.error), "" if row.pckh is None else f"{row.pckh:.1f}", signed(row.pckh_change)]
         memory = number(row.peak_memory_mb, 3)
         return [
             number(row.median_ms),
             spread(row),
             *speed,
             memory,
-            start(row),
+            number(row.startup_s, 2),
             *parity,
             number(row.validation_minutes, 2),
         ]
@@ -97,7 +91,7 @@ def infer_table(rows: Sequence[Row]) -> Table:
 def train_table(rows: Sequence[Row]) -> Table:
     """Every training cell that ran."""
     columns = ["Variant", "Path", "Batch", "ms", "p10–p90", "images/s", "Data wait ms", "× eager", "TFLOP/s", "Limit"]
-    columns += ["MB", "Error", "min / epoch*"]
+    columns += ["MB", "Loss error", "Gradient error", "min / epoch*"]
     eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager" and row.images_s}
 
     def values(row: Row) -> list[str]:
@@ -110,7 +104,8 @@ def train_table(rows: Sequence[Row]) -> Table:
             spread(row),
             *speed,
             number(row.peak_memory_mb, 3),
-            _error(row),
+            _error(row.error),
+            _error(row.gradient_error),
             number(row.epoch_minutes),
         ]
 
@@ -146,7 +141,7 @@ def parity_table(rows: Sequence[Row]) -> Table:
                 [
                     label,
                     str(len(mine)),
-                    _error(worst),
+                    _error(worst.error),
                     worst.variant,
                     "reported" if allowed == float("inf") else f"{allowed:.0e}",
                     change,
@@ -228,8 +223,8 @@ def _or_status(row: Row, values: list[str], names: int) -> list[str]:
     return values if row.status == "ok" else [*values[:names], row.status, *[""] * (len(values) - names - 1)]
 
 
-def _error(row: Row) -> str:
-    return "" if row.error is None else f"{row.error:.1e}" if row.error else "0"
+def _error(error: float | None) -> str:
+    return "" if error is None else f"{error:.1e}" if error else "0"
 
 
 def _fastest(rows: Iterable[Row], mode: str) -> Row | None:

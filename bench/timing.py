@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -103,3 +104,29 @@ class PeakMemory:
             free, total = torch.cuda.mem_get_info()
             return total - free
         return psutil.Process().memory_info().rss
+
+
+class OtherLoad:
+    """How many cores were busy with anything but this process and its children, on average since this was made.
+
+    Time that the host of a virtual machine kept for itself counts as such.
+    """
+
+    def __init__(self) -> None:
+        self._start, self._others = time.perf_counter(), self._busy()
+
+    def cores(self) -> float:
+        """Cores, 0 on a quiet machine."""
+        return max(0.0, (self._busy() - self._others) / (time.perf_counter() - self._start))
+
+    @staticmethod
+    def _busy() -> float:
+        """Seconds of all cores that were not idle, less those of this process and of its children."""
+        machine, this = psutil.cpu_times(), psutil.Process()
+        idle = machine.idle + getattr(machine, "iowait", 0.0)
+        guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)  # counted in user and nice too
+        mine = 0.0
+        for process in (this, *this.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                mine += process.cpu_times().user + process.cpu_times().system
+        return sum(machine) - idle - guests - mine

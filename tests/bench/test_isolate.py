@@ -1,5 +1,6 @@
 """A cell that crashes, hangs or is refused must not take the sweep with it, nor leave anything running."""
 
+import operator
 import os
 import subprocess
 import time
@@ -7,9 +8,11 @@ import time
 import psutil
 import pytest
 
-from bench.isolate import preload, run_isolated
+from bench.isolate import Isolated, end_all, preload, run_isolated
 from fasthg.paths import prepare
 from fasthg.variants import get_config
+
+TAKE_TURN = operator.methodcaller("__call__")  # a function of `turn` that only calls it
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,3 +69,25 @@ def test_what_a_cell_prints_goes_to_its_log(log, capfd):
     run_isolated(print, ("noise",), limit_s=60, log=log)
     assert log.read_text() == "noise\n"
     assert "noise" not in capfd.readouterr().out
+
+
+def test_a_cell_holds_until_its_turn_and_hears_what_it_is_told(log):
+    process = Isolated(TAKE_TURN, (), log, holds=True)
+    assert process.wait(60) is None
+    process.go(1.5)
+    assert process.wait(60).result == 1.5
+
+
+def test_a_cell_that_dies_while_it_holds_is_a_reason(log):
+    process = Isolated(TAKE_TURN, (), log, holds=True)
+    assert process.wait(60) is None
+    process.kill()
+    process.go()
+    assert "SIGKILL" in process.wait(60).reason
+
+
+def test_nothing_that_holds_is_left_behind(log):
+    process = Isolated(TAKE_TURN, (), log, holds=True)
+    assert process.wait(60) is None
+    end_all()
+    assert "SIGKILL" in process.wait(60).reason

@@ -19,7 +19,7 @@ from bench.run import Request, plan_request
 from bench.sweep import main, sweep
 from fasthg.errors import FasthgError
 
-PATHS = ("eager", "channels_last", "amp")
+PATHS = ("eager", "channels_last", "amp", "openvino")  # the last holds, prepared, while the others are timed
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def request_of(tiny_dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(request_of):
-    """The folder of a sweep that was killed by SIGKILL after its first row, and the lines it had written by then."""
+    """The folder of a sweep that was killed by SIGKILL after its first row, while a cell was holding, and the lines it
+    had written by then."""
     options = {"variants": "small", "paths": ",".join(PATHS), "modes": "infer", "data": str(request_of.data)}
     options |= {
         "weights": str(request_of.weights),
@@ -140,20 +141,20 @@ def test_wrong_cell_prints_wrong_and_no_time(resumed, request_of, capsys):
 
 
 def test_slow_and_absent_cells_are_rows_with_their_reason(resumed, request_of):
-    modes = {"modes": ("train", "infer"), "paths": ("amp", "tensorrt"), "cell_limit": 0.05, "resume": True}
-    sweep(dataclasses.replace(request_of, **modes))
+    others = {"modes": ("train", "infer"), "paths": ("amp", "tensorrt"), "batch_sizes": (2,), "cell_limit": 0.05}
+    sweep(dataclasses.replace(request_of, resume=True, **others))
     results = Results(resumed / "results.jsonl")
     slow = results.find(Cell("small", "amp", "bf16", "train", 2))
     assert (slow.status, slow.median_ms) == ("error", None)
     assert "past its limit" in slow.reason
-    absent = results.find(Cell("small", "tensorrt", "fp16", "infer", 1))
+    absent = results.find(Cell("small", "tensorrt", "fp16", "infer", 2))
     assert (absent.status, absent.reason) == ("skipped", "tensorrt: runs on cuda only, not on cpu")
     assert results.find(Cell("small", "amp", "bf16", "infer", 1)).status == "ok"  # measured before, kept
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(killed, request_of):
-    command = [sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small", "--paths", "eager,openvino"]
-    command += ["--modes", "infer", "--size", "64", "--threads", "1", "--no-short-training"]
+    command = [sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small", "--paths", "eager,onnxruntime"]
+    command += ["--modes", "infer", "--batch-sizes", "3", "--size", "64", "--threads", "1", "--no-short-training"]
     command += ["--data", str(request_of.data), "--weights", str(request_of.weights), "--out", str(request_of.out)]
     # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
