@@ -34,6 +34,7 @@ Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored im
 BatchSize = Annotated[int, typer.Option(min=1, help="People in one run of the network.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; 256 where left out.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number where left out.")]
+Throughput = Annotated[bool, typer.Option("--throughput", help="The most images a second, not the soonest answer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
@@ -69,6 +70,7 @@ def predict(
     flip: Flip = False,
     batch_size: BatchSize = 8,
     threads: Threads = None,
+    throughput: Throughput = False,
     formats: Annotated[
         str, typer.Option("--format", help="What to write: json, csv, coco, mat, with commas between.")
     ] = "json",
@@ -82,6 +84,7 @@ def predict(
         raise FasthgError("--bbox and --boxes both given; give one of them")
     people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes) if boxes else None
     options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
+    options["mode"] = "throughput" if throughput else "latency"
     written = predict_to_folder(
         images, output, people, formats.split(","), overlays, weights=weights, batch_size=batch_size, **options
     )

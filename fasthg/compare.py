@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,8 +70,9 @@ class Comparison:
     def failures(self) -> list[str]:
         """What is out of its limit, one phrase each."""
         found = []
-        if self.heatmap_error is not None and not self.heatmap_error <= self.heatmap_limit:
-            found.append(f"relative heatmap error {self.heatmap_error:.2e} (limit {self.heatmap_limit:.0e})")
+        error = self.heatmap_error
+        if error is not None and not (math.isfinite(error) and error <= self.heatmap_limit):
+            found.append(f"relative heatmap error {error:.2e} (limit {self.heatmap_limit:.0e})")
         if self.heatmap_error is None and not self.keypoint_median <= self.keypoint_limit:
             found.append(f"median keypoint distance {self.keypoint_median:.2f} px (limit {self.keypoint_limit} px)")
         if self.pckh_counts and self.pckh_change is not None and not self.pckh_change >= -self.pckh_limit:

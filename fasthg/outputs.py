@@ -170,4 +170,5 @@ def _about(predictor: Predictor) -> dict[str, Any]:
         "device": predictor.device,
         "flip": predictor.flip,
         "seconds": {"end_to_end": round(timing.total_s, 4), "network": round(timing.network_s, 4)},
+        "outside_network": round(timing.outside, 4),
     }

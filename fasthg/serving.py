@@ -15,7 +15,7 @@ from fasthg.errors import FasthgError
 from fasthg.geometry import JOINT_NAMES
 from fasthg.model import HourglassNet
 from fasthg.paths import parse_path, prepare
-from fasthg.runtimes.base import Prepared
+from fasthg.runtimes.base import Mode, Prepared
 from fasthg.variants import INPUT_SIZE, get_config
 
 log = logging.getLogger("fasthg")
@@ -69,6 +69,7 @@ def load_runner(
     batch_size: int = 1,
     size: int | None = None,
     threads: int | None = None,
+    mode: Mode = "latency",
 ) -> Served:
     """What answers crops of people.
 
@@ -76,11 +77,12 @@ def load_runner(
     runtime     a path's name, or "auto": see `fasthg.auto`; an exported network is run by what it was exported for
     batch_size  people in one run; less where an exported network takes less
     size        side of the crops in pixels; an exported network has its own
+    mode        "latency" or "throughput"
 
     Raises FasthgError for what does not fit together, BackendUnavailable for what cannot run here.
     """
     if isinstance(weights, (str, Path)) and is_artefact(weights):
-        return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads)
+        return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads, mode)
     model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
     if model.config.num_joints != len(JOINT_NAMES):
         raise FasthgError(
@@ -89,7 +91,8 @@ def load_runner(
     size = size or INPUT_SIZE
     path, why = choose_path(model.config, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     example = torch.zeros(batch_size, 3, size, size)
-    return Served(prepare(model, path, example, device=device, threads=threads), size, batch_size, why)
+    prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
+    return Served(prepared, size, batch_size, why)
 
 
 def _load_exported(
@@ -100,6 +103,7 @@ def _load_exported(
     batch_size: int,
     size: int | None,
     threads: int | None,
+    mode: Mode,
 ) -> Served:
     source = f"artefact {artefact.folder}"
     if variant is not None:
@@ -107,7 +111,7 @@ def _load_exported(
     if size not in (None, artefact.size):
         raise FasthgError(f"{source} takes crops of {artefact.size} pixels, not {size}; leave the size out")
     batch_size = min(batch_size, artefact.max_batch)
-    prepared = load_artefact(artefact, device, batch_size, threads)
+    prepared = load_artefact(artefact, device, batch_size, threads, mode)
     if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
         raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
     return Served(prepared, artefact.size, batch_size, f"exported for {prepared.path}", artefact.end_to_end)

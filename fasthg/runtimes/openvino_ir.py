@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,12 @@ def save(network: Any, file: Path, precise: Sequence[str], trunk: Sequence[str] 
     """
     import openvino
 
-    openvino.save_model(network, file, compress_to_fp16=False)
+    try:
+        openvino.save_model(network, file, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream error" in str(error):  # all that it says of a disk that takes no more
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
     tree = ElementTree.parse(file)
     layers = [(layer, layer.get("name", ""), layer.get("type", "")) for layer in tree.iter("layer")]
     norms = {name.rpartition("/")[0] for _layer, name, kind in layers if kind == "ReduceMean"}
