@@ -58,7 +58,7 @@ def rounds(cells: Sequence[Cell], settings: Settings) -> list[list[Job]]:
 def first_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
     """Weights and reference heatmaps of every variant, and the packed crops."""
     jobs = [
-        Job(f"reference {variant}", make_reference, (settings, variant), size_of(variant))
+        Job(f"reference {variant}", make_reference, (settings, variant), reference_cost(settings, variant))
         for variant in variants_of(cells, "infer")
     ]
     if any(cell.path.endswith("packed") for cell in cells if cell.mode == "loader"):
@@ -150,6 +150,11 @@ def memory_is_short() -> bool:
 def variants_of(cells: Sequence[Cell], mode: str) -> list[str]:
     """The variants that some cell of a mode has, in their order."""
     return list(dict.fromkeys(cell.variant for cell in cells if cell.mode == mode))
+
+
+def reference_cost(settings: Settings, variant: str) -> float:
+    """One answer, and as many as PCKh takes where the weights are trained."""
+    return size_of(variant) * (settings.looks if settings.trained(variant) else 1)
 
 
 def size_of(variant: str) -> float:

@@ -33,7 +33,7 @@ class Settings:
     size: int = 256
     threads: int = 1
     people: int = 64
-    looks: int = 192
+    looks: int = 128
     seed: int = 0
     infer_budget: float = 1.0
     train_budget: float = 2.0

@@ -49,8 +49,8 @@ class Plan:
     size: int = 64
     shrink: int = 4
     epochs: int = 4
-    batch_size: int = 16
-    lr: float = 2e-3
+    batch_size: int = 32
+    lr: float = 2.5e-3
     repeat: tuple[str, ...] = ("original", "feats64")
     seeds: int = 3
 

@@ -6,6 +6,7 @@ of the widely used PyTorch ports: pre-activation bottlenecks, nearest upsampling
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -168,6 +169,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+@cache
 def count_flops(config: HourglassConfig, size: int = 256) -> int:
     """FLOPs of one image: two for each multiply-add of the convolutions, all stacks' heads included."""
     with torch.device("meta"):

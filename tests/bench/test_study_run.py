@@ -55,7 +55,7 @@ def test_every_variant_runs_once_and_two_of_them_three_times(tmp_path):
 
 
 def test_command_finishes_what_is_missing(tiny_dataset, tmp_path, capsys):
-    settings = {"shrink": 32, "batch_size": 8, "epochs": 1, "lr": 2e-3}
+    settings = {"shrink": 32, "batch_size": 8, "epochs": 1, "lr": Plan.lr}
     done = [line(variant, 0, 10.0) | settings for variant in STUDY_VARIANTS if variant != "feats64-layernorm"]
     (tmp_path / RESULTS).write_text("".join(json.dumps(row) + "\n" for row in done))
     options = ["--shrink", "32", "--batch-size", "8", "--epochs", "1", "--seeds", "1", "--jobs", "1"]
