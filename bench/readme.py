@@ -38,22 +38,17 @@ def ladder(rows: Sequence[Row], variant: str = "original") -> Table:
 
 
 def variants(rows: Sequence[Row]) -> Table:
-    """Milliseconds of every variant on every path, and of a training step a person."""
-    ran = [row for row in rows if row.mode == "infer" and row.median_ms]
-    paths = list(dict.fromkeys(path_label(row) for row in ran))
-    trained = [row for row in rows if row.mode == "train" and row.images_s]
-    steps = list(dict.fromkeys(path_label(row) for row in trained))
-    times = {(row.variant, path_label(row)): row.median_ms for row in ran}
-    people = {(row.variant, path_label(row)): 1e3 / row.images_s for row in trained if row.images_s}
-    lines = [
-        Line(
-            [variant]
-            + [number(times.get((variant, path))) for path in paths]
-            + [number(people.get((variant, step))) for step in steps]
-        )
-        for variant in dict.fromkeys(row.variant for row in ran)
-    ]
-    return Table(["variant", *paths, *(f"train {step}" for step in steps)], lines)
+    """Milliseconds of every variant on every path, and of a training step a person; WRONG where the answer is."""
+    columns = {"infer": "{}", "train": "train {}"}
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.mode in columns and row.status in ("ok", "WRONG"):
+            time = "WRONG" if row.status == "WRONG" else number(1e3 / row.images_s if row.images_s else None)
+            found.setdefault(row.variant, {})[columns[row.mode].format(path_label(row))] = time
+    paths = list(dict.fromkeys(path for times in found.values() for path in times))
+    paths.sort(key=lambda path: path.startswith("train"))
+    lines = [Line([variant, *(times.get(path, "") for path in paths)]) for variant, times in found.items()]
+    return Table(["variant", *paths], lines)
 
 
 def loaders(rows: Sequence[Row]) -> Table:
