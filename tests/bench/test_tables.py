@@ -103,12 +103,12 @@ def test_ladder_goes_from_the_slowest_path_to_the_fastest():
     assert lines[1][-2:] == ["1e-02", "-0.03"]
 
 
-def test_variants_have_a_column_for_each_path_and_training_for_a_person():
+def test_variants_have_a_column_for_each_path_wrong_ones_too_and_training_for_a_person():
     step = Row("original", "amp", "bf16", "train", 4, "ok", median_ms=2000.0, images_s=2.0)
     other = dataclasses.replace(EAGER, variant="feats64", median_ms=150.0)
     assert readme.markdown(readme.variants([*ROWS, other, step])).splitlines()[2:] == [
-        "| original | 400 | 100 | 500 |",
-        "| feats64 | 150 |  |  |",
+        "| original | 400 | WRONG | 100 | 500 |",
+        "| feats64 | 150 |  |  |  |",
     ]
 
 
