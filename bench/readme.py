@@ -43,7 +43,7 @@ def variants(rows: Sequence[Row]) -> Table:
     found: dict[str, dict[str, str]] = {}
     for row in rows:
         if row.mode in columns and row.status in ("ok", "WRONG"):
-            time = "WRONG" if row.status == "WRONG" else number(1e3 / row.images_s if row.images_s else None)
+            time = "WRONG" if row.status == "WRONG" else number((row.median_ms or 0.0) / row.batch_size)
             found.setdefault(row.variant, {})[columns[row.mode].format(path_label(row))] = time
     paths = list(dict.fromkeys(path for times in found.values() for path in times))
     paths.sort(key=lambda path: path.startswith("train"))
