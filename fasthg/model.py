@@ -103,8 +103,10 @@ class Stack(nn.Module):
         y = self.blocks(self.dropout(self.hourglass(x)))
         y = F.relu(self.norm(self.features(y)))
         heatmaps = self.score(y)
-        if self.merge_features is not None and self.merge_score is not None:
-            x = x + self.merge_features(y) + self.merge_score(heatmaps)
+        if self.merge_features is not None:
+            x = x + self.merge_features(y)
+        if self.merge_score is not None:
+            x = x + self.merge_score(heatmaps)
         return x, heatmaps
 
 

@@ -42,7 +42,7 @@ def tries(config: HourglassConfig, precision: str) -> list[tuple[str, ...]]:
     if precision != "int8":
         return [head(config), (last,)]
     stacks = range(config.num_stacks)
-    heads = [f"stacks.{i}.{name}" for i in stacks for name in ("features", "score", "merge_features", "merge_score")]
+    heads = [f"stacks.{i}.{name}" for i in stacks for name in ("features", "score", "merge_features")]
     finest = [f"stacks.{i}.hourglass.up1" for i in stacks]
     return [head(config), ("stem.conv", *heads), ("stem", *heads, *finest), ("stem", *heads, *finest, last)]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fasthg.end_to_end import OUTPUT_NAMES, EndToEnd
 from fasthg.errors import BackendUnavailable, FasthgError
-from fasthg.fold import fold_norms
+from fasthg.fold import fold
 from fasthg.model import HourglassNet
 from fasthg.precision import head, last_stack
 from fasthg.runtimes import tensorrt_engine
@@ -105,7 +105,7 @@ def check(target: str, precision: str | None) -> str:
 
 def fp32_graph(plan: Plan) -> onnx.ModelProto:
     """The folded network as a graph, with everything around it where the plan is end to end."""
-    folded = fold_norms(plan.model)
+    folded = fold(plan.model)
     example = torch.from_numpy(plan.calibration[:1])
     if plan.end_to_end:
         return export_graph(EndToEnd(folded, plan.flip).eval(), example, OUTPUT_NAMES)

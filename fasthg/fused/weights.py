@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fasthg.fold import fold_norms
+from fasthg.fold import fold
 from fasthg.model import Bottleneck, Hourglass, HourglassNet, Stack, Stem
 from kernels import layout
 
@@ -83,7 +83,7 @@ class Packer:
     def __init__(self, model: HourglassNet, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
-        network = fold_norms(copy.deepcopy(model).double().cpu())
+        network = fold(copy.deepcopy(model).double().cpu())
         self.names = {module: name for name, module in network.named_modules()}
         self.eps = next((module.eps for module in network.modules() if isinstance(module, nn.GroupNorm)), 0.0)
         self.stem = self._stem(network.stem)
@@ -96,15 +96,6 @@ class Packer:
         return StemWeights(conv, self._affine(stem.norm), blocks)
 
     def _stack(self, stack: Stack) -> StackWeights:
-        merge = None
-        if stack.merge_features is not None and stack.merge_score is not None:
-            to_trunk, score = stack.merge_score.weight.flatten(1), stack.score.weight.flatten(1)
-            weight = stack.merge_features.weight + (to_trunk @ score)[:, :, None, None]
-            assert stack.merge_features.bias is not None
-            assert stack.merge_score.bias is not None
-            assert stack.score.bias is not None
-            bias = stack.merge_features.bias + stack.merge_score.bias + to_trunk @ stack.score.bias
-            merge = self._pack(layout.pack_conv1x1(weight), bias)
         return StackWeights(
             self.names[stack],
             self._hourglass(stack.hourglass),
@@ -112,7 +103,7 @@ class Packer:
             self._conv(stack.features),
             self._affine(stack.norm),
             self._conv(stack.score),
-            merge,
+            None if stack.merge_features is None else self._conv(stack.merge_features),
         )
 
     def _hourglass(self, hourglass: Hourglass) -> HourglassWeights:

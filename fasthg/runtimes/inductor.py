@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
 
-from fasthg.fold import fold_norms
+from fasthg.fold import fold
 from fasthg.precision import lower
 from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
 from fasthg.runtimes.pytorch import placed, set_threads, thread_details
@@ -29,7 +29,7 @@ def build(path: str, request: Request) -> Prepared:
     """The folded network in the request's precision, its stem and stacks compiled."""
     device, dtype = request.device, DTYPES[request.precision]
     set_threads(request)
-    model = lower(placed(fold_norms(request.model), device, torch.channels_last), dtype).requires_grad_(False)
+    model = lower(placed(fold(request.model), device, torch.channels_last), dtype).requires_grad_(False)
     mode = "max-autotune-no-cudagraphs" if device.type == "cuda" else None
     for module in (model.stem, *model.stacks):
         module.compile(mode=mode, dynamic=False)

@@ -18,7 +18,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from fasthg.files import make_folder, write_bytes
-from fasthg.fold import fold_norms
+from fasthg.fold import fold
 from fasthg.model import HourglassNet
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OPSET = 20  # ONNX Runtime, OpenVINO and TensorRT all read it as it is
 INPUT_NAME = "images"
 OUTPUT_NAME = "heatmaps"
-_CONVERSION = 2  # raise it when the same network is converted to another graph
+_CONVERSION = 3  # raise it when the same network is converted to another graph
 NETWORK = ("stem", "stacks")  # the modules whose nodes are the network itself, not what is around it
 
 
@@ -114,7 +114,7 @@ def cached_graph(model: HourglassNet, example: Tensor, folder: Path) -> Path:
     path = folder / f"{model_digest(model)}-{height}x{width}.onnx"
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            write_bytes(path, _traced(FinalHeatmaps(fold_norms(model).cpu()).eval(), example[:1]))
+            write_bytes(path, _traced(FinalHeatmaps(fold(model).cpu()).eval(), example[:1]))
     return path
 
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from fasthg.files import make_folder, write_bytes
-from fasthg.fold import fold_norms
+from fasthg.fold import fold
 from fasthg.gate import load_gate
 from fasthg.image import normalise
 from fasthg.precision import head
@@ -55,7 +55,7 @@ def convert(
 
 def converted_graph(request: Request, for_tensorrt: bool = False) -> onnx.ModelProto:
     """The request's folded network in its precision."""
-    graph = export_graph(FinalHeatmaps(fold_norms(request.model).cpu()).eval(), request.example)
+    graph = export_graph(FinalHeatmaps(fold(request.model).cpu()).eval(), request.example)
     config = request.model.config
     converted, _kept = convert(graph, _crops(request), request.precision, config, head(config), for_tensorrt)
     return converted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fasthg.fold import fold_norms
+from fasthg.fold import fold
 from fasthg.precision import lower
 from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
 from fasthg.runtimes.onnx_graph import FinalHeatmaps
@@ -32,7 +32,7 @@ def compile_program(request: Request) -> torch.fx.GraphModule:
     import torch_tensorrt
 
     dtype = DTYPES[request.precision]
-    module = FinalHeatmaps(lower(fold_norms(request.model), dtype)).eval().to(request.device)
+    module = FinalHeatmaps(lower(fold(request.model), dtype)).eval().to(request.device)
     example = torch_tensorrt.Input(shape=tuple(request.example.shape), dtype=dtype)
     with torch.cuda.device(request.device), torch.no_grad():
         return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=[example], min_block_size=1)
