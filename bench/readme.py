@@ -1,6 +1,7 @@
 """`python -m bench.readme`: write the README's tables from the results that are committed under bench/results/.
 
-A table stands between `<!-- NAME: FOLDER -->` and `<!-- end -->`; FOLDER is one of bench/results with a results.jsonl.
+A table stands between `<!-- NAME: FOLDER -->` and `<!-- end -->`; FOLDER is one of bench/results, with the results of a
+sweep or of `bench.exports`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from bench.exports import exports_table
 from bench.record import Results, Row
 from bench.tables import Line, Table, loader_table, number, path_label, percent, signed, spread
 from fasthg.console import note, run_app
@@ -56,7 +58,17 @@ def loaders(rows: Sequence[Row]) -> Table:
     return loader_table([row for row in rows if row.mode == "loader"])
 
 
-TABLES: dict[str, Callable[[Sequence[Row]], Table]] = {"ladder": ladder, "variants": variants, "loaders": loaders}
+def of_sweep(table: Callable[[Sequence[Row]], Table]) -> Callable[[Path], Table]:
+    """`table` of the rows of the sweep in a folder."""
+    return lambda folder: table(Results(folder / "results.jsonl").rows)
+
+
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "ladder": of_sweep(ladder),
+    "variants": of_sweep(variants),
+    "loaders": of_sweep(loaders),
+    "exports": exports_table,
+}
 
 
 def markdown(table: Table) -> str:
@@ -70,10 +82,10 @@ def fill(text: str) -> str:
     """The README's text with every table made anew; raises FasthgError for one that cannot be made."""
 
     def table(block: re.Match[str]) -> str:
-        path = RESULTS / block["folder"] / "results.jsonl"
-        if block["name"] not in TABLES or not path.exists():
-            raise FasthgError(f"README: no table {block['name']!r} or no {path}; tables are {', '.join(TABLES)}")
-        return block[1] + markdown(TABLES[block["name"]](Results(path).rows)) + block[4]
+        folder = RESULTS / block["folder"]
+        if block["name"] not in TABLES or not folder.is_dir():
+            raise FasthgError(f"README: no table {block['name']!r} or no {folder}; tables are {', '.join(TABLES)}")
+        return block[1] + markdown(TABLES[block["name"]](folder)) + block[4]
 
     return _BLOCK.sub(table, text)
 

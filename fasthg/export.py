@@ -36,6 +36,7 @@ from fasthg.targets import Built, Plan, RunsHere
 from fasthg.variants import INPUT_SIZE, STRIDE
 
 RANDOM = "random"  # instead of weights: a fresh network, to measure speed with
+_RANDOM_CROPS = 8  # on which a fresh network is compared: PCKh says nothing of it, and heatmaps need no more
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def export(options: ExportOptions) -> ExportResult:
     folder = Path(options.output) if options.output is not None else Path("export") / name
     with atomic_folder(folder) as aside:
         gate = load_gate(options.data, options.size)
+        if options.weights == RANDOM:
+            gate = gate.first(_RANDOM_CROPS)
         plan = _plan(model, options, precision, gate)
         built, comparison = _build(plan, aside, gate, name)
         _write_metadata(plan, built, aside, weights, comparison)

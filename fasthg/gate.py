@@ -44,6 +44,17 @@ class GateSet:
     def __len__(self) -> int:
         return len(self.crops)
 
+    def first(self, count: int) -> GateSet:
+        """The same with the first `count` crops to score, and to calibrate on."""
+        return GateSet(
+            self.crops[:count],
+            self.joints[:count],
+            self.labelled[:count],
+            self.head_size[:count],
+            self.calibration[:count],
+            f"the first of {self.source}",
+        )
+
 
 def load_gate(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> GateSet:
     """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and

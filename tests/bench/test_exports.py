@@ -1,0 +1,52 @@
+"""Every variant's exports are checked and written down by one command that says what failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.exports import RESULTS, app, exports_table, read_rows, run_all
+from fasthg.console import run_app
+from fasthg.errors import FasthgError
+
+
+def test_an_export_that_cannot_be_made_is_a_row_with_its_reason_and_is_tried_again(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    for _time in range(2):
+        (row,) = run_all(["small"], ["onnx:bf16"], tmp_path, workers=1)
+        assert "onnx has no bf16" in row.reason
+    assert read_rows(tmp_path / RESULTS) == [row]
+    assert exports_table(tmp_path).lines[0].values == ["small", "none"]
+
+
+def test_the_shipped_network_is_exported_within_the_gate(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    (row,) = run_all(["small"], ["onnx:fp32"], tmp_path, workers=1)
+    assert row.reason == ""
+    assert row.heatmap_error is not None
+    assert row.heatmap_error < 1e-5
+    assert row.pckh_change == pytest.approx(0.0, abs=0.1)
+    assert run_all(["small"], ["onnx:fp32"], tmp_path, workers=1) == [row]  # it is there already
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--variants", "tiny"], "unknown variant 'tiny'"),
+        (["--formats", "onnx:fp8"], "unknown format 'onnx:fp8'"),
+    ],
+)
+def test_a_bad_request_is_one_line(
+    options: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(app, [*options, "--out", str(tmp_path)]) == 2
+    assert line in capsys.readouterr().err
+    assert not (tmp_path / RESULTS).exists()
+
+
+def test_results_of_another_version_are_named(tmp_path: Path) -> None:
+    (tmp_path / RESULTS).write_text('{"rows": [{"network": "small"}]}')
+    with pytest.raises(FasthgError, match=r"holds no exports of this version"):
+        read_rows(tmp_path / RESULTS)
