@@ -12,7 +12,6 @@ report.html are made from it at the end, after Ctrl-C too. A killed sweep loses 
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +113,6 @@ def main(
         short_training,
         cell_limit,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sweep(request)
 
 

@@ -5,8 +5,11 @@ Results go to stdout, so that they can be piped; notes, progress and errors go t
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
@@ -23,11 +26,12 @@ _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__na
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
     """Run a typer app on `argv` (default: the process's arguments) and return its exit code.
 
-    FasthgError and usage errors print one line on stderr and return their code; Ctrl-C returns 130. Any other exception
-    is a defect of the program and passes, with its traceback.
+    FasthgError and usage errors print one line on stderr and return their code; Ctrl-C and SIGTERM return 130. Any
+    other exception is a defect of the program and passes, with its traceback.
     """
     try:
-        code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
+        with _terminate_like_ctrl_c():
+            code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
     except FasthgError as error:
         return _fail(prog, str(error), error.exit_code)
     except _UsageError as error:
@@ -37,6 +41,19 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     if code == INTERRUPTED:
         return _fail(prog, "interrupted; nothing half-written is left", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _terminate_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems and containers end a process, clean up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def note(message: str) -> None:

@@ -275,7 +275,10 @@ def test_a_full_disk_is_named_by_libraries_that_write_themselves_too(
     assert os.listdir(small_disk) == []
 
 
-def test_ctrl_c_in_the_middle_leaves_nothing(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
+    number: signal.Signals, weights: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "fasthg.cli", "export", "--onnx", "--weights", str(weights)]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
@@ -283,7 +286,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(weights: Path, tmp_path: Path) -> N
     while process.poll() is None and not os.listdir(tmp_path):
         time.sleep(0.02)
     assert process.poll() is None  # it has begun to write
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _out, err = process.communicate()
     assert process.returncode == 130
     assert err.splitlines()[-1] == "fasthg: interrupted; nothing half-written is left"
