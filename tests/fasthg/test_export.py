@@ -166,6 +166,18 @@ def test_an_end_to_end_graph_finds_the_same_keypoints_as_the_predictor(net: Hour
         assert np.abs(mine.scores - other.scores).max() < 1e-4
 
 
+def test_the_shipped_network_end_to_end_agrees_with_the_predictor_on_real_photographs(
+    mpii_dir: Path, tmp_path: Path
+) -> None:
+    photographs = sorted((mpii_dir / "images").glob("*.jpg"))
+    assert len(photographs) >= 10
+    options = ExportOptions("onnx", "fp32", size=128, flip=False, end_to_end=True, output=tmp_path / "all")
+    theirs = Predictor(export(options).folder)(photographs)
+    ours = Predictor(runtime="eager", size=128)(photographs)
+    assert len(ours) == len(theirs) == len(photographs)
+    assert max(np.abs(mine.joints - other.joints).max() for mine, other in zip(ours, theirs)) < 0.1
+
+
 @pytest.mark.parametrize("path", ["onnxruntime", "openvino"])
 def test_layer_normalisation_stays_as_exact_as_float32_allows(path: str) -> None:
     """As one operator, ONNX Runtime is off by 6e-5 here: a million values in one float32 sum."""
