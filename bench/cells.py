@@ -149,11 +149,22 @@ def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Ba
     expected = FirstStep.load(path)
     loss = abs(found.loss - expected.loss) / expected.loss if math.isfinite(found.loss) else math.inf
     gradient = parity.gradient_error(found.gradients, expected.gradients)
-    reasons = (
+    reasons = [
         parity.verdict(loss, cell.precision, parity.LOSS_TOLERANCE, "loss"),
         parity.verdict(gradient, cell.precision, parity.GRADIENT_TOLERANCE, "gradient"),
-    )
+    ]
+    if reasons[1] and cell.precision == "fp32":
+        exact = exact_first_step(cell, settings, batch)
+        beside = parity.rounding_verdict(found.gradients, expected.gradients, exact.gradients)
+        reasons[1] = f"{reasons[1]}; {beside}" * bool(beside)
     return {"error": loss, "gradient_error": gradient, "reason": "; ".join(filter(None, reasons))}
+
+
+def exact_first_step(cell: Cell, settings: Settings, batch: Batch) -> FirstStep:
+    """The first step in float64."""
+    learner = make_learner(replace(cell, path="eager", precision="fp32"), settings)
+    learner.model.double()
+    return take_first_step(learner, batch._replace(images=batch.images.double()))
 
 
 def loader_options(cell: Cell, settings: Settings) -> dict[str, Any]:

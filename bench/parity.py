@@ -14,6 +14,8 @@ TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-2, "int8": math.inf}
 LOSS_TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 #: Of all gradients with frozen norm layers: some times what rounding does to them, see `bench.first_step`.
 GRADIENT_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 5e-2}
+#: Where fp32 gradients are further off, they may be this many times as far from float64's as eager's own.
+ROUNDING = 3.0
 
 
 def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
@@ -26,6 +28,14 @@ def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tens
     apart = sum(float((gradients[name].double() - reference[name].double()).square().sum()) for name in reference)
     norm = sum(float(reference[name].double().square().sum()) for name in reference)
     return math.sqrt(apart / norm) if norm > 0 and math.isfinite(apart) else math.inf
+
+
+def rounding_verdict(gradients: Mapping[str, Tensor], eager: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> str:
+    """Why fp32 gradients that are far from eager's are wrong; "" where eager's are about as far from float64's."""
+    apart, eager_apart = gradient_error(gradients, exact), gradient_error(eager, exact)
+    if apart <= ROUNDING * eager_apart:
+        return ""
+    return f"{apart:.1e} from float64's, eager's own {eager_apart:.1e}"
 
 
 def relative_error(values: Tensor, reference: Tensor) -> float:

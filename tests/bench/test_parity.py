@@ -85,6 +85,15 @@ def test_gradients_are_those_of_float64(eager):
     assert max(errors(eager, found)) < 1e-4
 
 
+def test_fp32_gradients_far_from_eagers_are_right_where_eagers_are_as_far_from_exact_ones():
+    def off(error):
+        return {"w": torch.tensor([3.0 + 5.0 * error, 4.0], dtype=torch.float64)}  # the exact one has norm 5
+
+    assert parity.rounding_verdict(off(-2e-4), off(1e-4), off(0.0)) == ""
+    assert parity.rounding_verdict(off(4e-4), off(1e-4), off(0.0)) == "4.0e-04 from float64's, eager's own 1.0e-04"
+    assert parity.rounding_verdict(off(math.nan), off(1e-4), off(0.0)) != ""
+
+
 def test_wrong_backward_pass_behind_a_right_answer_is_wrong(eager):
     broken = learner()
     inner = broken.model.stacks[0].hourglass.low1
