@@ -14,8 +14,7 @@ import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +45,6 @@ LIMIT_S = 1800.0  # for one export
 class ExportRow:
     """One variant in one format; `reason` says why there is none.
 
-    seconds          what the export took on one thread, comparison included
     megabytes        size of the artefact, 10^6 bytes
     heatmap_error    relative L2 distance from eager fp32, and the largest that the gate lets through
     pckh_change      percentage points; None for a network that has learnt nothing
@@ -55,9 +53,9 @@ class ExportRow:
 
     variant: str
     format: str
+    commit: str
     reason: str = ""
     weights: str = ""
-    seconds: float | None = None
     megabytes: float | None = None
     heatmap_error: float | None = None
     heatmap_limit: float | None = None
@@ -74,9 +72,7 @@ def run_export(variant: str, text: str) -> dict[str, Any]:
     target, precision = text.split(":")
     weights = None if (WEIGHTS_DIR / f"{variant}.safetensors").is_file() else RANDOM
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
         kept = export(ExportOptions(target, precision, variant, weights, output=Path(folder) / "artefact")).folder
-        seconds = time.perf_counter() - start
         if (kept / "model.onnx").exists():
             import onnx
 
@@ -85,7 +81,6 @@ def run_export(variant: str, text: str) -> dict[str, Any]:
         comparison = metadata["comparison"]
         return {
             "weights": metadata["weights"],
-            "seconds": round(seconds, 1),
             "megabytes": round(sum(file.stat().st_size for file in kept.iterdir()) / 1e6, 1),
             "heatmap_error": comparison["heatmap_error"],
             "heatmap_limit": comparison["heatmap_limit"],
@@ -110,26 +105,21 @@ def run_all(variants: Sequence[str], formats: Sequence[str], out: Path, workers:
             for job, outcome in run_jobs(jobs, workers, Path(logs), LIMIT_S, float("inf")):
                 assert isinstance(outcome, isolate.Outcome)
                 variant, text = job.arguments
-                row = (
-                    ExportRow(variant, text, **outcome.result)
-                    if outcome.ok
-                    else ExportRow(variant, text, outcome.reason)
-                )
-                rows[variant, text] = row
-                note(f"{variant} {text}: {row.reason or f'{row.heatmap_error:.1e} in {row.seconds:.0f} s'}")
-                order = [(v, f) for v in VARIANTS for f in (*FORMATS, *formats)]
-                ordered = sorted(rows.values(), key=lambda row: order.index((row.variant, row.format)))
-                write_json(path, {"machine": machine(workers), "rows": [asdict(row) for row in ordered]})
+                row = ExportRow(variant, text, commit(), outcome.reason, **(outcome.result or {}))
+                rows[row.variant, row.format] = row
+                write_rows(path, rows.values())
+                note(f"{job.name}: {row.reason or f'{row.heatmap_error:.1e}'}")
                 bar.advance(task)
         finally:
             isolate.end_all()
     return list(rows.values())
 
 
-def machine(workers: int) -> dict[str, Any]:
-    """Where and with what the exports were made."""
-    facts = {"model": device_model(), "cores": os.cpu_count(), "side_by_side": workers}
-    return facts | {"versions": versions(), "commit": commit()}
+def write_rows(path: Path, rows: Iterable[ExportRow]) -> None:
+    """Write exports.json: where and with what the exports were made, and the rows in the order of VARIANTS."""
+    ordered = sorted(rows, key=lambda row: (list(VARIANTS).index(row.variant), row.format))
+    machine = {"model": device_model(), "cores": os.cpu_count(), "versions": versions()}
+    write_json(path, {"machine": machine, "rows": [asdict(row) for row in ordered]})
 
 
 def read_rows(path: Path) -> list[ExportRow]:
@@ -141,7 +131,7 @@ def read_rows(path: Path) -> list[ExportRow]:
 
 
 def exports_table(folder: Path) -> Table:
-    """Variants by formats: relative heatmap error, and the seconds that the export took."""
+    """Variants by formats: relative heatmap error against eager fp32."""
     rows = read_rows(folder / RESULTS)
     formats = list(dict.fromkeys(row.format for row in rows))
     found = {(row.variant, row.format): row for row in rows}
@@ -153,7 +143,7 @@ def exports_table(folder: Path) -> Table:
 
 
 def _cell(row: ExportRow) -> str:
-    return f"{row.heatmap_error:.0e}, {row.seconds:.0f} s" if not row.reason else "none"
+    return f"{row.heatmap_error:.1e}" if not row.reason else "none"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
