@@ -13,6 +13,8 @@ import numpy as np
 import psutil
 import torch
 
+from training.memory import give_back_freed_memory
+
 MIN_REPEATS = 5  # fewer say nothing about spread; a step slower than the budget still gets `FLOOR_REPEATS`
 FLOOR_REPEATS = 3
 
@@ -88,8 +90,9 @@ class PeakMemory:
         self.before = self._used()
 
     def restart(self) -> None:
-        """Forget the peak so far, so that start-up (an export, a compiler) does not count."""
+        """Forget the peak so far, so that start-up (an export, a compiler, a check) does not count."""
         if not self.cuda and sys.platform == "linux":
+            give_back_freed_memory()
             Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's high-water mark of this process
 
     def megabytes(self) -> float:

@@ -50,7 +50,10 @@ def save(network: Any, file: Path, precise: Sequence[str], trunk: Sequence[str] 
 
 
 def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str]) -> Any:
-    """A copy of an openvino.Model with int8 convolutions.
+    """A copy of an openvino.Model with int8 convolutions, whose residual trunk keeps its precision.
+
+    Rounded to int8 at every addition, the trunk gathers error from stack to stack: twice the heatmaps' error and four
+    times the distance of the joints that move most, for 5 % of the time.
 
     crops  what the network's input takes, [M, ...]: the ranges of activations are those on these
     keep   modules that keep their precision
@@ -61,8 +64,8 @@ def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str]) -> Any:
         import nncf
     except ImportError:
         raise BackendUnavailable("openvino:int8: nncf is not installed; pip install nncf") from None
-    names = [operation.get_friendly_name() for operation in network.get_ordered_ops()]
-    ignored = [name for name in names if not within(name, NETWORK) or within(name, keep)]
+    operations = [(op.get_friendly_name(), op.get_type_name()) for op in network.get_ordered_ops()]
+    ignored = [name for name, kind in operations if not within(name, NETWORK) or within(name, keep) or kind in _TRUNK]
     with _quiet():
         return nncf.quantize(
             network,
