@@ -87,12 +87,13 @@ class PeakMemory:
 
     def __init__(self, device: str) -> None:
         self.cuda = device.startswith("cuda")
+        give_back_freed_memory()  # else `restart` would give back what counts as having been there before
         self.before = self._used()
 
     def restart(self) -> None:
         """Forget the peak so far, so that start-up (an export, a compiler, a check) does not count."""
+        give_back_freed_memory()
         if not self.cuda and sys.platform == "linux":
-            give_back_freed_memory()
             Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's high-water mark of this process
 
     def megabytes(self) -> float:
