@@ -108,7 +108,7 @@ def test_rows_carry_what_a_reader_needs_to_judge_them(resumed):
         assert row.validation_minutes == pytest.approx(2958 / row.images_s / 60)
         # 5.02 GFLOP at 256 pixels, and a sixteenth of it at 64.
         assert row.tflops == pytest.approx(row.images_s * row.gflop / 1000)
-        assert row.versions["torch"] == torch.__version__
+        assert torch.__version__.startswith(row.versions["torch"])  # whose "+cu130" a wheel may leave out
         assert row.load is not None
     assert rows["channels_last"].error <= 1e-5
     assert 1e-5 < rows["amp"].error <= 2e-2
