@@ -156,7 +156,7 @@ def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Ba
     if reasons[1] and cell.precision == "fp32":
         exact = exact_first_step(cell, settings, batch)
         beside = parity.rounding_verdict(found.gradients, expected.gradients, exact.gradients)
-        reasons[1] = f"{reasons[1]}; {beside}" * bool(beside)
+        reasons[1] = f"{reasons[1]}; {beside}" if beside else ""
     return {"error": loss, "gradient_error": gradient, "reason": "; ".join(filter(None, reasons))}
 
 

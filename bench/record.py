@@ -18,7 +18,10 @@ from fasthg.errors import FasthgError
 from fasthg.files import atomic_path, cannot_write
 
 Status = Literal["ok", "WRONG", "skipped", "error"]
-LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "triton", "tensorrt", "nvidia-dali-cuda130")
+LIBRARIES = (
+    *("torch", "numpy", "triton", "onnx", "onnxruntime", "openvino", "nncf"),
+    *("tensorrt", "tensorrt-rtx-cu13", "torch-tensorrt", "nvidia-dali-cuda130"),
+)
 
 
 @dataclass(frozen=True)

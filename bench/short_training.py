@@ -4,7 +4,7 @@ The reduced network keeps what tells variants apart (depths, blocks, convolution
 the features at 64 px, and learns a handful of people by heart. Its PCKh says nothing about the variant, but its
 heatmaps are those of a network that has learnt something: sharp peaks, which a path that computes too roughly moves or
 loses. It is scored on looks at these people that it has not seen, so many that one joint is a hundredth of a percent;
-see `bench.looks`.
+see `bench.looks`. int8 is calibrated on looks that it has learnt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.looks import Looks, make_looks, score
-from bench.materials import CONVERTED_DIR, calibration_crops, scored_rows
+from bench.materials import CALIBRATION_IMAGES, CONVERTED_DIR, scored_rows
 from bench.settings import Settings
 from fasthg import checkpoint
 from fasthg.errors import FasthgError
@@ -88,7 +88,7 @@ def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, 
                 device=settings.device,
                 precision=precision,
                 threads=1,
-                calibration=calibration_crops(replace(settings, size=SIZE), precision),
+                calibration=learnt.images(slice(0, CALIBRATION_IMAGES)),
                 cache_dir=settings.cache / CONVERTED_DIR,
             )
             scores[f"{path}:{precision}"] = score(prepared, scored, SCORED_AT_A_TIME).weighted14

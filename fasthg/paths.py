@@ -133,10 +133,10 @@ PATHS: dict[str, ExecutionPath] = {
         ),
         ExecutionPath(
             "tensorrt",
-            "TensorRT engine, built on this GPU",
+            "engine of TensorRT or TensorRT-RTX, built on this GPU",
             "tensorrt",
             {"cuda": ("fp16", "fp32", "int8")},
-            needs=(("tensorrt", "tensorrt-cu13"), *_ONNX),
+            needs=_ONNX,
         ),
         ExecutionPath(
             "torch_tensorrt",

@@ -13,7 +13,7 @@ from fasthg.runtimes import tensorrt_engine
 from fasthg.runtimes.base import Prepared, Request, answer, device_name
 from fasthg.runtimes.onnx_graph import model_digest
 from fasthg.runtimes.onnx_precision import converted_graph
-from fasthg.runtimes.tensorrt_engine import EngineRunner, build_engine, import_library, library_of
+from fasthg.runtimes.tensorrt_engine import THIS_GPU, EngineRunner, build_engine, import_library, library_of
 
 
 def unavailable(device: torch.device, precision: str) -> str | None:
@@ -59,4 +59,4 @@ def _prepared(path: str, library: str, engine: bytes, request: Request) -> Prepa
 def _engine(library: str, request: Request) -> bytes:
     graph = converted_graph(request, for_tensorrt=True)
     batch = len(request.example)
-    return build_engine(library, graph.SerializeToString(), max_batch=batch, best_batch=batch)
+    return build_engine(library, graph.SerializeToString(), max_batch=batch, best_batch=batch, capabilities=THIS_GPU)

@@ -24,6 +24,7 @@ RTX, FULL = "tensorrt_rtx", "tensorrt"
 PIP = {RTX: "pip install tensorrt-rtx-cu13", FULL: "pip install tensorrt-cu13"}
 #: Compute capabilities that an engine of TensorRT-RTX is built for ahead of time: Ampere, Ada and Blackwell.
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+THIS_GPU = ("current",)
 SUFFIXES = {RTX: ".rtx.engine", FULL: ".engine"}
 
 
@@ -64,7 +65,7 @@ def build_engine(
     """Serialised engine of an ONNX graph, whose types are taken as they are, for batches of 1 to `max_batch`.
 
     best_batch    the batch that kernels are chosen for
-    capabilities  compute capabilities to build for; TensorRT-RTX only
+    capabilities  compute capabilities to build for, or `THIS_GPU`; TensorRT-RTX only
 
     Raises FasthgError with the library's own words where the graph cannot be built.
     """
@@ -80,7 +81,7 @@ def build_engine(
     if library == RTX:
         config.num_compute_capabilities = len(capabilities)
         for i, capability in enumerate(capabilities):
-            name = f"SM{capability.replace('.', '')}"
+            name = "CURRENT" if (capability,) == THIS_GPU else f"SM{capability.replace('.', '')}"
             if not config.set_compute_capability(getattr(trt.ComputeCapability, name), i):
                 raise FasthgError(f"{library} {trt.__version__} cannot build for compute capability {capability}")
     images = network.get_input(0)
