@@ -28,7 +28,7 @@ from bench.preparation import Job, run_jobs
 from bench.record import commit, versions
 from bench.tables import Line, Table
 from fasthg.checkpoint import WEIGHTS_DIR
-from fasthg.console import note, progress_bar, run_app
+from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.export import RANDOM, ExportOptions, export
 from fasthg.files import make_folder, write_json
@@ -146,7 +146,7 @@ def _cell(row: ExportRow) -> str:
     return f"{row.heatmap_error:.1e}" if not row.reason else "none"
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 
 @app.command()

@@ -28,7 +28,7 @@ from bench.record import commit, versions
 from bench.roofline import Limits, measure_limits
 from bench.run import Request
 from bench.sweep import sweep
-from fasthg.console import note, output_console, run_app
+from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.files import make_folder, write_json
 from fasthg.fuse import fuse
@@ -249,9 +249,9 @@ def _report(results: dict[str, Any], operators: list[dict[str, Any]], variants: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = make_app()
     app.command()(gpu)
-    return run_app(app, argv, prog="bench.gpu")
+    return run_app(app, argv, prog="python -m bench.gpu")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import typer
 from bench.exports import exports_table
 from bench.record import Results, Row
 from bench.tables import Line, Table, loader_table, number, path_label, percent, signed, spread
-from fasthg.console import note, run_app
+from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import write_text
 
@@ -101,9 +101,9 @@ def readme(file: Annotated[Path, typer.Option(help="File whose tables are writte
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = make_app()
     app.command()(readme)
-    return run_app(app, argv, prog="bench.readme")
+    return run_app(app, argv, prog="python -m bench.readme")
 
 
 if __name__ == "__main__":

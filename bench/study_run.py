@@ -23,7 +23,7 @@ import torch
 import typer
 
 from bench.study_report import write_report
-from fasthg.console import note, run_app
+from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder
 from fasthg.model import HourglassNet, count_flops, count_parameters
@@ -177,9 +177,9 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = make_app()
     app.command()(_command)
-    return run_app(app, argv, prog="bench.study_run")
+    return run_app(app, argv, prog="python -m bench.study_run")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import typer
 from bench.display import Display
 from bench.plan import MODES
 from bench.run import MINUTES, Request, Sweep, choose_folder, plan_request
-from fasthg.console import note, run_app
+from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.variants import INPUT_SIZE, VARIANTS
 
@@ -57,7 +57,7 @@ def _lock(out: Path) -> Iterator[None]:
         lock.release()
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = make_app()
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import typer
 from rich.table import Table
 
 from bench.calls import TOLERANCES, Call, Oracle, distinct_calls, time_call
-from fasthg.console import note, output_console, progress_bar, run_app
+from fasthg.console import make_app, note, output_console, progress_bar, run_app
 from fasthg.errors import BackendUnavailable
 from fasthg.files import atomic_path
 from fasthg.fuse import fuse
@@ -150,9 +150,9 @@ def _report(outcomes: list[Outcome]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = make_app()
     app.command()(tune)
-    return run_app(app, argv, prog="bench.tune")
+    return run_app(app, argv, prog="python -m bench.tune")
 
 
 if __name__ == "__main__":

@@ -15,16 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
-from fasthg.console import note, output_console, progress_bar, run_app
+from fasthg.console import make_app, note, output_console, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.variants import INPUT_SIZE
 
-app = typer.Typer(
-    help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = make_app(help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.")
 
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint or exported folder; the shipped one where left out.")]
 Variant = Annotated[str | None, typer.Option(help="Network that the weights must be; taken from the file otherwise.")]

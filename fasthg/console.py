@@ -23,6 +23,11 @@ INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+def make_app(**settings: Any) -> typer.Typer:
+    """A typer app as every command line of the project is one: plain help, and a defect's traceback as Python's own."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+
+
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
     """Run a typer app on `argv` (default: the process's arguments) and return its exit code.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -128,8 +130,10 @@ def _as_is(made: Any) -> Any:
     return made
 
 
-def _one_thread(_worker: int) -> None:
+def _start_worker(_worker: int) -> None:
+    """One thread; a SIGTERM to the whole process group ends the worker quietly, and the training process says so."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 class ReferenceLoader(Loader):
@@ -144,7 +148,7 @@ class ReferenceLoader(Loader):
             sampler=self._sampler,
             num_workers=options.num_workers,
             collate_fn=_as_is,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             persistent_workers=options.num_workers > 0,
             pin_memory=options.pin_memory and options.num_workers > 0,
         )

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from fasthg.console import note, run_app
+from fasthg.console import make_app, note, run_app
 from fasthg.files import atomic_path
 from fasthg.gate import dataset_crops
 from fasthg.mpii import load_dataset
@@ -56,7 +56,7 @@ def _jpeg(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(encoded, np.uint8).ravel()
 
 
-app = typer.Typer(add_completion=False)
+app = make_app()
 
 
 @app.command()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fasthg import geometry
 from fasthg.annotations import People, Split
-from fasthg.console import note, progress_bar, run_app
+from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path
 from fasthg.image import read_image
@@ -243,9 +243,9 @@ def _split(name: str) -> Split:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = make_app()
     app.command()(_command)
-    return run_app(app, argv, prog="training.pack")
+    return run_app(app, argv, prog="python -m training.pack")
 
 
 if __name__ == "__main__":

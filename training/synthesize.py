@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fasthg.console import note, progress_bar, run_app
+from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import cannot_write, make_folder, sha256, write_json
 from training.poses import read_poses
@@ -171,7 +171,7 @@ def _size(text: str) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-app = typer.Typer(add_completion=False)
+app = make_app()
 
 
 @app.command()

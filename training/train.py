@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fasthg.console import note, run_app
+from fasthg.console import make_app, note, run_app
 from training.augment import Augmentation
 from training.distributed import leave_world
 from training.options import TrainOptions
@@ -86,14 +86,14 @@ def _make_app() -> typer.Typer:
         parameters += [_parameter(field, kind, prefix) for field in fields(kind) if field.name not in _NESTED]
     _command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = make_app()
     app.command()(_command)
     return app
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run_app(_make_app(), argv, prog="training.train")
+    return run_app(_make_app(), argv, prog="python -m training.train")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from training.learner import Learner
 from training.options import TrainOptions
 from training.pack import pack
 from training.recipes import Recipe
+from training.state import load_state
 from training.train import build_options, main
 from training.trainer import Trainer, train
 
@@ -247,3 +251,21 @@ def test_command_trains_the_small_network(tiny_dataset, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 steps done" in done.stderr
     assert (tmp_path / "r" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_training_whose_process_group_is_ended_says_so_and_keeps_its_checkpoint(number, tiny_dataset, tmp_path):
+    arguments = f"--variant small --size 64 --batch-size 4 --epochs 9999 --validate-every 0 --data {tiny_dataset}"
+    command = [sys.executable, "-W", "ignore", "-m", "training.train", *arguments.split(), "--num-workers", "2"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (tmp_path / "last.pt").exists():
+        time.sleep(0.05)
+    assert process.poll() is None  # it trains
+    os.killpg(process.pid, number)
+    _out, err = process.communicate(timeout=600)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "python -m training.train: interrupted; nothing half-written is left"
+    assert "Traceback" not in err
+    assert load_state(tmp_path)["step"] > 0
