@@ -22,19 +22,19 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench import isolate
-from bench.plan import flops
-from bench.preparation import Job, run_jobs
-from bench.record import commit, versions
-from bench.tables import Line, Table
-from fasthg.checkpoint import WEIGHTS_DIR
+from bench.measure import isolate
+from bench.measure.record import commit, versions
+from bench.report.tables import Line, Table
+from bench.sweep.plan import flops
+from bench.sweep.preparation import Job, run_jobs
 from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.errors import FasthgError
-from fasthg.export import RANDOM, ExportOptions, export
+from fasthg.export.export import RANDOM, ExportOptions, export
+from fasthg.export.targets import PRECISIONS
 from fasthg.files import make_folder, write_json
-from fasthg.measured import device_model
-from fasthg.targets import PRECISIONS
-from fasthg.variants import VARIANTS, get_config
+from fasthg.network.checkpoint import WEIGHTS_DIR
+from fasthg.network.variants import VARIANTS, get_config
+from fasthg.runtimes.measured import device_model
 
 RESULTS = "exports.json"
 FORMATS = ("onnx:fp32", "onnx:fp16", "openvino:fp32", "openvino:bf16", "openvino:int8", "trt:fp16")

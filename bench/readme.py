@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from bench.exports import exports_table
-from bench.record import Results, Row
-from bench.tables import Line, Table, loader_table, number, path_label, percent, signed, spread
+from bench.measure.record import Results, Row
+from bench.report.tables import Line, Table, loader_table, number, path_label, percent, signed, spread
 from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import write_text

@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fasthg.model import HourglassNet, create_model
-from fasthg.variants import VARIANTS, HourglassConfig
+from fasthg.network.checkpoint import create_model
+from fasthg.network.model import HourglassNet
+from fasthg.network.variants import VARIANTS, HourglassConfig
 
 if TYPE_CHECKING:
-    from fasthg.paths import prepare
-    from fasthg.predict import Predictor
+    from fasthg.predict.predictor import Predictor
+    from fasthg.runtimes.paths import prepare
 
 __version__ = "0.1.0"
 
 __all__ = ["VARIANTS", "HourglassConfig", "HourglassNet", "Predictor", "create_model", "prepare"]
 
-_LAZY = {"prepare": "fasthg.paths", "Predictor": "fasthg.predict"}  # imported on first use: they need more libraries
+_LAZY = {
+    "prepare": "fasthg.runtimes.paths",
+    "Predictor": "fasthg.predict.predictor",
+}  # imported on first use: they need more libraries
 
 
 def __getattr__(name: str) -> Any:

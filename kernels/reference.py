@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernels.layout import unpack_stem
+from fasthg.kernels.layout import unpack_stem
 
 # Heatmaps and targets. Coordinates are continuous heatmap pixels: pixel j covers [j, j + 1), its centre is j + 0.5.
 
@@ -50,7 +50,7 @@ def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sig
     return torch.where(drawn[..., None, None], targets, 0.0)
 
 
-# The fused network's operators, on images [N, C, H, W] and weights packed as in `kernels.layout`. Half-precision
+# The fused network's operators, on images [N, C, H, W] and weights packed as in `fasthg.kernels.layout`. Half-precision
 # inputs are computed in float32; the caller rounds what it stores.
 
 

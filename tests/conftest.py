@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasthg.variants import HourglassConfig
+from fasthg.network.variants import HourglassConfig
 
 
 @pytest.fixture(autouse=True)

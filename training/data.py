@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
-from fasthg.mpii import Dataset, load_dataset
 from training.distributed import World
-from training.loader import Loader, make_loader
+from training.loading.loader import Loader, make_loader
 from training.options import TrainOptions
 
 
@@ -66,11 +66,11 @@ def open_loader(options: TrainOptions, dataset: Dataset, world: World) -> Loader
 
 def _make(options: TrainOptions, dataset: Dataset, device_id: int | None, **wanted: Any) -> Loader:
     if options.dali:
-        from training.dali import make_dali_loader
+        from training.loading.dali import make_dali_loader
 
         return make_dali_loader(options.pack or dataset, device_id=device_id, **wanted)
     if options.pack:
-        from training.packed import make_packed_loader
+        from training.loading.packed import make_packed_loader
 
         return make_packed_loader(options.pack, **wanted)
     return make_loader(dataset, **wanted)

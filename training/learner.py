@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fasthg.checkpoint import load_into
-from fasthg.heatmap import render_targets
-from fasthg.model import HourglassNet, heatmap_size
-from fasthg.paths import training_setup
-from training.batches import Batch
+from fasthg.network.checkpoint import load_into
+from fasthg.network.model import HourglassNet, heatmap_size
+from fasthg.pixels.heatmap import render_targets
+from fasthg.runtimes.paths import training_setup
 from training.distributed import World
+from training.loading.batches import Batch
 from training.loss import heatmap_loss
 from training.memory import keep_freed_memory
 from training.optim import Schedule, WeightAverage, make_optimizer, set_learning_rate

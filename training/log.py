@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fasthg import geometry
 from fasthg.console import note
-from fasthg.draw import draw_poses
+from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path, write_text
-from fasthg.image import read_crop
-from fasthg.mpii import Dataset
-from fasthg.pckh import Scores
+from fasthg.metrics.pckh import Scores
+from fasthg.pixels import geometry
+from fasthg.pixels.draw import draw_poses
+from fasthg.pixels.image import read_crop
 
 CSV, CURVES, TENSORBOARD = "log.csv", "curves.png", "tensorboard"
 PROTOCOLS = ("mean14", "weighted14", "pooled16")

@@ -22,18 +22,18 @@ import simplejpeg
 import typer
 from numpy.typing import NDArray
 
-from fasthg import geometry
-from fasthg.annotations import People, Split
+from fasthg.ahead import map_ahead
 from fasthg.console import make_app, note, progress_bar, run_app
+from fasthg.data.annotations import People, Split
+from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path
-from fasthg.image import read_image
-from fasthg.mpii import Dataset, load_dataset
-from training.augment import Augmentation
-from training.checks import check_boxes
-from training.journal import NO_PIECE, Journal
-from training.packed import FORMAT, VERSION, make_packed_loader, table_digest
-from training.threads import map_ahead
+from fasthg.pixels import geometry
+from fasthg.pixels.image import read_image
+from training.loading.augment import Augmentation
+from training.loading.checks import check_boxes
+from training.loading.journal import NO_PIECE, Journal
+from training.loading.packed import FORMAT, VERSION, make_packed_loader, table_digest
 
 __all__ = ["PackSettings", "main", "make_packed_loader", "pack"]
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 from fasthg.errors import FasthgError
-from fasthg.variants import STUDY_VARIANTS, HourglassConfig, get_config
-from training.augment import Augmentation
+from fasthg.network.variants import STUDY_VARIANTS, HourglassConfig, get_config
+from training.loading.augment import Augmentation
 from training.optim import OPTIMIZERS, SCHEDULES
 
 

@@ -27,9 +27,9 @@ import typer
 from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import cannot_write, make_folder, sha256, write_json
-from training.poses import read_poses
-from training.synthetic import chunk
-from training.synthetic.chunk import Chunk, Drawing, SampledImage, draw_chunk, end_with_parent
+from training.people.poses import read_poses
+from training.people.synthetic import chunk
+from training.people.synthetic.chunk import Chunk, Drawing, SampledImage, draw_chunk, end_with_parent
 
 RENDERER = 1  # raise it when the same seed draws other images
 DEFAULT_SIZE = (480, 360)

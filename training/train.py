@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from fasthg.console import make_app, note, run_app
-from training.augment import Augmentation
 from training.distributed import leave_world
+from training.loading.augment import Augmentation
 from training.options import TrainOptions
 from training.recipes import RECIPES, Recipe, get_recipe
 from training.trainer import Trainer, TrainResult, train

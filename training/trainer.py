@@ -13,19 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.checkpoint import save
+from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
-from fasthg.evaluate import predict_dataset
 from fasthg.files import make_folder
-from fasthg.model import HourglassNet
-from fasthg.mpii import Dataset, load_dataset
-from fasthg.pckh import Scores, score
-from fasthg.runtimes.base import resolve_device
-from training.batches import Batch
+from fasthg.metrics.evaluate import predict_dataset
+from fasthg.metrics.pckh import Scores, score
+from fasthg.network.checkpoint import save
+from fasthg.network.model import HourglassNet
+from fasthg.runtimes.request import resolve_device
 from training.data import load_validation, open_loader
 from training.distributed import World, join_world
 from training.learner import Learner
-from training.loader import Loader
+from training.loading.batches import Batch
+from training.loading.loader import Loader
 from training.log import EpochMeter, RunLog, draw_predictions, score_columns
 from training.options import TrainOptions
 from training.state import LAST, check_same_run, load_state, save_state

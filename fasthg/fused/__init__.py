@@ -1,1 +1,1 @@
-"""A network rewritten over this project's fused operators: weights, plan, buffers, execution."""
+"""The whole network as a chain of fused operators: its plan of buffers and steps, its packed weights, its graphs."""

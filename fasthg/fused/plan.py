@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kernels.layout import Grid
+from fasthg.kernels.layout import Grid
 
 Stream = Literal["main", "side"]
 

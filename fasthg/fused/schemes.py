@@ -4,7 +4,7 @@
 `WholeBlocks`  one kernel a block, which computes its own t with a halo
 `GroupNorms`   a kernel a convolution, each writing the partial statistics that the next one normalises with
 
-`kernels.network_ops` says what the operators compute.
+`fasthg.kernels.ops.network` says what the operators compute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fasthg.fused.plan import Buffer, Plan
 from fasthg.fused.weights import Block, Conv, HourglassWeights, Packer, StackWeights
-from kernels.layout import Grid
+from fasthg.kernels.layout import Grid
 
 _OPS = torch.ops.fasthg
 

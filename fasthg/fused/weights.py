@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fasthg.fold import fold
-from fasthg.model import Bottleneck, Hourglass, HourglassNet, Stack, Stem
-from kernels import layout
+from fasthg.kernels import layout
+from fasthg.network.fold import fold
+from fasthg.network.model import Bottleneck, Hourglass, HourglassNet, Stack, Stem
 
 
 @dataclass(frozen=True)

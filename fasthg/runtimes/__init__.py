@@ -1,1 +1,1 @@
-"""What runs a network: one module for each library, all with the same `build(request) -> Prepared`."""
+"""The execution paths: one file for each library that can run a network, `paths.py` with their names on top."""

@@ -7,13 +7,13 @@ import copy
 import torch
 from torch import Tensor
 
-from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
 from fasthg.runtimes.pytorch import set_threads, thread_details
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
 
 
 def build(path: str, request: Request) -> Prepared:
     """The network rewritten over the fused operators; on the CPU they run their reference."""
-    from fasthg.fuse import fuse
+    from fasthg.fused.net import fuse
 
     set_threads(request)
     device = request.device

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch._dynamo import config as dynamo_config
 
-from fasthg.fold import fold
-from fasthg.precision import lower
-from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
+from fasthg.network.fold import fold
+from fasthg.network.precision import lower
 from fasthg.runtimes.pytorch import placed, set_threads, thread_details
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
 
 _SHAPES = 64  # batch shapes and networks that one process may compile; PyTorch's own limit of 8 would end in eager mode
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fasthg.runtimes.base import Prepared, Request, answer, device_name
-from fasthg.runtimes.onnx_graph import INPUT_NAME, cached_graph
-from fasthg.runtimes.onnx_precision import cached_conversion
+from fasthg.runtimes.onnx.convert import cached_conversion
+from fasthg.runtimes.onnx.graph import INPUT_NAME, cached_graph
+from fasthg.runtimes.request import Prepared, Request, answer, device_name
 
 _TYPES = {"tensor(float)": torch.float32, "tensor(uint8)": torch.uint8}
 

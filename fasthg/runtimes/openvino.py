@@ -13,10 +13,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from fasthg.files import staged_files
-from fasthg.precision import head, last_stack
-from fasthg.runtimes.base import Prepared, Request, answer, device_name
-from fasthg.runtimes.onnx_graph import cached_graph
+from fasthg.network.precision import head, last_stack
+from fasthg.runtimes.onnx.graph import cached_graph
 from fasthg.runtimes.openvino_ir import quantise, save
+from fasthg.runtimes.request import Prepared, Request, answer, device_name
 
 
 def unavailable(device: torch.device, precision: str) -> str | None:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from numpy.typing import NDArray
 
 from fasthg.errors import BackendUnavailable
-from fasthg.runtimes.onnx_graph import NETWORK, within
+from fasthg.runtimes.onnx.graph import NETWORK, within
 
 _TRUNK = ("Add", "MaxPool", "Interpolate")  # operators on the residual trunk
 

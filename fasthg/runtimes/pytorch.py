@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor
 
-from fasthg.model import HourglassNet
-from fasthg.precision import keep_exact
-from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
+from fasthg.network.model import HourglassNet
+from fasthg.network.precision import keep_exact
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
 
 
 def build(path: str, request: Request) -> Prepared:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fasthg.files import write_bytes
 from fasthg.runtimes import tensorrt_engine
-from fasthg.runtimes.base import Prepared, Request, answer, device_name
-from fasthg.runtimes.onnx_graph import model_digest
-from fasthg.runtimes.onnx_precision import converted_graph
+from fasthg.runtimes.onnx.convert import converted_graph
+from fasthg.runtimes.onnx.graph import model_digest
+from fasthg.runtimes.request import Prepared, Request, answer, device_name
 from fasthg.runtimes.tensorrt_engine import THIS_GPU, EngineRunner, build_engine, import_library, library_of
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fasthg.fold import fold
-from fasthg.precision import lower
-from fasthg.runtimes.base import DTYPES, Prepared, Request, device_name
-from fasthg.runtimes.onnx_graph import FinalHeatmaps
+from fasthg.network.fold import fold
+from fasthg.network.precision import lower
+from fasthg.runtimes.onnx.graph import FinalHeatmaps
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
 
 
 def build(path: str, request: Request) -> Prepared:

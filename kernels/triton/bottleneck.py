@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.triton.launch import as_ints, from_ints, launch, resolve, tensor_map, tiles, width_of
-from kernels.triton.slab import BAND, SEGMENT, bottleneck_by_slab
-from kernels.triton.tiles import (
+import triton
+import triton.language as tl
+from fasthg.kernels.triton.launch import as_ints, from_ints, launch, resolve, tensor_map, tiles, width_of
+from fasthg.kernels.triton.slab import BAND, SEGMENT, bottleneck_by_slab
+from fasthg.kernels.triton.tiles import (
     activate,
     add_residual,
     conv3x3_box,
@@ -23,7 +23,7 @@ from kernels.triton.tiles import (
     store_projection,
     tile_pixels,
 )
-from kernels.tuning import Config
+from fasthg.kernels.tuning import Config
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width"])

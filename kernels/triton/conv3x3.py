@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.triton.launch import as_ints, from_ints, launch, resolve, tensor_map, tiles
-from kernels.triton.tiles import conv3x3_box, conv3x3_tile, grid_rows, inside_grid, tile_pixels
-from kernels.tuning import Config
+import triton
+import triton.language as tl
+from fasthg.kernels.triton.launch import as_ints, from_ints, launch, resolve, tensor_map, tiles
+from fasthg.kernels.triton.tiles import conv3x3_box, conv3x3_tile, grid_rows, inside_grid, tile_pixels
+from fasthg.kernels.tuning import Config
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width"])

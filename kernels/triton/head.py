@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from kernels.triton.launch import launch, resolve, tiles, width_of
-from kernels.triton.tiles import (
+import triton
+import triton.language as tl
+from fasthg.kernels.triton.launch import launch, resolve, tiles, width_of
+from fasthg.kernels.triton.tiles import (
     grid_rows,
     load_tile,
     pooled_rows,
@@ -16,7 +16,7 @@ from kernels.triton.tiles import (
     store_projection,
     tile_pixels,
 )
-from kernels.tuning import Config
+from fasthg.kernels.tuning import Config
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width", "joints"])

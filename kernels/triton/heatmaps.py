@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from kernels.triton.launch import launch, tiles
-from kernels.tuning import Config
+import triton
+import triton.language as tl
+from fasthg.kernels.triton.launch import launch, tiles
+from fasthg.kernels.tuning import Config
 
 BLOCK = 4096  # pixels that one program holds at once: a whole map of 64x64
 
@@ -54,7 +54,7 @@ def decode_kernel(
 
 
 def decode_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """As `kernels.reference.decode_heatmaps`, one program a map."""
+    """As `fasthg.kernels.reference.decode_heatmaps`, one program a map."""
     heatmaps = heatmaps.contiguous()
     n, joints, height, width = heatmaps.shape
     points = torch.empty(n, joints, 2, device=heatmaps.device)
@@ -88,7 +88,7 @@ def render_kernel(
 
 
 def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sigma: float) -> Tensor:
-    """As `kernels.reference.render_targets`."""
+    """As `fasthg.kernels.reference.render_targets`."""
     points, weights = points.float().contiguous(), weights.float().contiguous()
     targets = torch.empty(*weights.shape, height, width, device=points.device)
     if targets.numel():

@@ -9,13 +9,13 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.library import wrap_triton
+
+import triton
+from fasthg.kernels.tuning import Config, lookup
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-from kernels.tuning import Config, lookup
 
 
 def resolve(config: Config | None, operator: str, channels: int, pixels: int, device: torch.device) -> Config:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
+
+import triton
+from fasthg.kernels.layout import Grid
+from fasthg.kernels.triton.launch import Launch, record_launches
+from fasthg.kernels.tuning import Config, Entry
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-from kernels.layout import Grid
-from kernels.triton.launch import Launch, record_launches
-from kernels.tuning import Config, Entry
 
 #: Bytes of shared memory that one program may take, by compute capability (CUDA C++ programming guide).
 SHARED_MEMORY = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
@@ -119,7 +119,7 @@ def _projection(channels: int, feats: int, dtype: torch.dtype) -> tuple[Tensor, 
 def _bottleneck(
     feats: int, config: Config, dtype: torch.dtype, grid: Grid, pool: bool = False, skip: bool = False
 ) -> None:
-    from kernels.triton.bottleneck import bottleneck
+    from fasthg.kernels.triton.bottleneck import bottleneck
 
     channels, size = 2 * feats, grid.size
     half, (affine, weight, bias) = grid.half(), _projection(channels, feats, dtype)
@@ -134,14 +134,14 @@ def _bottleneck(
 
 
 def _conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.conv3x3 import conv3x3
+    from fasthg.kernels.triton.conv3x3 import conv3x3
 
     size, t = grid.size, grid.empty(feats, dtype)
     conv3x3(t, torch.zeros(9, feats, feats, dtype=dtype), torch.zeros(feats), t.clone(), *size, config)
 
 
 def _whole_bottleneck(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.whole_bottleneck import whole_bottleneck
+    from fasthg.kernels.triton.whole_bottleneck import whole_bottleneck
 
     channels, size = 2 * feats, grid.size
     whole_bottleneck(
@@ -152,7 +152,7 @@ def _whole_bottleneck(feats: int, config: Config, dtype: torch.dtype, grid: Grid
 
 
 def _head(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.head import head
+    from fasthg.kernels.triton.head import head
 
     feats, size = channels // 2, grid.size
     x, weight, half = grid.empty(channels, dtype), torch.zeros(channels, channels, dtype=dtype), grid.half()
@@ -170,7 +170,7 @@ def _head(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None
 
 
 def _stem(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.stem import stem
+    from fasthg.kernels.triton.stem import stem
 
     images = torch.zeros(grid.batch, 3, 2 * grid.height, 2 * grid.width)
     weight = torch.zeros(7, 32, channels, dtype=dtype)
@@ -181,7 +181,7 @@ def _stem(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None
 
 
 def _norm_conv1x1(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.norm_conv import norm_conv1x1
+    from fasthg.kernels.triton.norm_conv import norm_conv1x1
 
     feats, size = channels // 2, grid.size
     partials, x = grid.empty_partials(), grid.empty(channels, dtype)
@@ -196,7 +196,7 @@ def _norm_conv1x1(channels: int, config: Config, dtype: torch.dtype, grid: Grid)
 
 
 def _norm_conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.norm_conv import norm_conv3x3
+    from fasthg.kernels.triton.norm_conv import norm_conv3x3
 
     size = grid.size
     partials, x = grid.empty_partials(), grid.empty(feats, dtype)
@@ -205,7 +205,7 @@ def _norm_conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) ->
 
 
 def _max_pool(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.pointwise import max_pool
+    from fasthg.kernels.triton.pointwise import max_pool
 
     size = grid.size
     max_pool(
@@ -214,7 +214,7 @@ def _max_pool(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> 
 
 
 def _normalise(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from kernels.triton.pointwise import normalise
+    from fasthg.kernels.triton.pointwise import normalise
 
     size = grid.size
     partials, x = grid.empty_partials(), grid.empty(channels, dtype)

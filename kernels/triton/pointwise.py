@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from kernels.layout import Grid
-from kernels.triton.launch import launch, resolve, tiles
-from kernels.triton.statistics import image_statistics, normalise_relu, store_partials
-from kernels.triton.tiles import grid_rows, image_pixels, load_tile
-from kernels.tuning import Config
+import triton
+import triton.language as tl
+from fasthg.kernels.layout import Grid
+from fasthg.kernels.triton.launch import launch, resolve, tiles
+from fasthg.kernels.triton.statistics import image_statistics, normalise_relu, store_partials
+from fasthg.kernels.triton.tiles import grid_rows, image_pixels, load_tile
+from fasthg.kernels.tuning import Config
 
 
 @triton.jit(do_not_specialize=["height", "width", "tiles"])

@@ -1,8 +1,8 @@
-"""Write the tables that ship: `python -m kernels.triton.ship`.
+"""Write the tables that ship: `python -m fasthg.kernels.triton.ship`.
 
 For each operator, width and capability, the first of a list of configurations, best first on paper, that compiles
-without spills and fits the chip. What is best on a device is measured by `python -m bench.tune`, into a table of its
-own.
+without spills and fits the chip. What is best on a device is measured by `python -m bench.gpu.tune`, into a table of
+its own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kernels.triton.offline import compile_launch, example_launches
-from kernels.tuning import TABLES, Config, Entry, write_table
+from fasthg.kernels.triton.offline import compile_launch, example_launches
+from fasthg.kernels.tuning import TABLES, Config, Entry, write_table
 
 #: Tried in this order: large tiles read weights less often, deep loops hide more latency.
 _POINTERS = (

@@ -7,13 +7,13 @@ weights serve 256 pixels. Against tiles of 128 pixels that halves what the 3x3 m
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.triton.launch import from_ints, launch, tensor_map, width_of
-from kernels.triton.tiles import activate, grid_rows, load_tile, start_projection
+import triton
+import triton.language as tl
+from fasthg.kernels.triton.launch import from_ints, launch, tensor_map, width_of
+from fasthg.kernels.triton.tiles import activate, grid_rows, load_tile, start_projection
 
 BAND = 4  # image rows of a program, as the kernel spells out
 SEGMENT = 64  # pixels of each

@@ -42,7 +42,7 @@ def image_pixels(height, width, BM: tl.constexpr):
 
 @triton.jit
 def grid_rows(n, h, w, height, width):
-    """Rows of pixels in a buffer; `kernels.layout.Grid` in the kernels' words."""
+    """Rows of pixels in a buffer; `fasthg.kernels.layout.Grid` in the kernels' words."""
     return width + 2 + (n * (height + 1) + h) * (width + 1) + w
 
 

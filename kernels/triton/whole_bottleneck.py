@@ -7,14 +7,14 @@ persistent, as many as run at once, so the scratch stays in L2 and t never reach
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from kernels.layout import Grid
-from kernels.triton.launch import launch, processors, resolve, tiles
-from kernels.triton.tiles import activate, add_residual, conv3x3_tile, grid_rows, load_tile
-from kernels.tuning import Config
+import triton
+import triton.language as tl
+from fasthg.kernels.layout import Grid
+from fasthg.kernels.triton.launch import launch, processors, resolve, tiles
+from fasthg.kernels.triton.tiles import activate, add_residual, conv3x3_tile, grid_rows, load_tile
+from fasthg.kernels.tuning import Config
 
 PROGRAMS_PER_PROCESSOR = 2
 STRIP = 64  # rows of t computed at once

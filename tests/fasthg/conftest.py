@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fasthg.mpii import People, load_dataset
+from fasthg.data.dataset import People, load_dataset
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kernels.layout import (
+from fasthg.kernels.layout import (
     Grid,
     pack_affine,
     pack_bias,

@@ -15,7 +15,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from fasthg.variants import HourglassConfig
+from fasthg.network.variants import HourglassConfig
 from training.distributed import leave_world
 from training.recipes import Recipe
 from training.options import TrainOptions

@@ -12,14 +12,14 @@ import pytest
 import torch
 from scipy import ndimage
 
+from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
-from fasthg.mpii import Dataset, load_dataset
 from training import pack as pack_module
-from training.augment import NO_AUGMENTATION, Augmentation, Draws, crop_matrices
-from training.journal import Journal
-from training.loader import LoaderOptions, ReferenceLoader, make_loader
+from training.loading.augment import NO_AUGMENTATION, Augmentation, Draws, crop_matrices
+from training.loading.journal import Journal
+from training.loading.loader import LoaderOptions, ReferenceLoader, make_loader
+from training.loading.packed import PackedSource
 from training.pack import PackSettings, main, make_packed_loader, pack
-from training.packed import PackedSource
 from training.synthesize import synthesize
 
 SMALL = PackSettings(density=64, quality=85)
@@ -75,7 +75,7 @@ def test_packed_crops_of_rendered_photographs_look_like_the_photographs(tmp_path
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_crop_is_the_bilinear_picture_with_black_around_it(channels_last):
     """Against float64, pixel by pixel: turned, mirrored, partly outside the picture, with gains that clip."""
-    native = pytest.importorskip("kernels._native")
+    native = pytest.importorskip("fasthg.kernels.cpu._native")
     picture = np.random.default_rng(0).integers(0, 256, (40, 56, 4), dtype=np.uint8)
     angle, size = np.deg2rad(25), 48
     to_picture = np.array([[-np.cos(angle), 0.9 * np.sin(angle), 45.0], [np.sin(angle), np.cos(angle), -6.0]])
@@ -96,7 +96,7 @@ def test_a_crop_is_the_bilinear_picture_with_black_around_it(channels_last):
 
 
 def test_a_crop_of_the_wrong_shape_is_refused():
-    native = pytest.importorskip("kernels._native")
+    native = pytest.importorskip("fasthg.kernels.cpu._native")
     picture, matrix, three = np.zeros((8, 8, 4), np.uint8), np.eye(2, 3), np.ones(3, np.float32)
     for wrong in (np.empty((3, 8, 9), np.float32), np.empty((8, 8, 3), np.float32)):
         with pytest.raises(ValueError, match="crop must be"):

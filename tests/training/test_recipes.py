@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fasthg.errors import FasthgError
-from fasthg.variants import STUDY_VARIANTS, HourglassConfig
+from fasthg.network.variants import STUDY_VARIANTS, HourglassConfig
 from training.options import TrainOptions
 from training.recipes import RECIPES, Recipe, get_recipe
 from training.trainer import train

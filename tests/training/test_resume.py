@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fasthg.errors import FasthgError
-from fasthg.variants import HourglassConfig
+from fasthg.network.variants import HourglassConfig
 from training.options import TrainOptions
 from training.recipes import Recipe
 from training.state import LAST, PREVIOUS, load_state, save_state
@@ -38,8 +38,8 @@ RECIPE = Recipe(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fasthg.variants import HourglassConfig
-from training.augment import Augmentation
+from fasthg.network.variants import HourglassConfig
+from training.loading.augment import Augmentation
 from training.learner import Learner
 from training.recipes import Recipe
 from training.options import TrainOptions

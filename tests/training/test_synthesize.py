@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fasthg.console import run_app
+from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
-from fasthg.mpii import load_dataset
+from training.people.synthetic import chunk
 from training.synthesize import app, synthesize
-from training.synthetic import chunk
 
 SMALL = (160, 120)
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fasthg.checkpoint import load_model, read_metadata
+from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
-from fasthg.evaluate import evaluate
-from fasthg.mpii import load_dataset
-from fasthg.variants import HourglassConfig
-from training.batches import Batch
+from fasthg.metrics.evaluate import evaluate
+from fasthg.network.checkpoint import load_model, read_metadata
+from fasthg.network.variants import HourglassConfig
 from training.distributed import World
 from training.learner import Learner
+from training.loading.batches import Batch
 from training.options import TrainOptions
 from training.pack import pack
 from training.recipes import Recipe

@@ -1,0 +1,1 @@
+"""Measuring one thing: time, memory, limits of the machine, agreement with the reference."""

@@ -1,0 +1,1 @@
+"""Hot operators, paths and loaders under pytest-benchmark."""

@@ -1,0 +1,240 @@
+"""The report's tables, made from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bench.measure.parity import TOLERANCE
+from bench.measure.record import Row
+from bench.study import published
+from fasthg.network.flops import count_flops
+from fasthg.network.variants import VARIANTS, get_config
+
+
+@dataclass
+class Line:
+    """One line of a table; `share` of the column's largest value draws a bar behind that column."""
+
+    values: list[str]
+    classes: list[str] = field(default_factory=list)
+    share: float | None = None
+
+
+@dataclass
+class Table:
+    """words: leading columns that hold words; bar: the column that has bars, -1 for none.
+
+    grouped   the first column is the same in lines that belong together
+    """
+
+    columns: list[str]
+    lines: list[Line]
+    words: int = 1
+    bar: int = -1
+    grouped: bool = False
+
+
+def path_label(row: Row) -> str:
+    """The path as a reader writes it: "openvino:bf16", or the loader's name."""
+    return row.path if row.mode == "loader" else f"{row.path}:{row.precision}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with some significant digits and no exponent; "" for None."""
+    if value is None:
+        return ""
+    if value == 0:
+        return "0"
+    magnitude = f"{value:.{digits}g}"
+    decimals = max(0, digits - 1 - int(f"{float(magnitude):e}".partition("e")[2]))
+    return f"{value:,.{decimals}f}"
+
+
+def signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def spread(row: Row) -> str:
+    return f"{number(row.p10_ms)}–{number(row.p90_ms)}"
+
+
+def infer_table(rows: Sequence[Row]) -> Table:
+    """Every inference cell that ran; a wrong one says so in place of a time."""
+    columns = ["Variant", "Path", "Batch", "ms", "p10–p90", "images/s", "× eager", "TFLOP/s", "Limit", "MB"]
+    columns += ["Start s", "Error", "PCKh", "Change", "min / 2,958*"]
+    eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager" and row.images_s}
+
+    def values(row: Row) -> list[str]:
+        base = eager.get((row.variant, row.batch_size))
+        times = row.images_s / base if row.images_s and base else None
+        speed = [number(row.images_s), number(times, 2), number(row.tflops, 2), percent(row.share)]
+        parity = [_error(row.error), "" if row.pckh is None else f"{row.pckh:.1f}", signed(row.pckh_change)]
+        memory = number(row.peak_memory_mb, 3)
+        return [
+            number(row.median_ms),
+            spread(row),
+            *speed,
+            memory,
+            number(row.startup_s, 2),
+            *parity,
+            number(row.validation_minutes, 2),
+        ]
+
+    return _speed_table(columns, rows, values)
+
+
+def train_table(rows: Sequence[Row]) -> Table:
+    """Every training cell that ran."""
+    columns = ["Variant", "Path", "Batch", "ms", "p10–p90", "images/s", "Data wait ms", "× eager", "TFLOP/s", "Limit"]
+    columns += ["MB", "Loss error", "Gradient error", "min / epoch*"]
+    eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager" and row.images_s}
+
+    def values(row: Row) -> list[str]:
+        base = eager.get((row.variant, row.batch_size))
+        times = row.images_s / base if row.images_s and base else None
+        wait = "" if row.data_wait_ms is None else f"{row.data_wait_ms:.1f}"
+        speed = [number(row.images_s), wait, number(times, 2), number(row.tflops, 2), percent(row.share)]
+        return [
+            number(row.median_ms),
+            spread(row),
+            *speed,
+            number(row.peak_memory_mb, 3),
+            _error(row.error),
+            _error(row.gradient_error),
+            number(row.epoch_minutes),
+        ]
+
+    return _speed_table(columns, rows, values)
+
+
+def loader_table(rows: Sequence[Row]) -> Table:
+    """Every loader that ran, and how many times the reference DataLoader's rate it reaches."""
+    reference = next((row.images_s for row in rows if row.path == "dataloader"), None)
+    top = max((row.images_s or 0.0 for row in rows), default=0.0)
+    lines = []
+    for row in rows:
+        times = row.images_s / reference if row.images_s and reference else None
+        values = [row.path, str(row.batch_size), number(row.images_s), number(times, 2)]
+        values += [number(row.startup_s, 2), number(row.peak_memory_mb, 3)]
+        lines.append(Line(_or_status(row, values, 2), [row.status], row.images_s / top if row.images_s else None))
+    return Table(["Loader", "Batch", "images/s", "× dataloader", "Start s", "MB"], lines, bar=2)
+
+
+def parity_table(rows: Sequence[Row]) -> Table:
+    """For each path over all variants: how far from eager's heatmaps, what is allowed, what that does to PCKh."""
+    lines = []
+    ran = [row for row in rows if row.mode == "infer" and row.error is not None]
+    for label in dict.fromkeys(path_label(row) for row in ran):
+        mine = [row for row in ran if path_label(row) == label]
+        worst = max(mine, key=lambda row: row.error or 0.0)
+        changes = [row.pckh_change for row in mine if row.pckh_change is not None]
+        change = "" if not changes else f"{min(changes):+.2f} to {max(changes):+.2f}" if any(changes) else "0"
+        wrong = sum(row.status == "WRONG" for row in mine)
+        allowed = TOLERANCE[worst.precision]
+        lines.append(
+            Line(
+                [
+                    label,
+                    str(len(mine)),
+                    _error(worst.error),
+                    worst.variant,
+                    "reported" if allowed == float("inf") else f"{allowed:.0e}",
+                    change,
+                    str(wrong),
+                ],
+                ["WRONG"] if wrong else [],
+            )
+        )
+    columns = ["Path", "Variants", "Largest error", "In", "Allowed", "PCKh change", "WRONG"]
+    return Table(columns, lines)
+
+
+def study_table(rows: Sequence[Row]) -> Table:
+    """The study's minutes and PCKh beside ours: the fastest path that was right, and eager."""
+    columns = ["Variant", "GFLOP", "Study min/epoch", "Ours*", "by", "eager*"]
+    columns += ["Study min/2,958", "Ours*", "by", "eager*", "Study PCKh", "Ours"]
+    lines = []
+    for run in published.SHORT_RUNS:
+        mine = [row for row in rows if row.variant == run.variant and row.status == "ok"]
+        train, infer = _fastest(mine, "train"), _fastest(mine, "infer")
+        if not (train or infer):
+            continue
+        values = [run.variant, number(count_flops(get_config(run.variant)) / 1e9, 4), number(run.epoch_minutes)]
+        values += [number(train.epoch_minutes if train else None), path_label(train) if train else ""]
+        values += [number(_eager(mine, "train", "epoch_minutes")), number(run.validation_minutes)]
+        values += [number(infer.validation_minutes if infer else None), path_label(infer) if infer else ""]
+        values += [number(_eager(mine, "infer", "validation_minutes")), f"{run.pckh:.2f}", _own_pckh(infer)]
+        lines.append(Line(values))
+    return Table(columns, lines)
+
+
+def published_table() -> Table:
+    """The study's PCKh for each pair of joints, short and long runs."""
+    lines = [
+        Line(
+            [
+                f"{run.label} {run.variant}",
+                str(run.batch_size),
+                f"{run.pckh:.2f}",
+                *(f"{part:.2f}" for part in run.parts),
+            ]
+        )
+        for run in (*published.SHORT_RUNS, *published.LONG_RUNS)
+    ]
+    return Table(["The study's runs", "Batch", "PCKh", *published.PARTS], lines)
+
+
+def missing_table(rows: Sequence[Row]) -> Table:
+    """Cells without a time, those with the same reason in one line."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    for row in rows:
+        if row.status != "ok":
+            groups.setdefault((row.mode, path_label(row), row.status, row.reason), []).append(row)
+    lines = []
+    for (mode, label, status, reason), members in groups.items():
+        variants = list(dict.fromkeys(row.variant for row in members))
+        whom = "every variant" if len(variants) == len(VARIANTS) else ", ".join(v for v in variants if v != "-")
+        lines.append(Line([mode, label, status, whom, reason], [status]))
+    return Table(["Mode", "Path", "Status", "Variants", "Reason"], lines, words=5)
+
+
+def _speed_table(columns: list[str], rows: Sequence[Row], values: Callable[[Row], list[str]]) -> Table:
+    """Rows grouped by variant, the fastest of each group marked, a bar for each rate within its group."""
+    lines = []
+    for variant in dict.fromkeys(row.variant for row in rows):
+        group = [row for row in rows if row.variant == variant]
+        top = max((row.images_s or 0.0 for row in group), default=0.0)
+        for place, row in enumerate(group):
+            classes: list[str] = [row.status] if place else [row.status, "first"]
+            if top and row.images_s == top:
+                classes.append("best")
+            cells = _or_status(row, [variant, path_label(row), str(row.batch_size), *values(row)], 3)
+            lines.append(Line(cells, classes, row.images_s / top if row.images_s else None))
+    return Table(columns, lines, words=2, bar=5, grouped=True)
+
+
+def _or_status(row: Row, values: list[str], names: int) -> list[str]:
+    """The values, or the status and nothing else for a row without a time; the reason stands in its own table."""
+    return values if row.status == "ok" else [*values[:names], row.status, *[""] * (len(values) - names - 1)]
+
+
+def _error(error: float | None) -> str:
+    return "" if error is None else f"{error:.1e}" if error else "0"
+
+
+def _fastest(rows: Iterable[Row], mode: str) -> Row | None:
+    return max((row for row in rows if row.mode == mode), key=lambda row: row.images_s or 0.0, default=None)
+
+
+def _eager(rows: Iterable[Row], mode: str, name: str) -> float | None:
+    return next((getattr(row, name) for row in rows if (row.mode, row.path) == (mode, "eager")), None)
+
+
+def _own_pckh(row: Row | None) -> str:
+    """PCKh at full size; that of a reduced network is no result of the variant."""
+    return f"{row.pckh:.1f}" if row and row.pckh is not None and "reduced" not in row.pckh_basis else ""

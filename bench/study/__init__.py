@@ -1,0 +1,1 @@
+"""The published study: its figures, and our trainings of its variants at reduced size."""

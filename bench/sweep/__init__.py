@@ -1,0 +1,1 @@
+"""`python -m bench.sweep`: every variant by every path, each cell in a process of its own."""

@@ -1,0 +1,5 @@
+"""`python -m fasthg.cli`."""
+
+from fasthg.cli.app import main
+
+raise SystemExit(main())

@@ -1,0 +1,230 @@
+"""The command `fasthg`: it reads options and prints; what a command does lives in the module of its name.
+
+Exit codes: 0 done; 2 bad usage or input, one line on stderr; 3 a parity check failed; 4 a backend cannot run here; 130
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fasthg.console import make_app, note, output_console, progress_bar, run_app
+from fasthg.errors import FasthgError
+from fasthg.network.variants import INPUT_SIZE
+
+app = make_app(help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.")
+
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint or exported folder; the shipped one where left out.")]
+Variant = Annotated[str | None, typer.Option(help="Network that the weights must be; taken from the file otherwise.")]
+PathName = Annotated[str, typer.Option("--path", help="Execution path, such as openvino:bf16; see `fasthg env`.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="People in one run of the network.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; 256 where left out.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number where left out.")]
+Throughput = Annotated[bool, typer.Option("--throughput", help="The most images a second, not the soonest answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
+
+
+@app.command("list")
+def list_variants(as_json: AsJson = False) -> None:
+    """List the network variants with their parameters and GFLOPs at 256x256."""
+    from fasthg.cli.tables import variants_table, variants_to_dict
+
+    _print(variants_to_dict(), as_json, variants_table)
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Say what this machine is, which execution paths it can run, and why not the rest."""
+    from fasthg.cli.machine import describe
+    from fasthg.cli.tables import machine_tables
+
+    _print(describe(), as_json, machine_tables)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Photographs, folders of photographs, videos.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("predictions"),
+    weights: Weights = None,
+    variant: Variant = None,
+    bbox: Annotated[
+        list[str] | None, typer.Option(help="Person's box x,y,w,h in pixels; repeat for several people.")
+    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="People's boxes in COCO's JSON.")] = None,
+    path: PathName = "auto",
+    device: Device = "auto",
+    flip: Flip = False,
+    batch_size: BatchSize = 8,
+    threads: Threads = None,
+    throughput: Throughput = False,
+    formats: Annotated[
+        str, typer.Option("--format", help="What to write: json, csv, coco, mat, with commas between.")
+    ] = "json",
+    overlays: Annotated[bool, typer.Option(help="Also write the images with the poses drawn over them.")] = True,
+) -> None:
+    """Predict poses on photographs and videos; write predictions.json in their pixels, and overlays."""
+    from fasthg.predict.boxes import parse_boxes, read_coco_boxes
+    from fasthg.predict.command import predict_to_folder
+
+    if bbox and boxes:
+        raise FasthgError("--bbox and --boxes both given; give one of them")
+    people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes) if boxes else None
+    options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
+    options["mode"] = "throughput" if throughput else "latency"
+    written = predict_to_folder(
+        images, output, people, formats.split(","), overlays, weights=weights, batch_size=batch_size, **options
+    )
+    for file in written:
+        print(file)
+
+
+@app.command("eval")
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Dataset: a folder with images/ and annotations, or an annotation file.")],
+    weights: Weights = None,
+    variant: Variant = None,
+    path: PathName = "auto",
+    device: Device = "auto",
+    split: Annotated[str, typer.Option(help="train, val or all.")] = "val",
+    flip: Flip = False,
+    batch_size: BatchSize = 8,
+    size: Size = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score weights on a dataset: PCKh under every protocol."""
+    from fasthg.data.dataset import load_dataset
+    from fasthg.metrics.evaluate import evaluate as score_dataset
+    from fasthg.predict.load import load_runner
+
+    if split not in ("train", "val", "all"):
+        raise FasthgError(f"unknown split {split!r}; give train, val or all")
+    dataset = load_dataset(data, split)  # type: ignore[arg-type]
+    served = load_runner(weights, variant, path, device, batch_size, size, threads)
+    if served.end_to_end:
+        raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
+    runner = served.runner
+    note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
+    with progress_bar() as bar:
+        task = bar.add_task("people", total=len(dataset))
+        scores = score_dataset(
+            runner, dataset, None, served.size, served.batch_size, flip, lambda count: bar.advance(task, count)
+        )
+    run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
+    _print(scores.to_dict() | run, as_json, lambda _: scores.table())
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="Predictions: .h5, .mat or .json.")],
+    truth: Annotated[Path, typer.Option(help="detections_our_format.mat, or annotations in any format.")],
+    split: Annotated[str, typer.Option(help="People of the annotations: train, val or all.")] = "val",
+    as_json: AsJson = False,
+) -> None:
+    """Score a file of predictions: PCKh under every protocol."""
+    from fasthg.metrics import pckh
+
+    if split not in ("train", "val", "all"):
+        raise FasthgError(f"unknown split {split!r}; give train, val or all")
+    known = pckh.read_truth(truth, split)  # type: ignore[arg-type]
+    scores = pckh.score(pckh.read_predictions(predictions), known.joints, known.labelled, known.head_size)
+    _print(scores.to_dict(), as_json, lambda _: scores.table())
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bearpaw/pytorch-pose, anibali or princeton-vl.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
+    half: Annotated[bool, typer.Option("--fp16", help="Store the convolutions' kernels in half precision.")] = False,
+) -> None:
+    """Convert a published checkpoint to this project's format."""
+    import torch
+
+    from fasthg.network.checkpoint import save, variant_name
+    from fasthg.network.convert import convert as convert_checkpoint
+
+    config, state, metadata = convert_checkpoint(checkpoint)
+    save(state, output, config=config, metadata=metadata, dtype=torch.float16 if half else None)
+    name = variant_name(config) or f"{config.num_stacks} stacks of {config.num_feats} features"
+    note(f"{metadata['converted_from']}: {name}, {config.num_joints} joints; input: {metadata['input']}")
+    print(output)
+
+
+@app.command()
+def export(
+    variant: Variant = None,
+    weights: Annotated[
+        str | None, typer.Option(help='Checkpoint (.safetensors), or "random"; the shipped one where left out.')
+    ] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX; this is what is written without a choice.")] = False,
+    trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Write OpenVINO's format.")] = False,
+    fp32: Annotated[bool, typer.Option("--fp32", help="What ONNX is written in without a choice.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="What TensorRT is built in without a choice.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="What OpenVINO runs in without a choice.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Calibrated; kept where PCKh holds.")] = False,
+    end_to_end: Annotated[bool, typer.Option("--end-to-end", help="uint8 crops in, joints and scores out.")] = False,
+    flip: Annotated[bool, typer.Option(help="With --end-to-end: average with the mirrored crop, in the graph.")] = True,
+    batch: Annotated[int, typer.Option(min=1, help="Largest batch that the artefact is made for.")] = 8,
+    size: Annotated[int, typer.Option(min=1, help="Side of the crops in pixels.")] = INPUT_SIZE,
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset to calibrate on and to compare on; the shipped crops where left out.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the artefact.")] = None,
+) -> None:
+    """Export a network for deployment; the artefact is checked against the reference before it is kept."""
+    target = _one_of(onnx=onnx, trt=trt, openvino=openvino) or "onnx"
+    precision = _one_of(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
+    from fasthg.export.export import ExportOptions
+    from fasthg.export.export import export as export_network
+
+    options = ExportOptions(
+        target=target,
+        precision=precision,
+        variant=variant,
+        weights=weights,
+        end_to_end=end_to_end,
+        flip=flip,
+        batch=batch,
+        size=size,
+        output=output,
+        data=data,
+    )
+    print(export_network(options))
+
+
+def _one_of(**flags: bool) -> str | None:
+    """The flag that was given, None for none; raises FasthgError for several."""
+    chosen = [name for name, given in flags.items() if given]
+    if len(chosen) > 1:
+        raise FasthgError(f"{' and '.join(f'--{name}' for name in chosen)} both given; give one of them")
+    return chosen[0] if chosen else None
+
+
+def _print(content: dict[str, Any], as_json: bool, table: Any) -> None:
+    if as_json:
+        print(json.dumps(content, indent=2))
+    else:
+        output_console().print(table(content))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line on `argv` (default: the process's) and return the exit code."""
+    log = logging.getLogger("fasthg")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+    return run_app(app, (sys.argv[1:] if argv is None else argv) or ["--help"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

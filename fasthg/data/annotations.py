@@ -1,0 +1,250 @@
+"""The four formats in which MPII's annotations go round, read into one table of people.
+
+Every reader subtracts 0.5 from the files' 1-based pixel indices, so that coordinates are continuous with their origin
+at the corner of the top-left pixel. A labelled joint counts also when it is occluded; what says "not labelled" differs:
+
+release .mat    the point is not in `annopoints`; `is_visible` may be 0, 1, "0", "1", empty or absent (then visible)
+bearpaw JSON    x, y, visible are 0, 0, 0
+HRNet JSON      x, y are -1, -1; `joints_vis` is 1 for every labelled joint, so occlusion is not known
+princeton .h5   x, y are 0, 0; coordinates are cut to whole pixels; centre and scale include the crop's shift and margin
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fasthg.errors import FasthgError
+
+Split = Literal["train", "val", "all"]
+NUM_JOINTS = 16
+HEAD_FRACTION = 0.6  # of the head box's diagonal: the length that PCKh divides by
+HALF_PIXEL = 0.5
+
+
+@dataclass(frozen=True)
+class People:
+    """N annotated people; lengths are pixels of their photograph.
+
+    images     N file names
+    center     float64 [N, 2], annotated centre
+    scale      float64 [N], the person's height over 200 pixels, about
+    joints     float64 [N, 16, 2], NaN where not labelled
+    labelled   bool [N, 16]
+    visible    bool [N, 16], labelled and not occluded
+    head_size  float64 [N], 0.6 x the diagonal of the head's box; NaN where not known
+    """
+
+    images: tuple[str, ...]
+    center: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    joints: NDArray[np.float64]
+    labelled: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
+    head_size: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, rows: ArrayLike) -> People:
+        """The people of an index or bool array, in its order."""
+        index = np.arange(len(self))[np.asarray(rows)]
+        arrays = {field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "images"}
+        return People(images=tuple(self.images[row] for row in index), **arrays)
+
+
+def head_size_of(boxes: ArrayLike) -> NDArray[np.float64]:
+    """0.6 x the diagonal of head boxes [..., 4] given as x1, y1, x2, y2."""
+    boxes = np.asarray(boxes, np.float64)
+    return HEAD_FRACTION * np.hypot(boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1])
+
+
+def read_annotations(path: str | Path, split: Split = "all") -> People:
+    """People of an annotation file, whose format is told by its content.
+
+    `split` picks people of bearpaw's JSON and of the release `.mat`. HRNet's JSON and princeton's `.h5` hold one split
+    each and are read whole. The release `.mat` does not know the validation split (Tompson et al., CVPR 2015): for
+    "train" and "val" it needs `valid.h5` or `mpii_annotations.json[.gz]` in its folder.
+
+    Raises FasthgError that names the file and, where there is one, the row and the field that is missing or wrong.
+    """
+    path = Path(path)
+    if split not in ("train", "val", "all"):
+        raise FasthgError(f"split is {split!r}; choose train, val or all")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise FasthgError(f"annotations {path}: {error.strerror}; check the name") from None
+    if start.startswith(b"\x89HDF"):
+        people = _read_princeton(path)
+    elif start.startswith(b"MATLAB"):
+        from fasthg.data.release import read_release
+
+        people = read_release(path, split)
+    else:
+        people = _read_json(path, split)
+    _check(path, people)
+    return people
+
+
+def _read_json(path: Path, split: Split) -> People:
+    records = load_json(path)
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise FasthgError(
+            f"annotations {path}: expected a JSON list of people; see `fasthg.data.annotations` for the formats"
+        )
+    if {"joint_self", "objpos", "img_paths"} & records[0].keys():
+        return _read_bearpaw(path, records, split)
+    if {"joints", "joints_vis", "image"} & records[0].keys():
+        return _read_hrnet(path, records)
+    raise FasthgError(
+        f"annotations {path}: row 0 has the fields {', '.join(sorted(records[0]))}; neither bearpaw's (joint_self,"
+        " objpos, scale_provided, img_paths, isValidation) nor HRNet's (joints, joints_vis, center, scale, image)"
+    )
+
+
+def load_json(path: Path) -> Any:
+    """Content of a JSON file, gzipped or not; FasthgError names a file that is neither."""
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    except (ValueError, EOFError, OSError) as error:
+        raise FasthgError(f"{path}: not a whole JSON file ({error}); copy it again") from None
+
+
+def _column(path: Path, records: list[dict[str, Any]], field: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """One field of every record as float64 [N, *shape]."""
+    column = np.empty((len(records), *shape))
+    for row, record in enumerate(records):
+        if field not in record:
+            raise FasthgError(f"annotations {path}: row {row} has no field {field!r}")
+        try:
+            value = np.asarray(record[field], np.float64)
+        except (TypeError, ValueError):
+            raise FasthgError(f"annotations {path}: row {row}: {field!r} is not numbers") from None
+        if value.shape != shape:
+            raise FasthgError(f"annotations {path}: row {row}: {field!r} has shape {value.shape}, expected {shape}")
+        column[row] = value
+    return column
+
+
+def _names(path: Path, records: list[dict[str, Any]], field: str) -> tuple[str, ...]:
+    for row, record in enumerate(records):
+        if not isinstance(record.get(field), str):
+            raise FasthgError(f"annotations {path}: row {row} has no file name in {field!r}")
+    return tuple(record[field] for record in records)
+
+
+def _read_bearpaw(path: Path, records: list[dict[str, Any]], split: Split) -> People:
+    """JSON of CPM, bearpaw and anibali; `head_box` (x1, y1, x2, y2) is an addition of rendered datasets."""
+    if split != "all":
+        wanted = float(split == "val")
+        is_validation = _column(path, records, "isValidation", ())
+        records = [record for record, value in zip(records, is_validation) if value == wanted]
+    joints = _column(path, records, "joint_self", (NUM_JOINTS, 3))
+    has_boxes = any("head_box" in record for record in records)
+    boxes = _column(path, records, "head_box", (4,)) if has_boxes else np.full((len(records), 4), np.nan)
+    return make_people(
+        images=_names(path, records, "img_paths"),
+        center=_column(path, records, "objpos", (2,)),
+        scale=_column(path, records, "scale_provided", ()),
+        joints=joints[..., :2],
+        labelled=(joints != 0).any(axis=-1),
+        visible=joints[..., 2] > 0,
+        head_size=head_size_of(boxes),
+    )
+
+
+def _read_hrnet(path: Path, records: list[dict[str, Any]]) -> People:
+    joints = _column(path, records, "joints", (NUM_JOINTS, 2))
+    return make_people(
+        images=_names(path, records, "image"),
+        center=_column(path, records, "center", (2,)),
+        scale=_column(path, records, "scale", ()),
+        joints=joints,
+        labelled=(joints != -1).any(axis=-1),
+        visible=_column(path, records, "joints_vis", (NUM_JOINTS,)) > 0,
+        head_size=np.full(len(records), np.nan),
+    )
+
+
+def _read_princeton(path: Path) -> People:
+    import h5py
+
+    needed = ("imgname", "center", "scale", "part", "visible", "normalize")
+    try:
+        with h5py.File(path, "r") as file:
+            content = {field: file[field][:] for field in needed if field in file}
+    except OSError as error:
+        raise FasthgError(f"annotations {path}: not a whole HDF5 file ({error}); copy it again") from None
+    if missing := [field for field in needed if field not in content]:
+        raise FasthgError(f"annotations {path}: no {', '.join(missing)} in this HDF5 file; princeton's have them")
+    names, center, scale, joints, visible, head_size = (content[field] for field in needed)
+    if joints.shape[1:] != (NUM_JOINTS, 2):
+        raise FasthgError(f"annotations {path}: 'part' has shape {joints.shape}, expected (N, {NUM_JOINTS}, 2)")
+    scale = scale / 1.25
+    return make_people(
+        images=tuple(_text(name) for name in names),
+        center=np.stack([center[:, 0], center[:, 1] - 15 * scale], axis=1),
+        scale=scale,
+        joints=joints,
+        labelled=(joints != 0).any(axis=-1),
+        visible=visible > 0,
+        head_size=head_size,
+    )
+
+
+def _text(name: Any) -> str:
+    """A file name of an HDF5 file: bytes, or one number for each character."""
+    characters = name if isinstance(name, bytes) else np.asarray(name).astype(np.uint8).tobytes()
+    return characters.rstrip(b"\0").decode()
+
+
+def make_people(
+    images: tuple[str, ...],
+    center: ArrayLike,
+    scale: ArrayLike,
+    joints: ArrayLike,
+    labelled: ArrayLike,
+    visible: ArrayLike,
+    head_size: ArrayLike,
+) -> People:
+    """People from a file's 1-based coordinates: shifted to the corner's origin, NaN where a joint is not labelled."""
+    is_labelled = np.asarray(labelled, bool)
+    return People(
+        images=images,
+        center=np.asarray(center, np.float64) - HALF_PIXEL,
+        scale=np.asarray(scale, np.float64),
+        joints=np.where(is_labelled[..., None], np.asarray(joints, np.float64) - HALF_PIXEL, np.nan),
+        labelled=is_labelled,
+        visible=np.asarray(visible, bool) & is_labelled,
+        head_size=np.asarray(head_size, np.float64),
+    )
+
+
+def _check(path: Path, people: People) -> None:
+    """Refuse boxes and joints that no crop can be made of."""
+    bad_scale = ~(np.isfinite(people.scale) & (people.scale > 0))
+    bad_center = ~np.isfinite(people.center).all(axis=1)
+    bad_joint = (people.labelled & ~np.isfinite(people.joints).all(axis=-1)).any(axis=1)
+    bad_head = people.head_size <= 0
+    for bad, name, values in (
+        (bad_scale, "scale", people.scale),
+        (bad_center, "center", people.center),
+        (bad_joint, "joints", people.joints),
+        (bad_head, "head size", people.head_size),
+    ):
+        if bad.any():
+            row = int(bad.argmax())
+            value = "NaN or infinite" if name == "joints" else str(values[row])
+            raise FasthgError(
+                f"annotations {path}: row {row} ({people.images[row]}): {name} is {value}; correct the file or drop the"
+                f" row ({int(bad.sum())} such rows)"
+            )

@@ -1,0 +1,113 @@
+"""The gate: crops of people with known joints, on which an artefact has to answer like the network it was made from.
+
+A small set ships with the package (`weights/gate.npz`, rendered people that no training has seen); a user's own dataset
+takes its place. Part of the crops is set aside for calibration and never scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.errors import FasthgError
+from fasthg.network.variants import INPUT_SIZE
+from fasthg.pixels import geometry
+from fasthg.pixels.image import read_crop
+
+SHIPPED = Path(__file__).with_name("crops.npz")
+
+
+@dataclass(frozen=True)
+class GateSet:
+    """Crops to calibrate on and crops to score.
+
+    crops        uint8 [M, S, S, 3] RGB
+    joints       float64 [M, 16, 2] crop pixels, origin at the corner
+    labelled     bool [M, 16]
+    head_size    float64 [M] crop pixels, 0.6 x the diagonal of the head's box
+    calibration  uint8 [K, S, S, 3] RGB, other people
+    source       where the crops come from, for people to read
+    """
+
+    crops: NDArray[np.uint8]
+    joints: NDArray[np.float64]
+    labelled: NDArray[np.bool_]
+    head_size: NDArray[np.float64]
+    calibration: NDArray[np.uint8]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def first(self, count: int) -> GateSet:
+        """The same with the first `count` crops to score, and to calibrate on."""
+        return GateSet(
+            self.crops[:count],
+            self.joints[:count],
+            self.labelled[:count],
+            self.head_size[:count],
+            self.calibration[:count],
+            f"the first of {self.source}",
+        )
+
+
+def load_gate(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> GateSet:
+    """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and
+    `calibration` training people.
+
+    Raises FasthgError for a dataset that cannot be read or has no head sizes.
+    """
+    if data is None:
+        return read_gate(SHIPPED, size)
+    scored_set, calibration_set = load_dataset(data, "val"), load_dataset(data, "train")
+    crops, joints, head_size = dataset_crops(scored_set, spread(len(scored_set), scored), size)
+    labelled = scored_set.people.labelled[spread(len(scored_set), scored)]
+    if not (head_size > 0).all():
+        raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")
+    others, _joints, _head_size = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
+    return GateSet(crops, joints, labelled, head_size, others, f"{len(crops)} validation people of {data}")
+
+
+def read_gate(path: Path, size: int = INPUT_SIZE) -> GateSet:
+    """The crops of a file that `write_gate` wrote, scaled to `size` pixels."""
+    try:
+        with np.load(path) as file:
+            jpegs, ends, split = file["jpegs"], file["ends"], int(file["calibration"])
+            joints, labelled, head_size = file["joints"], file["labelled"], file["head_size"]
+    except (OSError, KeyError, ValueError) as error:
+        raise FasthgError(f"{path} holds no gate crops ({error}); give a dataset with --data DIR") from None
+    encoded = np.split(jpegs, ends[:-1])
+    whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
+    factor = size / len(whole[0])
+    resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in whole] if factor != 1 else whole
+    crops = np.stack(resized).astype(np.uint8, copy=False)
+    return GateSet(
+        crops=crops[split:],
+        joints=joints[split:].astype(np.float64) * factor,
+        labelled=labelled[split:],
+        head_size=head_size[split:].astype(np.float64) * factor,
+        calibration=crops[:split],
+        source=f"{len(crops) - split} rendered people that ship with fasthg",
+    )
+
+
+def dataset_crops(
+    dataset: Dataset, rows: NDArray[np.int64], size: int = INPUT_SIZE
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """Crops uint8 [M, S, S, 3], joints float64 [M, 16, 2] and head sizes [M] in crop pixels of some of its people."""
+    people = dataset.people
+    found = [read_crop(dataset.image_path(row), people.center[row], people.scale[row], size) for row in rows]
+    matrices = np.stack([matrix for _crop, matrix in found])
+    zoom = np.sqrt(np.linalg.det(matrices[:, :, :2]))
+    joints = geometry.apply(matrices, people.joints[rows])
+    return np.stack([crop for crop, _matrix in found]), joints, people.head_size[rows] * zoom
+
+
+def spread(length: int, count: int) -> NDArray[np.int64]:
+    """At most `count` rows of `length`, evenly spaced."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))

@@ -1,0 +1,123 @@
+"""A folder of photographs with MPII's annotations, checked before anything is computed from it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthg.data.annotations import People, Split, head_size_of, read_annotations
+from fasthg.errors import FasthgError
+
+__all__ = ["Dataset", "People", "Split", "load_dataset", "read_annotations", "with_head_sizes"]
+
+ANNOTATION_FILES = (
+    "annotations.json",
+    "mpii_annotations.json",
+    "mpii_annotations.json.gz",
+    "mpii_human_pose_v1_u12_1.mat",
+)
+HEAD_FILES = ("detections_our_format.mat", "gt_valid.mat", "valid.h5")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """People and the folder of their photographs."""
+
+    people: People
+    image_dir: Path
+    annotations: Path = field(default=Path())
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def image_path(self, row: int) -> Path:
+        """Photograph of person `row`."""
+        return self.image_dir / self.people.images[row]
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the annotations: 16 hexadecimal digits, the same wherever the folder lies."""
+        people, digest = self.people, hashlib.sha256()
+        digest.update("\n".join(people.images).encode())
+        for array in (people.center, people.scale, people.joints, people.labelled, people.head_size):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -> Dataset:
+    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's format) or beside MPII's own files.
+
+    `data_dir` may also be an annotation file of any format, with `images/` beside it. Head sizes that the annotations
+    lack are taken from `detections_our_format.mat`, `gt_valid.mat` or `valid.h5` beside them (validation people only).
+
+    Raises FasthgError that names a missing folder, file or photograph, an empty split and unusable boxes. `check_files`
+    looks for every photograph.
+    """
+    data_dir = Path(data_dir)
+    annotations = data_dir if data_dir.is_file() else _find_annotations(data_dir)
+    people = with_head_sizes(read_annotations(annotations, split), annotations.parent, split)
+    if not len(people):
+        raise FasthgError(f"data {annotations}: split {split!r} is empty; choose another split or file")
+    dataset = Dataset(people, annotations.parent / "images", annotations)
+    if check_files:
+        _check_images(dataset)
+    return dataset
+
+
+def _find_annotations(data_dir: Path) -> Path:
+    if not data_dir.is_dir():
+        raise FasthgError(f"data {data_dir}: no such folder; render one with `python -m training.synthesize --out DIR`")
+    for name in ANNOTATION_FILES:
+        if (data_dir / name).is_file():
+            return data_dir / name
+    raise FasthgError(f"data {data_dir}: none of {', '.join(ANNOTATION_FILES)} is in the folder")
+
+
+def _check_images(dataset: Dataset) -> None:
+    if not dataset.image_dir.is_dir():
+        raise FasthgError(f"data {dataset.image_dir}: no such folder; the photographs belong there")
+    names = dict.fromkeys(dataset.people.images)
+    missing = [name for name in names if not (dataset.image_dir / name).is_file()]
+    if missing:
+        raise FasthgError(
+            f"data {dataset.image_dir}: {len(missing)} of {len(names)} photographs are missing,"
+            f" the first is {missing[0]}; copy them there"
+        )
+
+
+def with_head_sizes(people: People, folder: Path, split: Split) -> People:
+    """The people with the head sizes of a file in `folder`, where they are not known and such a file is there.
+
+    Those files hold the validation people in the order of bearpaw's JSON; nothing is taken for other splits.
+    """
+    if split != "val" or not np.isnan(people.head_size).all():
+        return people
+    source = next((folder / name for name in HEAD_FILES if (folder / name).is_file()), None)
+    if source is None:
+        return people
+    head_size, labelled = _read_heads(source)
+    if labelled.shape != people.labelled.shape or (labelled != people.labelled).any():
+        raise FasthgError(
+            f"data {source}: its {len(labelled)} people are not the {len(people)} of the annotations, row by row;"
+            " head sizes cannot be taken from it"
+        )
+    return replace(people, head_size=head_size)
+
+
+def _read_heads(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Head sizes [N] and labelled joints [N, 16] of a validation file."""
+    if path.suffix == ".h5":
+        people = read_annotations(path)
+        return people.head_size, people.labelled
+    import scipy.io
+
+    content = scipy.io.loadmat(path, variable_names=["headboxes_src", "jnt_missing"])
+    if "headboxes_src" not in content or "jnt_missing" not in content:
+        raise FasthgError(f"data {path}: no headboxes_src and jnt_missing in this MATLAB file")
+    boxes = content["headboxes_src"].transpose(2, 0, 1).reshape(-1, 4)
+    return head_size_of(boxes), content["jnt_missing"].T == 0

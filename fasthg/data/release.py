@@ -1,0 +1,102 @@
+"""MPII's own release file, `mpii_human_pose_v1_u12_1.mat`: nested MATLAB structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthg.data.annotations import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
+from fasthg.errors import FasthgError
+
+
+def read_release(path: Path, split: Split) -> People:
+    """People with joints in the release's training photographs (its test joints are not public).
+
+    "val" are the people of the list beside the file; "train" are those of photographs that the list does not touch, so
+    that no photograph is shared.
+    """
+    import scipy.io
+
+    try:
+        release = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False).get("RELEASE")
+    except Exception as error:  # scipy raises whatever its parser meets in a damaged file
+        raise FasthgError(f"annotations {path}: not a whole MATLAB file ({error}); copy it again") from None
+    if release is None or not hasattr(release, "annolist") or not hasattr(release, "img_train"):
+        raise FasthgError(f"annotations {path}: no RELEASE.annolist and RELEASE.img_train in this MATLAB file")
+    validation = None if split == "all" else validation_people(path.parent)
+    validation_images = {image for image, _person in validation or ()}
+    rows = []
+    for image_index in np.flatnonzero(np.atleast_1d(release.img_train)):
+        if split == "train" and image_index in validation_images:
+            continue
+        image = np.atleast_1d(release.annolist)[image_index]
+        for person_index, person in enumerate(_structs(image, "annorect")):
+            if split == "val" and (image_index, person_index) not in (validation or ()):
+                continue
+            points = [point for entry in _structs(person, "annopoints") for point in _structs(entry, "point")]
+            if points:
+                where = f"annotations {path}: annolist({image_index + 1}).annorect({person_index + 1})"
+                rows.append(_person(where, str(image.image.name), person, points))
+    if not rows:
+        raise FasthgError(f"annotations {path}: nobody in split {split!r}; check that it belongs to the list beside it")
+    names, center, scale, joints, labelled, visible, head_size = zip(*rows)
+    return make_people(names, center, scale, joints, labelled, visible, head_size)
+
+
+def validation_people(folder: Path) -> set[tuple[int, int]]:
+    """Zero-based (image, person) of the 2,958 validation people, from princeton's or bearpaw's file in `folder`."""
+    h5 = folder / "valid.h5"
+    if h5.exists():
+        import h5py
+
+        with h5py.File(h5, "r") as file:
+            return {(int(image), int(person)) for image, person in zip(file["index"][:], file["person"][:])}
+    for name in ("mpii_annotations.json", "mpii_annotations.json.gz"):
+        if (folder / name).exists():
+            records = [record for record in load_json(folder / name) if record["isValidation"]]
+            return {(int(record["annolist_index"]) - 1, int(record["people_index"]) - 1) for record in records}
+    raise FasthgError(
+        f"annotations in {folder}: the release .mat has no validation split; put valid.h5 or mpii_annotations.json"
+        " beside it, or read split 'all'"
+    )
+
+
+def _structs(parent: Any, field: str) -> list[Any]:
+    """The MATLAB structures in a field: none, one (which scipy unpacks) or an array of them."""
+    values = np.atleast_1d(getattr(parent, field, np.empty(0)))
+    return [value for value in values.flat if hasattr(value, "_fieldnames")]
+
+
+def _number(where: str, struct: Any, field: str) -> float:
+    value = np.asarray(getattr(struct, field, np.empty(0)))
+    if value.size != 1:
+        raise FasthgError(f"{where} has no {field!r}")
+    return float(value.item())
+
+
+def _person(where: str, name: str, person: Any, points: list[Any]) -> tuple[Any, ...]:
+    """Row of `make_people` for one `annorect`."""
+    joints = np.zeros((NUM_JOINTS, 2))
+    labelled, visible = np.zeros(NUM_JOINTS, bool), np.zeros(NUM_JOINTS, bool)
+    for point in points:
+        joint = int(_number(where, point, "id"))
+        if not 0 <= joint < NUM_JOINTS:
+            raise FasthgError(f"{where}: point id {joint}; joints are 0 to {NUM_JOINTS - 1}")
+        joints[joint] = _number(where, point, "x"), _number(where, point, "y")
+        labelled[joint] = True
+        visible[joint] = _is_visible(getattr(point, "is_visible", ""))
+    objpos = _structs(person, "objpos")
+    if not objpos:
+        raise FasthgError(f"{where} has no 'objpos'")
+    center = [_number(where, objpos[0], "x"), _number(where, objpos[0], "y")]
+    box: NDArray[np.float64] = np.array([_number(where, person, side) for side in ("x1", "y1", "x2", "y2")])
+    return name, center, _number(where, person, "scale"), joints, labelled, visible, float(head_size_of(box))
+
+
+def _is_visible(value: Any) -> bool:
+    """The release writes 0, 1, "0", "1" or nothing; nothing stands at joints that are never hidden (neck and head)."""
+    value = np.asarray(value)
+    return value.size == 0 or str(value.reshape(-1)[0]) != "0"

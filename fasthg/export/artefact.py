@@ -1,0 +1,175 @@
+"""Exported networks on disk: a folder with `metadata.json` and the files whose digests it holds.
+
+`fasthg.export.export` writes such a folder, `Predictor` runs it. metadata.json:
+
+    {"format": "fasthg-artefact", "version": 1,
+     "kind": "onnx" | "openvino" | "tensorrt", "precision": "fp32", "end_to_end": false,
+     "model": "model.onnx",                               the file to load; others may lie beside it
+     "files": {"model.onnx": "<sha256>", ...},
+     "config": {...},                                     HourglassConfig
+     "input": {"size": 256, "max_batch": 8, "mean": [...]},
+     "joint_names": ["rank", ...], ...}                   and whatever else the writer says
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fasthg.errors import BackendUnavailable, FasthgError
+from fasthg.files import sha256, write_json
+from fasthg.network.model import HourglassNet
+from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.geometry import JOINT_NAMES, MEAN
+from fasthg.runtimes.paths import PATHS
+from fasthg.runtimes.request import Mode, Prepared, Request, default_cache_dir, resolve_device
+
+METADATA = "metadata.json"
+FORMAT, VERSION = "fasthg-artefact", 1
+_PATHS = {"onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}  # what runs each kind
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An exported network whose files are as they were written.
+
+    model       the file to load
+    kind        "onnx", "openvino" or "tensorrt"
+    end_to_end  normalisation and decoding are part of the graph
+    size        side of the crops in pixels
+    max_batch   images at a time, at most
+    metadata    everything that metadata.json says
+    """
+
+    folder: Path
+    model: Path
+    kind: str
+    precision: str
+    end_to_end: bool
+    config: HourglassConfig
+    size: int
+    max_batch: int
+    metadata: Mapping[str, Any]
+
+
+def is_artefact(path: str | Path) -> bool:
+    """Whether `path` is a folder, or a metadata.json in one, rather than a file of weights."""
+    return Path(path).is_dir() or Path(path).name == METADATA
+
+
+def write_metadata(
+    folder: Path,
+    model: str,
+    *,
+    kind: str,
+    precision: str,
+    config: HourglassConfig,
+    size: int,
+    max_batch: int,
+    end_to_end: bool = False,
+    **more: Any,
+) -> None:
+    """Write metadata.json for the files in `folder`, of which `model` is the one to load; see the module for fields."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != METADATA)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "precision": precision,
+        "end_to_end": end_to_end,
+        "model": model,
+        "files": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
+        "config": asdict(config),
+        "input": {"size": size, "max_batch": max_batch, "colour": "RGB in 0..1 less the mean", "mean": list(MEAN)},
+        "joint_names": list(JOINT_NAMES),
+    }
+    write_json(folder / METADATA, content | more)
+
+
+def read_artefact(path: str | Path) -> Artefact:
+    """The artefact in a folder, its files checked against their digests.
+
+    Raises FasthgError for a folder without a readable metadata.json, files that are missing or were changed, and a
+    joint set other than MPII's.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    metadata = _read_metadata(folder)
+    for name, digest in metadata["files"].items():
+        if not (folder / name).is_file():
+            raise FasthgError(f"artefact {folder}: {name} is missing; export it again")
+        if sha256(folder / name) != digest:
+            raise FasthgError(f"artefact {folder}: {name} was changed since it was written (digest); export it again")
+    if metadata["model"] not in metadata["files"]:
+        raise FasthgError(f"artefact {folder}: {metadata['model']} has no digest in {METADATA}; export it again")
+    joints = tuple(metadata["joint_names"])
+    if joints != JOINT_NAMES:
+        raise FasthgError(
+            f"artefact {folder}: its {len(joints)} joints ({', '.join(joints[:3])}, ...) are not MPII's"
+            f" {len(JOINT_NAMES)}; poses are predicted for those only"
+        )
+    return Artefact(
+        folder=folder,
+        model=folder / metadata["model"],
+        kind=metadata["kind"],
+        precision=metadata["precision"],
+        end_to_end=metadata["end_to_end"],
+        config=HourglassConfig(**metadata["config"]),
+        size=metadata["input"]["size"],
+        max_batch=metadata["input"]["max_batch"],
+        metadata=metadata,
+    )
+
+
+def load_artefact(
+    artefact: Artefact,
+    device: str | torch.device = "auto",
+    batch_size: int = 1,
+    threads: int | None = None,
+    mode: Mode = "latency",
+) -> Prepared:
+    """An artefact, ready to answer batches that are best of `batch_size`: see Prepared for what goes in and comes out.
+
+    Raises BackendUnavailable where what runs it is not installed or cannot run here.
+    """
+    if artefact.kind not in _PATHS:
+        raise FasthgError(f"artefact {artefact.folder} is of kind {artefact.kind!r}; known are {', '.join(_PATHS)}")
+    path, target = PATHS[_PATHS[artefact.kind]], resolve_device(device)
+    precision = artefact.precision if artefact.precision in path.on.get(target.type, ()) else None
+    if reason := path.why_not(target, precision):  # a graph may also hold a precision that the path is not measured in
+        raise BackendUnavailable(f"artefact {artefact.folder}: {reason}")
+    with torch.device("meta"):
+        model = HourglassNet(artefact.config)  # its shape alone: the weights are in the file
+    request = Request(
+        model=model,
+        example=torch.zeros(min(batch_size, artefact.max_batch), 3, artefact.size, artefact.size),
+        device=target,
+        precision=artefact.precision,
+        threads=threads or torch.get_num_threads(),
+        mode=mode,
+        cache_dir=default_cache_dir(),
+    )
+    runtime = importlib.import_module(f"fasthg.runtimes.{path.runtime}")
+    return runtime.load(path.name, artefact.model, request)
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads((folder / METADATA).read_text())
+    except OSError:
+        raise FasthgError(
+            f"{folder} is no exported network: it has no {METADATA}; give a folder of fasthg export"
+        ) from None
+    except ValueError as error:
+        raise FasthgError(f"{folder / METADATA} is damaged ({error}); export it again") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise FasthgError(f"{folder / METADATA} is of another format or version; export it again with this fasthg")
+    wanted = ("kind", "precision", "end_to_end", "model", "files", "config", "input", "joint_names")
+    if missing := [name for name in wanted if name not in metadata]:
+        raise FasthgError(f"{folder / METADATA} lacks {', '.join(missing)}; export it again")
+    return metadata

@@ -1,0 +1,149 @@
+"""How far an artefact's answers are from the reference's, in the units that matter, and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fasthg.data.crops import GateSet
+from fasthg.errors import ParityError
+from fasthg.metrics import pckh
+from fasthg.network.model import HourglassNet
+from fasthg.pixels.geometry import JOINT_NAMES
+
+#: Largest relative L2 error of the heatmaps; for int8 only PCKh decides, and the error shows a broken graph.
+HEATMAP_LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 2e-2, "int8": 0.5}
+#: Largest loss of PCKh@0.5 (weighted14), in percentage points; a set too small for it allows a single joint.
+PCKH_LIMITS = {"fp32": 0.1, "fp16": 0.1, "bf16": 0.1, "int8": 0.3}
+#: Largest median distance of the keypoints, in crop pixels, where keypoints are all that comes out.
+KEYPOINT_LIMITS = {"fp32": 0.01, "fp16": 0.1, "bf16": 0.5, "int8": 1.0}
+#: PCKh below which a network has not learnt enough for a change of PCKh to mean anything.
+LEARNT = 20.0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network says about M crops: keypoints float64 [M, J, 2] in crop pixels, and heatmaps where it has them."""
+
+    keypoints: NDArray[np.float64]
+    heatmaps: Tensor | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An artefact beside the reference on the same crops.
+
+    heatmap_error     relative L2; None where the artefact gives keypoints only
+    keypoint_median, keypoint_p99, keypoint_max   distances in crop pixels
+    pckh_reference, pckh_artefact   PCKh@0.5 weighted14 in percent; None where the joints are not MPII's
+    pckh_counts       whether the reference has learnt enough for PCKh to decide
+    """
+
+    precision: str
+    num_crops: int
+    source: str
+    heatmap_error: float | None
+    heatmap_limit: float
+    keypoint_median: float
+    keypoint_p99: float
+    keypoint_max: float
+    keypoint_limit: float
+    pckh_reference: float | None
+    pckh_artefact: float | None
+    pckh_limit: float
+    pckh_counts: bool
+
+    @property
+    def pckh_change(self) -> float | None:
+        """Percentage points; negative where the artefact is worse."""
+        if self.pckh_reference is None or self.pckh_artefact is None:
+            return None
+        return self.pckh_artefact - self.pckh_reference
+
+    def failures(self) -> list[str]:
+        """What is out of its limit, one phrase each."""
+        found = []
+        error = self.heatmap_error
+        if error is not None and not (math.isfinite(error) and error <= self.heatmap_limit):
+            found.append(f"relative heatmap error {error:.2e} (limit {self.heatmap_limit:.0e})")
+        if self.heatmap_error is None and not self.keypoint_median <= self.keypoint_limit:
+            found.append(f"median keypoint distance {self.keypoint_median:.2f} px (limit {self.keypoint_limit} px)")
+        if self.pckh_counts and self.pckh_change is not None and not self.pckh_change >= -self.pckh_limit:
+            found.append(f"PCKh changes by {self.pckh_change:+.2f} (limit {self.pckh_limit:.2f})")
+        return found
+
+    def __str__(self) -> str:
+        heatmaps = f"heatmaps {self.heatmap_error:.1e} (limit {self.heatmap_limit:.0e}); " if self.heatmap_error else ""
+        distances = f"keypoints {self.keypoint_median:.3f} px median, {self.keypoint_p99:.2f} px at 99 %"
+        if not self.pckh_counts:
+            return f"{heatmaps}{distances}; PCKh says nothing, the network has not learnt enough"
+        return f"{heatmaps}{distances}; PCKh@0.5 {self.pckh_reference:.2f} -> {self.pckh_artefact:.2f}"
+
+    def require(self, what: str) -> None:
+        """Raise ParityError naming the figures that are out of their limits."""
+        if found := self.failures():
+            raise ParityError(
+                f"{what} does not answer like the reference on {self.num_crops} crops: {'; '.join(found)};"
+                " nothing was kept, try another precision"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self) | {"pckh_change": self.pckh_change}
+
+
+def compare(artefact: Answers, reference: Answers, gate: GateSet, precision: str, rounding: float = 0.0) -> Comparison:
+    """Figures of an artefact in `precision` against the reference, both on the gate's crops.
+
+    rounding  the reference's own distance from exact arithmetic: an artefact may be as far off on the other side
+    """
+    error = None
+    if artefact.heatmaps is not None and reference.heatmaps is not None:
+        error = relative_error(artefact.heatmaps, reference.heatmaps)
+    distances = np.linalg.norm(artefact.keypoints - reference.keypoints, axis=-1)
+    scores = [_weighted14(answers.keypoints, gate) for answers in (reference, artefact)]
+    one_joint = 100.0 / max(1, int(gate.labelled.sum()) - int(gate.labelled[:, 6:8].sum()))
+    return Comparison(
+        precision=precision,
+        num_crops=len(gate),
+        source=gate.source,
+        heatmap_error=error,
+        heatmap_limit=max(HEATMAP_LIMITS[precision], 3 * rounding),
+        keypoint_median=float(np.median(distances)),
+        keypoint_p99=float(np.quantile(distances, 0.99)),
+        keypoint_max=float(distances.max()),
+        keypoint_limit=KEYPOINT_LIMITS[precision],
+        pckh_reference=scores[0],
+        pckh_artefact=scores[1],
+        pckh_limit=max(PCKH_LIMITS[precision], 1.001 * one_joint),
+        pckh_counts=scores[0] is not None and scores[0] >= LEARNT,
+    )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """L2 norm of the difference over that of `expected`; infinite where `found` holds NaN or infinity."""
+    if not torch.isfinite(found).all():
+        return float("inf")
+    found, expected = found.double().cpu(), expected.double().cpu()
+    return float(torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected))
+
+
+def rounding_error(model: HourglassNet, images: Tensor) -> float:
+    """How far a network's heatmaps in float32 are from those in float64, relative L2: a few 1e-7 for a fresh network,
+    1e-5 and more for some that have learnt."""
+    with torch.inference_mode():
+        exact = copy.deepcopy(model).double().final(images.double())
+        return relative_error(model.final(images), exact)
+
+
+def _weighted14(keypoints: NDArray[np.float64], gate: GateSet) -> float | None:
+    if keypoints.shape[1] != len(JOINT_NAMES):
+        return None
+    return pckh.score(keypoints, gate.joints, gate.labelled, gate.head_size).weighted14

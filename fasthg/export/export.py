@@ -1,0 +1,235 @@
+"""Export a network: convert it, load the result back, compare it with the reference, and only then keep it.
+
+    targets     onnx       a graph for ONNX Runtime                             fp32, fp16, int8
+                trt        the graph and a TensorRT engine built from it        fp16, fp32, int8
+                openvino   OpenVINO's IR for plain CPUs                         bf16 (as it runs), fp32, int8
+
+An artefact is a folder with metadata.json (`fasthg.export.artefact`). It appears whole or not at all. What cannot run
+on this machine, such as an engine without a GPU, is compared through its ONNX twin beside it, and the metadata says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fasthg.data.crops import GateSet, load_gate
+from fasthg.errors import FasthgError
+from fasthg.export import manifest, targets
+from fasthg.export.artefact import Artefact, load_artefact, write_metadata
+from fasthg.export.compare import Answers, Comparison, compare, rounding_error
+from fasthg.export.end_to_end import EndToEnd
+from fasthg.export.targets import Built, Plan, RunsHere
+from fasthg.files import atomic_folder, sha256
+from fasthg.network.checkpoint import create_model, default_weights, load_network, variant_name
+from fasthg.network.model import HourglassNet, check_input
+from fasthg.network.precision import tries
+from fasthg.network.variants import INPUT_SIZE, STRIDE
+from fasthg.pixels.heatmap import decode
+from fasthg.pixels.image import normalise
+from fasthg.runtimes.onnx.graph import OPSET
+
+RANDOM = "random"  # instead of weights: a fresh network, to measure speed with
+_RANDOM_CROPS = 8  # on which a fresh network is compared: PCKh says nothing of it, and heatmaps need no more
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and how.
+
+    target      "onnx", "trt" or "openvino"
+    precision   one of `targets.PRECISIONS[target]`; None takes the first
+    variant     name in VARIANTS; None takes the network from the weights
+    weights     a `.safetensors` checkpoint, a network, "random" for a fresh one (with `variant`), or None for those
+                that ship with the package
+    end_to_end  uint8 crops in, keypoints and scores out: normalisation and decoding in the graph
+    flip        with `end_to_end`: average with the mirrored crop, in the graph
+    batch       largest batch; the engine's kernels are chosen for it
+    size        side of the crops in pixels
+    output      folder of the artefact; None for export/NAME
+    data        dataset whose crops are calibrated on and compared; None for the crops that ship with the package
+    """
+
+    target: str = "onnx"
+    precision: str | None = None
+    variant: str | None = None
+    weights: str | Path | HourglassNet | None = None
+    end_to_end: bool = False
+    flip: bool = True
+    batch: int = 8
+    size: int = INPUT_SIZE
+    output: str | Path | None = None
+    data: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A kept artefact; `str` is the summary for people."""
+
+    folder: Path
+    name: str
+    comparison: Comparison
+    summary: Sequence[tuple[str, str]]
+
+    def __str__(self) -> str:
+        return "\n".join([self.name, *(f"  {word:<10} {text}" for word, text in self.summary)])
+
+
+def export(options: ExportOptions) -> ExportResult:
+    """Export a network as `options` say.
+
+    Raises FasthgError for options that do not fit together or a folder that cannot be written, BackendUnavailable for a
+    library that is missing, and ParityError, with nothing left behind, where the artefact answers differently.
+    """
+    start = time.perf_counter()
+    precision = targets.check(options.target, options.precision)
+    if options.batch < 1:
+        raise FasthgError(f"batch is {options.batch}; give at least 1")
+    model, weights = _network(options)
+    check_input(model.config, torch.empty(1, 3, options.size, options.size, device="meta"))
+    name = _name(model, options, precision)
+    folder = Path(options.output) if options.output is not None else Path("export") / name
+    with atomic_folder(folder) as aside:
+        gate = load_gate(options.data, options.size)
+        if options.weights == RANDOM:
+            gate = gate.first(_RANDOM_CROPS)
+        plan = _plan(model, options, precision, gate)
+        built, comparison = _build(plan, aside, gate, name)
+        _write_metadata(plan, built, aside, weights, comparison)
+    summary = manifest.summary(folder, plan, built, weights, comparison, time.perf_counter() - start)
+    return ExportResult(folder, name, comparison, summary)
+
+
+def _network(options: ExportOptions) -> tuple[HourglassNet, str]:
+    """The network in evaluation mode on the CPU, and one phrase that says where its weights come from."""
+    if isinstance(options.weights, HourglassNet):
+        return options.weights.cpu().eval(), "a network given by the caller"
+    if options.weights == RANDOM:
+        if options.variant is None:
+            raise FasthgError("random weights need a network; give --variant")
+        torch.manual_seed(0)
+        return create_model(options.variant).eval(), "random, for measuring speed only"
+    model = load_network(options.weights, options.variant)
+    file = default_weights(options.variant or "small") if options.weights is None else options.weights
+    shipped = ", which ships with fasthg" if options.weights is None else ""
+    return model, f"{Path(file).name}{shipped} (sha256 {sha256(file)[:12]})"
+
+
+def _name(model: HourglassNet, options: ExportOptions, precision: str) -> str:
+    parts = [variant_name(model.config) or "network", options.target, precision]
+    return "-".join(parts + (["end-to-end"] if options.end_to_end else []))
+
+
+def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: GateSet) -> Plan:
+    return Plan(
+        model=model,
+        target=options.target,
+        precision=precision,
+        size=options.size,
+        batch=options.batch,
+        end_to_end=options.end_to_end,
+        flip=options.flip and options.end_to_end,
+        calibration=gate.calibration if options.end_to_end else normalise(gate.calibration).numpy(),
+    )
+
+
+def _build(plan: Plan, folder: Path, gate: GateSet, name: str) -> tuple[Built, Comparison]:
+    """Fill the folder with files that answer like the reference, keeping as little as will do in higher precision.
+
+    Raises ParityError where no try is good enough.
+    """
+    reference = _answers(_reference(plan), gate, plan, batch=4)
+    rounding = rounding_error(plan.model, normalise(gate.crops[:4])) if plan.precision == "fp32" else 0.0
+    graph = targets.fp32_graph(plan)
+
+    def compared(runs_here: RunsHere) -> Comparison:
+        answers = _answers(_load(plan, folder, runs_here), gate, plan, plan.batch)
+        return compare(answers, reference, gate, plan.precision, rounding)
+
+    for keep in tries(plan.model.config, plan.precision):
+        for file in folder.iterdir():
+            file.unlink()
+        built = targets.build(plan, graph, folder, keep, manifest.labels(plan))
+        comparison = compared(built.runs_here)
+        if not comparison.failures():
+            break
+    comparison.require(name)
+    if plan.target == "trt":
+        built = targets.add_engine(plan, built, folder)
+        if built.runs_here.kind == "tensorrt":
+            comparison = compared(built.runs_here)
+            comparison.require(name)
+    return built, comparison
+
+
+def _reference(plan: Plan) -> Callable[[Tensor], Tensor]:
+    """The network in plain PyTorch, with the same inputs and outputs as the artefact's `Prepared`."""
+    if not plan.end_to_end:
+        return plan.model.final
+    network = EndToEnd(plan.model, plan.flip).eval()
+
+    def run(crops: Tensor) -> Tensor:
+        keypoints, scores = network(crops)
+        return torch.cat([keypoints, scores[..., None]], dim=-1)
+
+    return run
+
+
+def _load(plan: Plan, folder: Path, runs_here: RunsHere) -> Callable[[Tensor], Tensor]:
+    """A file in the folder, loaded back as a user's program loads it."""
+    artefact = Artefact(
+        folder=folder,
+        model=folder / runs_here.file,
+        kind=runs_here.kind,
+        precision=plan.precision,
+        end_to_end=plan.end_to_end,
+        config=plan.model.config,
+        size=plan.size,
+        max_batch=plan.batch,
+        metadata={},
+    )
+    return load_artefact(artefact, batch_size=plan.batch)
+
+
+def _answers(run: Callable[[Tensor], Tensor], gate: GateSet, plan: Plan, batch: int) -> Answers:
+    """Keypoints, and heatmaps where there are any, of all crops of the gate.
+
+    The first crop is answered alone and the others in batches, so that a graph of one fixed batch is found out.
+    """
+    inputs = torch.from_numpy(gate.crops) if plan.end_to_end else normalise(gate.crops)
+    with torch.inference_mode():
+        outputs = torch.cat([run(part).cpu() for part in (inputs[:1], *inputs[1:].split(batch))])
+        if plan.end_to_end:
+            return Answers(outputs[..., :2].double().numpy(), None)
+        points, _scores = decode(outputs)
+    return Answers(points.double().numpy() * STRIDE, outputs)
+
+
+def _write_metadata(plan: Plan, built: Built, folder: Path, weights: str, comparison: Comparison) -> None:
+    write_metadata(
+        folder,
+        built.model,
+        kind=built.kind,
+        precision=plan.precision,
+        config=plan.model.config,
+        size=plan.size,
+        max_batch=plan.batch,
+        end_to_end=plan.end_to_end,
+        joint_names=manifest.joint_names(plan),
+        variant=variant_name(plan.model.config),
+        weights=weights,
+        flip=plan.flip,
+        inputs=manifest.inputs(plan),
+        outputs=manifest.outputs(plan),
+        opset=OPSET,
+        versions=manifest.versions(plan.target),
+        engine=built.engine,
+        kept=list(built.kept),
+        compared_through=built.runs_here.note,
+        comparison=comparison.to_dict(),
+    )

@@ -1,0 +1,113 @@
+"""What an artefact says of itself, in metadata.json, in the model file and in the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fasthg.export.compare import Comparison
+from fasthg.export.end_to_end import OUTPUT_NAMES
+from fasthg.export.targets import Built, Plan
+from fasthg.network.variants import STRIDE
+from fasthg.pixels.geometry import JOINT_NAMES, MEAN
+from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
+
+_LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "trt": ("onnx", "onnxruntime"), "openvino": ("openvino", "nncf")}
+
+
+def inputs(plan: Plan) -> dict[str, Any]:
+    """Name, type, shape and meaning of each input."""
+    if plan.end_to_end:
+        shape, meaning = ["batch", plan.size, plan.size, 3], "RGB crop as it is"
+        return {INPUT_NAME: {"type": "uint8", "shape": shape, "meaning": meaning}}
+    shape, meaning = ["batch", 3, plan.size, plan.size], f"RGB crop / 255 - {list(MEAN)}"
+    return {INPUT_NAME: {"type": "float32", "shape": shape, "meaning": meaning}}
+
+
+def outputs(plan: Plan) -> dict[str, Any]:
+    """Name, type, shape and meaning of each output."""
+    joints, side = plan.model.config.num_joints, plan.size // STRIDE
+    if plan.end_to_end:
+        keypoints, scores = OUTPUT_NAMES
+        return {
+            keypoints: {"type": "float32", "shape": ["batch", joints, 2], "meaning": "x, y in pixels of the crop"},
+            scores: {"type": "float32", "shape": ["batch", joints], "meaning": "peak of the heatmap"},
+        }
+    meaning = f"one map a joint, a pixel of it is {STRIDE} of the crop"
+    return {OUTPUT_NAME: {"type": "float32", "shape": ["batch", joints, side, side], "meaning": meaning}}
+
+
+def joint_names(plan: Plan) -> list[str]:
+    """MPII's names, or numbers where the network has other joints."""
+    count = plan.model.config.num_joints
+    return list(JOINT_NAMES) if count == len(JOINT_NAMES) else [str(i) for i in range(count)]
+
+
+def versions(target: str) -> dict[str, str]:
+    """Versions of what made the artefact, as far as it is installed."""
+    found = {}
+    for name in ("fasthg", "torch", "onnxscript", *_LIBRARIES[target]):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """What the model file itself says, so that it can be used without metadata.json."""
+    return {
+        "precision": plan.precision,
+        "input_size": str(plan.size),
+        "mean": ",".join(map(str, MEAN)),
+        "inputs": describe(inputs(plan)),
+        "outputs": describe(outputs(plan)),
+        "joints": ",".join(joint_names(plan)),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions(plan.target).items()),
+    }
+
+
+def describe(tensors: Mapping[str, Any]) -> str:
+    """`inputs` or `outputs` in one line."""
+    return "; ".join(
+        f"{name} {about['type']} [{', '.join(map(str, about['shape']))}]: {about['meaning']}"
+        for name, about in tensors.items()
+    )
+
+
+def describe_engine(engine: Mapping[str, Any]) -> str:
+    """What is known of an engine in one line; empty where there is none."""
+    if not engine:
+        return ""
+    built_for = engine.get("gpu") or f"compute {', '.join(engine['compute_capabilities'])}"
+    timing = f"; {engine['ms_per_batch']:.2f} ms a full batch" if "ms_per_batch" in engine else ""
+    return f"{engine['library']} {engine['version']} for {built_for}, batch 1 to {engine['max_batch']}{timing}"
+
+
+def summary(
+    folder: Path, plan: Plan, built: Built, weights: str, comparison: Comparison, seconds: float
+) -> list[tuple[str, str]]:
+    """The artefact for people: pairs of a word and what it is."""
+    files = sorted(folder.iterdir())
+    kept = "out of int8" if plan.precision == "int8" else "in fp32"
+    lines = [
+        ("folder", str(folder)),
+        ("files", ", ".join(f"{file.name} ({file.stat().st_size / 1e6:.1f} MB)" for file in files)),
+        ("weights", weights),
+        ("input", describe(inputs(plan))),
+        ("output", describe(outputs(plan))),
+        ("engine", describe_engine(built.engine)),
+        ("kept", f"{kept}: {_shortened(built.kept)}" if built.kept else ""),
+        ("compared", str(comparison)),
+        ("", f"on {comparison.source}, through {built.runs_here.note}"),
+        ("took", f"{seconds:.0f} s"),
+    ]
+    return [(word, text) for word, text in lines if text]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """A list of names, cut where it gets long."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more

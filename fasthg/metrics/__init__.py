@@ -1,0 +1,1 @@
+"""PCKh by every published protocol, over a dataset or a file of predictions."""

@@ -1,0 +1,151 @@
+"""Files of predictions and of the truth to score them against.
+
+Predictions are `preds` [N, 16, 2] in an HDF5 or MATLAB file, in 1-based pixels (princeton-vl, bearpaw, HRNet), or our
+JSON, in continuous pixels of the photograph with the origin at the corner of its top-left pixel:
+
+    {"coordinates": "...", "joint_names": ["rank", ...],
+     "predictions": [{"image": "a.jpg", "row": 0, "joints": [[x, y, score], ... 16]}, ...]}
+
+`row` is the person's place among the annotated people; records without it are taken in the order of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fasthg.data.annotations import HALF_PIXEL, NUM_JOINTS, Split, head_size_of, load_json, read_annotations
+from fasthg.errors import FasthgError
+from fasthg.pixels.geometry import JOINT_NAMES
+
+COORDINATES = "pixels of the photograph, x to the right and y down, origin at the corner of the top-left pixel"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What predictions of N people are scored against, in continuous pixels."""
+
+    joints: NDArray[np.float64]  # [N, 16, 2], NaN where not labelled
+    labelled: NDArray[np.bool_]  # [N, 16]
+    head_size: NDArray[np.float64]  # [N], 0.6 x the diagonal of the head's box; NaN where not known
+
+
+def predictions_document(
+    images: Sequence[str], joints: ArrayLike, scores: ArrayLike, rows: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """The JSON document for joints [N, 16, 2] in continuous pixels and scores [N, 16]; add to its records at will."""
+    with_scores = np.concatenate([np.asarray(joints), np.asarray(scores)[..., None]], axis=-1).round(4)
+    records: list[dict[str, Any]] = []
+    for i, (image, values) in enumerate(zip(images, with_scores)):
+        place = {} if rows is None else {"row": int(rows[i])}
+        records.append({"image": image, **place, "joints": values.tolist()})
+    return {"coordinates": COORDINATES, "joint_names": list(JOINT_NAMES), "predictions": records}
+
+
+def read_predictions(path: str | Path) -> NDArray[np.float64]:
+    """Predicted joints [N, 16, 2] of an `.h5`, `.mat` or `.json` file, in continuous pixels.
+
+    Raises FasthgError that names the file and what is missing, misshapen or NaN.
+    """
+    path = Path(path)
+    if path.suffix in (".h5", ".hdf5"):
+        preds = _arrays_of_h5(path, "preds")["preds"] - HALF_PIXEL
+    elif path.suffix == ".mat":
+        preds = _arrays_of_mat(path, "preds")["preds"] - HALF_PIXEL
+    elif path.suffix == ".json":
+        preds = _predictions_of_json(path)
+    else:
+        raise FasthgError(f"predictions {path}: unknown kind of file; give .h5, .mat or .json")
+    if preds.ndim != 3 or preds.shape[1:] != (NUM_JOINTS, 2):
+        raise FasthgError(f"predictions {path}: shape is {preds.shape}, expected (people, {NUM_JOINTS}, 2)")
+    bad = ~np.isfinite(preds).all(axis=(1, 2))
+    if bad.any():
+        raise FasthgError(f"predictions {path}: NaN or infinite in row {bad.argmax()} ({bad.sum()} such rows)")
+    return preds
+
+
+def read_truth(path: str | Path, split: Split = "val") -> Truth:
+    """Truth of MPII's validation people from `detections_our_format.mat`, or from annotations in any format.
+
+    The published `.mat` has 0 for a coordinate of 13 labelled joints that the annotations place elsewhere. It is read
+    as it is, because published figures are made with it; scores against the JSON are higher by 0.003.
+
+    `split` picks people of annotations that hold several; head sizes that these lack are looked for beside them. Raises
+    FasthgError that names the file and what is missing.
+    """
+    path = Path(path)
+    if path.suffix == ".mat" and not _is_release(path):
+        names = ("pos_gt_src", "jnt_missing", "headboxes_src")
+        joints, missing, boxes = (_arrays_of_mat(path, *names)[name] for name in names)
+        labelled = missing.T == 0
+        return Truth(
+            joints=np.where(labelled[..., None], joints.transpose(2, 0, 1) - HALF_PIXEL, np.nan),
+            labelled=labelled,
+            head_size=head_size_of(boxes.transpose(2, 0, 1).reshape(-1, 4)),
+        )
+    from fasthg.data.dataset import with_head_sizes
+
+    people = with_head_sizes(read_annotations(path, split), path.parent, split)
+    return Truth(people.joints, people.labelled, people.head_size)
+
+
+def _is_release(path: Path) -> bool:
+    import scipy.io
+
+    try:
+        return any(name == "RELEASE" for name, _shape, _kind in scipy.io.whosmat(path))
+    except Exception as error:  # scipy raises whatever its parser meets in a damaged file
+        raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
+
+
+def _arrays_of_mat(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(path, variable_names=names)
+    except Exception as error:
+        raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
+    return _chosen(path, content, names)
+
+
+def _arrays_of_h5(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            content = {name: file[name][()] for name in names if name in file}
+    except OSError as error:
+        raise FasthgError(f"{path}: cannot be read as an HDF5 file ({error}); check the name") from None
+    return _chosen(path, content, names)
+
+
+def _chosen(path: Path, content: dict[str, Any], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    if missing := [name for name in names if name not in content]:
+        raise FasthgError(f"{path}: no {', '.join(missing)} in the file; it must hold {', '.join(names)}")
+    return {name: np.asarray(content[name], np.float64) for name in names}
+
+
+def _predictions_of_json(path: Path) -> NDArray[np.float64]:
+    document = load_json(path)
+    records = document.get("predictions") if isinstance(document, dict) else None
+    if not isinstance(records, list) or not records:
+        raise FasthgError(f"predictions {path}: no list 'predictions'; give the file that `fasthg predict` writes")
+    try:
+        joints = np.array([record["joints"] for record in records], np.float64)
+        rows = [record.get("row", i) for i, record in enumerate(records)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FasthgError(
+            f"predictions {path}: a record lacks 'joints' of {NUM_JOINTS} x [x, y, score] ({error})"
+        ) from None
+    if joints.ndim != 3:
+        raise FasthgError(f"predictions {path}: 'joints' have shape {joints.shape[1:]}, expected ({NUM_JOINTS}, 3)")
+    if sorted(rows) != list(range(len(rows))):
+        raise FasthgError(
+            f"predictions {path}: the rows of its {len(rows)} records are not 0 to {len(rows) - 1}, once each"
+        )
+    return joints[np.argsort(rows), :, :2]

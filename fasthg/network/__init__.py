@@ -1,0 +1,1 @@
+"""The networks: architecture, variants by name, weights, and rewritings that keep their answers."""

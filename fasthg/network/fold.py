@@ -1,0 +1,60 @@
+"""Folding for inference: the same network with fewer operations.
+
+Batch normalisation goes into the convolution before it. In a pre-activation bottleneck the first normalisation reads
+the residual trunk, which the skip also reads, so it stays; every other one follows a convolution directly. Layer
+normalisation depends on the input and never folds.
+
+The two ways back into the trunk become one: merge_features(y) + merge_score(score(y)) is a 1x1 convolution of y, since
+nothing between them bends.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fasthg.network.model import Bottleneck, HourglassNet, Stack, Stem
+
+
+def fold(model: HourglassNet) -> HourglassNet:
+    """Copy of `model` in evaluation mode with every BatchNorm2d that follows a convolution, and every stack's
+    `merge_score`, folded into the convolution beside it.
+
+    The folded normalisations are `nn.Identity`, the folded `merge_score` None; the module names and `forward` stay the
+    same. Equal to the model in evaluation up to rounding (about 1e-6 relative on the heatmaps in fp32).
+    """
+    folded = copy.deepcopy(model).eval()
+    for module in folded.modules():
+        if isinstance(module, Bottleneck):
+            for i, conv in enumerate(list(module.convs)[:-1]):
+                module.convs[i], module.norms[i + 1] = _fold_norm(conv, module.norms[i + 1])
+        elif isinstance(module, Stem):
+            module.conv, module.norm = _fold_norm(module.conv, module.norm)
+        elif isinstance(module, Stack):
+            module.features, module.norm = _fold_norm(module.features, module.norm)
+            _fold_score(module)
+    return folded
+
+
+def _fold_norm(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Module]:
+    """(convolution that includes `norm`, what is left of `norm`)."""
+    assert isinstance(conv, nn.Conv2d)
+    if not isinstance(norm, nn.BatchNorm2d):
+        return conv, norm
+    return fuse_conv_bn_eval(conv, norm), nn.Identity()
+
+
+def _fold_score(stack: Stack) -> None:
+    """Give `stack.merge_features` what `merge_score` adds to the trunk: W = Wf + Ws W_score, and the biases alike."""
+    features, score, back = stack.merge_features, stack.score, stack.merge_score
+    if features is None or back is None:
+        return
+    assert features.bias is not None
+    assert score.bias is not None
+    assert back.bias is not None
+    to_trunk = back.weight.detach().flatten(1)
+    features.weight.data += (to_trunk @ score.weight.detach().flatten(1))[:, :, None, None]
+    features.bias.data += back.bias.detach() + to_trunk @ score.bias.detach()
+    stack.merge_score = None

@@ -1,0 +1,1 @@
+"""Between photographs, crops and heatmaps: geometry, reading and warping images, joints in heatmaps, drawing."""

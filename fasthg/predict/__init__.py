@@ -1,0 +1,1 @@
+"""From photographs and videos to joints in their pixels, on disk or in Python."""

@@ -1,0 +1,96 @@
+"""From weights or an artefact to something that answers: which network, which path, which device."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fasthg.errors import FasthgError
+from fasthg.export.artefact import Artefact, is_artefact, load_artefact, read_artefact
+from fasthg.network.checkpoint import check_same_network, load_network
+from fasthg.network.model import HourglassNet
+from fasthg.network.variants import INPUT_SIZE, get_config
+from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.runtimes.choose import choose_path
+from fasthg.runtimes.paths import parse_path, prepare
+from fasthg.runtimes.request import Mode, Prepared
+
+log = logging.getLogger("fasthg")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A network that is ready to answer.
+
+    runner      images float32 [N, 3, size, size] -> heatmaps; says which path, device and precision it is
+    size        side of the crops in pixels
+    batch_size  people in one run
+    why         one sentence on the choice of the path
+    end_to_end  the runner takes crops uint8 [N, size, size, 3] instead and returns points and scores: see Prepared
+    """
+
+    runner: Prepared
+    size: int
+    batch_size: int
+    why: str
+    end_to_end: bool = False
+
+
+def load_runner(
+    weights: str | Path | HourglassNet | None = None,
+    variant: str | None = None,
+    runtime: str = "auto",
+    device: str | torch.device = "auto",
+    batch_size: int = 1,
+    size: int | None = None,
+    threads: int | None = None,
+    mode: Mode = "latency",
+) -> Served:
+    """What answers crops of people.
+
+    weights     as `load_network`, or a network, or a folder that `fasthg export` wrote
+    runtime     a path's name, or "auto": see `fasthg.runtimes.choose`; an exported network
+                is run by what it was exported for
+    batch_size  people in one run; less where an exported network takes less
+    size        side of the crops in pixels; an exported network has its own
+    mode        "latency" or "throughput"
+
+    Raises FasthgError for what does not fit together, BackendUnavailable for what cannot run here.
+    """
+    if isinstance(weights, (str, Path)) and is_artefact(weights):
+        return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads, mode)
+    model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
+    if model.config.num_joints != len(JOINT_NAMES):
+        raise FasthgError(
+            f"the network has {model.config.num_joints} joints; poses are predicted for MPII's {len(JOINT_NAMES)} only"
+        )
+    size = size or INPUT_SIZE
+    path, why = choose_path(model.config, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
+    example = torch.zeros(batch_size, 3, size, size)
+    prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
+    return Served(prepared, size, batch_size, why)
+
+
+def _load_exported(
+    artefact: Artefact,
+    variant: str | None,
+    runtime: str,
+    device: str | torch.device,
+    batch_size: int,
+    size: int | None,
+    threads: int | None,
+    mode: Mode,
+) -> Served:
+    source = f"artefact {artefact.folder}"
+    if variant is not None:
+        check_same_network(source, artefact.config, get_config(variant))
+    if size not in (None, artefact.size):
+        raise FasthgError(f"{source} takes crops of {artefact.size} pixels, not {size}; leave the size out")
+    batch_size = min(batch_size, artefact.max_batch)
+    prepared = load_artefact(artefact, device, batch_size, threads, mode)
+    if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
+        raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
+    return Served(prepared, artefact.size, batch_size, f"exported for {prepared.path}", artefact.end_to_end)

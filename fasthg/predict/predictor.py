@@ -1,0 +1,254 @@
+"""Predict poses on photographs and videos with any network, exported artefact and execution path."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fasthg.errors import FasthgError
+from fasthg.network.model import HourglassNet
+from fasthg.pixels import geometry
+from fasthg.pixels.heatmap import decode
+from fasthg.pixels.image import normalise
+from fasthg.predict.boxes import Boxes, check_boxes, check_inside, read_coco_boxes
+from fasthg.predict.load import load_runner
+from fasthg.predict.sources import Image, Photo, Source, expand, photos
+from fasthg.runtimes.request import Mode
+
+log = logging.getLogger("fasthg")
+
+_READERS = 4  # threads that decode and crop photographs while the network runs
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One person.
+
+    image        the photograph or video, as it was given
+    frame        frame of the video, None for a photograph
+    box          x, y, width, height in pixels
+    whole_image  True where no box was given
+    joints       float64 [16, 2], continuous pixels of the photograph, origin at the corner of its top-left pixel
+    scores       float32 [16], the heatmaps' peaks, about 0 to 1
+    """
+
+    image: str
+    frame: int | None
+    box: tuple[float, float, float, float]
+    whole_image: bool
+    joints: NDArray[np.float64]
+    scores: NDArray[np.float32]
+
+
+@dataclass
+class Timing:
+    """Seconds that predictions took: `total_s` from the first request to the last answer, `network_s` of it in runs of
+    the network, or of an end-to-end artefact. Reading, cropping, normalisation and decoding are outside."""
+
+    images: int = 0
+    people: int = 0
+    total_s: float = 0.0
+    network_s: float = 0.0
+
+    @property
+    def outside(self) -> float:
+        """Share of the time, 0 to 1, in which the network did not run."""
+        return 1 - self.network_s / self.total_s if self.total_s else 0.0
+
+    def __str__(self) -> str:
+        if not self.people:
+            return "0 people"
+        return (
+            f"{self.people} people in {self.images} images: {self.total_s:.2f} s end to end"
+            f" ({self.images / self.total_s:.1f} images/s), {self.network_s:.2f} s in the network"
+            f" ({1e3 * self.network_s / self.people:.1f} ms a person), {self.outside:.0%} of the time outside it"
+        )
+
+
+@dataclass
+class _Seen:
+    """A photograph with its people's crops, and their poses as they are found."""
+
+    photo: Photo
+    image: Image
+    boxes: Boxes
+    matrices: NDArray[np.float64]  # [P, 2, 3], photograph to crop
+    crops: NDArray[np.uint8]  # [P, S, S, 3]
+    poses: list[Pose] = field(default_factory=list)
+
+
+class Predictor:
+    """Poses of people on photographs.
+
+    weights     a `.safetensors` checkpoint, a folder that `fasthg export` wrote, a network, or None for the weights
+                that ship with the package
+    variant     what the weights must be; None takes the network from the file
+    runtime     an execution path such as "openvino:bf16", or "auto" for the fastest that was measured here
+    device      "auto", "cpu", "cuda", "cuda:1"
+    flip        average with the mirrored image: a little better, half as fast
+    batch_size  people in one run of the network
+    size        side of the crops in pixels, 256 where None; an exported network has its own
+    threads     CPU threads of the network; PyTorch's number where None
+    mode        "latency": each batch as soon as possible; "throughput": the most images a second, which OpenVINO and
+                ONNX Runtime reach by answering the images of a batch side by side
+
+    `predictor(images, boxes)` returns a list of poses; `stream` gives photograph after photograph. `path`, `device`,
+    `precision`, `choice` (why this path) say what runs, `timing` how long the last call took. Raises FasthgError for
+    bad input and BackendUnavailable where the path cannot run here.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | HourglassNet | None = None,
+        *,
+        variant: str | None = None,
+        runtime: str = "auto",
+        device: str | torch.device = "auto",
+        flip: bool = False,
+        batch_size: int = 8,
+        size: int | None = None,
+        threads: int | None = None,
+        mode: Mode = "latency",
+    ) -> None:
+        if batch_size < 1:
+            raise FasthgError(f"batch size is {batch_size}; give at least 1")
+        served = load_runner(weights, variant, runtime, device, batch_size, size, threads, mode)
+        if served.end_to_end and flip:
+            raise FasthgError(
+                f"{weights} is exported end to end: flipping is part of its graph or not; leave it out here"
+            )
+        self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
+        self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
+        self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
+
+    def __call__(
+        self,
+        images: Source | Sequence[Source],
+        boxes: ArrayLike | Sequence[ArrayLike | None] | Mapping[str, ArrayLike] | str | Path | None = None,
+    ) -> list[Pose]:
+        """Poses of all people on `images`, in order.
+
+        images  photographs, folders, videos (by path), arrays uint8 RGB [H, W, 3], tensors [3, H, W], one or several
+        boxes   None: each image is one person as a whole; one box [4] (x, y, width, height in pixels) or an array
+                [P, 4]: the people of every image; for several images also a list with an entry for each; a mapping from
+                file names; the path of a COCO annotation file
+        """
+        several = isinstance(images, (list, tuple))
+        inputs = expand(images if several else [images])  # type: ignore[list-item, arg-type]
+        found = photos(inputs, as_boxes(boxes, len(inputs)))
+        return [pose for _photo, _image, poses in self.stream(found) for pose in poses]
+
+    def stream(self, found: Iterable[Photo]) -> Iterator[tuple[Photo, Image, list[Pose]]]:
+        """Each photograph with its pixels and its people's poses, in order; photographs are read ahead by threads."""
+        self.timing = timing = Timing()
+        start = time.perf_counter()
+        waiting: deque[_Seen] = deque()
+        crops: list[tuple[_Seen, int]] = []
+        for seen in self._read_ahead(iter(found)):
+            waiting.append(seen)
+            crops += [(seen, person) for person in range(len(seen.boxes))]
+            while len(crops) >= self.batch_size:
+                self._answer(crops[: self.batch_size])
+                del crops[: self.batch_size]
+            while waiting and len(waiting[0].poses) == len(waiting[0].boxes):
+                done = waiting.popleft()
+                timing.images, timing.total_s = timing.images + 1, time.perf_counter() - start
+                yield done.photo, done.image, done.poses
+        if crops:
+            self._answer(crops)
+        for done in waiting:
+            timing.images, timing.total_s = timing.images + 1, time.perf_counter() - start
+            yield done.photo, done.image, done.poses
+
+    def _answer(self, people: Sequence[tuple[_Seen, int]]) -> None:
+        """Run the network on one batch of people and give each photograph its poses."""
+        crops = np.stack([seen.crops[person] for seen, person in people])
+        if self.timing.people:  # a last batch that is not full is filled up: a new shape would be compiled anew
+            crops = np.concatenate([crops, np.repeat(crops[-1:], self.batch_size - len(crops), axis=0)])
+        points, scores = self._points(torch.from_numpy(crops))
+        self.timing.people += len(people)
+        for (seen, person), crop_points, peaks in zip(people, points, scores):
+            joints = geometry.apply(geometry.invert(seen.matrices[person]), crop_points)
+            x, y, w, h = map(float, seen.boxes[person])
+            whole = seen.photo.boxes is None
+            seen.poses.append(Pose(seen.photo.name, seen.photo.frame, (x, y, w, h), whole, joints, peaks))
+
+    @torch.inference_mode()
+    def _points(self, crops: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Crops uint8 [N, S, S, 3] -> points [N, 16, 2] in their pixels, scores [N, 16]."""
+        if self.end_to_end:
+            answer = self._run(crops)
+            points, scores, sound = answer[..., :2], answer[..., 2], answer.isfinite().all()
+        else:
+            images = normalise(crops)
+            heatmaps = self._run(images)
+            if self.flip:
+                heatmaps = (heatmaps + geometry.flip_heatmaps(self._run(images.flip(-1)))) / 2
+            points, scores = decode(heatmaps)
+            points = points * (self.size / heatmaps.shape[-1])
+            sound = heatmaps.sum().isfinite()  # NaN and infinity pass through a sum, in a tenth of the time
+        if not sound:
+            raise FasthgError(f"{self.path} ({self.precision}) answered NaN or infinity; choose another path")
+        return points.double().cpu().numpy(), scores.cpu().numpy()
+
+    def _run(self, inputs: Tensor) -> Tensor:
+        """One run of the network, its time noted."""
+        start = time.perf_counter()
+        outputs = self.runner(inputs)
+        if outputs.is_cuda:
+            torch.cuda.synchronize(outputs.device)
+        self.timing.network_s += time.perf_counter() - start
+        return outputs
+
+    def _read_ahead(self, found: Iterator[Photo]) -> Iterator[_Seen]:
+        """Photographs in order, read and cropped by threads ahead of their use.
+
+        One thread walks through the sources, since a video's frames come one after the other; others do the rest.
+        """
+        ahead = 2 * self.batch_size
+        with ThreadPoolExecutor(1) as walker, ThreadPoolExecutor(_READERS) as readers:
+
+            def next_one() -> Future[_Seen] | None:
+                photo = next(found, None)
+                return None if photo is None else readers.submit(self._read, photo)
+
+            try:
+                pending = deque(walker.submit(next_one) for _ in range(ahead))
+                while (reading := pending.popleft().result()) is not None:
+                    pending.append(walker.submit(next_one))
+                    yield reading.result()
+            finally:
+                walker.shutdown(cancel_futures=True)
+                readers.shutdown(cancel_futures=True)
+
+    def _read(self, photo: Photo) -> _Seen:
+        image = photo.load()
+        height, width = image.shape[:2]
+        boxes = np.array([[0.0, 0.0, width, height]]) if photo.boxes is None else photo.boxes
+        check_inside(boxes, photo.name, width, height)
+        matrices = [geometry.crop_matrix(*geometry.box_to_center_scale(*box), size=self.size) for box in boxes]
+        crops = [geometry.warp(image, matrix, self.size) for matrix in matrices]
+        return _Seen(photo, image, boxes, np.array(matrices), np.array(crops, np.uint8))
+
+
+def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | dict[str, Boxes] | None:
+    """What callers give as boxes, checked: see `Predictor.__call__`."""
+    if boxes is None:
+        return None
+    if isinstance(boxes, (str, Path)):
+        return read_coco_boxes(boxes)
+    if isinstance(boxes, Mapping):
+        return {str(name): check_boxes(rows, f"box of {name}") for name, rows in boxes.items()}
+    if isinstance(boxes, Sequence) and num_images > 1 and not all(np.isscalar(value) for value in boxes):
+        return [None if rows is None else check_boxes(rows) for rows in boxes]
+    return check_boxes(boxes)  # type: ignore[arg-type]

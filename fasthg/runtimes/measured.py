@@ -1,0 +1,102 @@
+"""What was measured on this machine, kept between runs so that `auto` can take the fastest path that passed parity.
+
+One JSON file (`measured.json` in `~/.cache/fasthg`, unless $FASTHG_CACHE says otherwise): for each variant, device,
+batch size and path the time of the last measurement. The sweep writes it; losing it costs nothing but another sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from fasthg.files import make_folder, write_json
+from fasthg.runtimes.request import default_cache_dir
+
+_VERSION = 1  # of the file's layout; another one is ignored
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One path's inference time.
+
+    variant       name in VARIANTS
+    path          name with its precision, such as "openvino:bf16"
+    device        what it ran on, by model: see `device_model`
+    threads       CPU threads it used; 0 on a GPU
+    batch_size    images at a time
+    ms_per_image  median milliseconds an image
+    """
+
+    variant: str
+    path: str
+    device: str
+    threads: int
+    batch_size: int
+    ms_per_image: float
+
+
+def cache_file() -> Path:
+    """Where measurements are kept."""
+    return default_cache_dir() / "measured.json"
+
+
+def device_model(device: str = "cpu") -> str:
+    """The model of a device ("cpu", "cuda", "cuda:1"), by which measurements of another machine are told apart."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    return _cpu_model()
+
+
+def remember_measurement(measurement: Measurement) -> None:
+    """Keep a measurement that passed parity, in place of an earlier one of the same variant, path and conditions.
+
+    Safe to call from several processes. Raises FasthgError where the cache folder cannot be written.
+    """
+    file = cache_file()
+    make_folder(file.parent)
+    with FileLock(f"{file}.lock"):
+        kept = [known for known in measurements() if _conditions(known) != _conditions(measurement)]
+        write_json(file, {"version": _VERSION, "measurements": [asdict(known) for known in [*kept, measurement]]})
+
+
+def measurements() -> list[Measurement]:
+    """All that is remembered; nothing where the file is missing, damaged or of another layout."""
+    try:
+        content = json.loads(cache_file().read_text())
+        if content["version"] != _VERSION:
+            return []
+        return [Measurement(**row) for row in content["measurements"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def ranking(variant: str, device: str, threads: int, batch_size: int) -> list[Measurement]:
+    """Measurements of a variant on a device model and thread count, fastest first, at the measured batch size nearest.
+
+    Empty where nothing fits. `threads` is 0 on a GPU.
+    """
+    fitting = [m for m in measurements() if (m.variant, m.device, m.threads) == (variant, device, threads)]
+    if not fitting:
+        return []
+    nearest = min((m.batch_size for m in fitting), key=lambda size: abs(size - batch_size))
+    return sorted((m for m in fitting if m.batch_size == nearest), key=lambda m: m.ms_per_image)
+
+
+def _conditions(measurement: Measurement) -> tuple[str, str, str, int, int]:
+    m = measurement
+    return m.variant, m.path, m.device, m.threads, m.batch_size
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,245 @@
+"""The execution paths: one name each for every way to run a network, in the CLI, the sweep, tests and reports.
+
+    eager          plain PyTorch, fp32: the reference
+    channels_last  the same in the memory format that convolutions like
+    amp            channels_last under autocast: bf16 on the CPU, fp16 on CUDA
+    compile        torch.compile: inductor with frozen weights on the CPU, max-autotune and CUDA graphs on CUDA
+    fused          this project's kernels
+    onnxruntime, openvino, tensorrt, torch_tensorrt
+
+A path that cannot run says why; none ever runs something else instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fasthg.errors import BackendUnavailable, FasthgError
+from fasthg.network.model import HourglassNet, check_input
+from fasthg.network.variants import INPUT_SIZE
+from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, default_cache_dir, resolve_device
+
+
+@dataclass(frozen=True)
+class ExecutionPath:
+    """One way to run a network.
+
+    runtime     module of `fasthg.runtimes` with `build(request)` and, where more than an import decides,
+                `unavailable(device, precision)`
+    on          precisions on each kind of device, the default first; a kind that is not listed cannot run it
+    needs       modules that have to be installed, and the pip packages that bring them
+    modes       "infer", "train"
+    """
+
+    name: str
+    summary: str
+    runtime: str
+    on: dict[str, tuple[str, ...]]
+    needs: tuple[tuple[str, str], ...] = ()
+    modes: tuple[str, ...] = ("infer",)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Every precision that the path has on some device."""
+        return tuple(dict.fromkeys(precision for precisions in self.on.values() for precision in precisions))
+
+    def default_precision(self, device: str | torch.device = "auto") -> str:
+        """The precision that the path takes on `device` when none is asked for."""
+        return self.on.get(resolve_device(device).type, self.precisions)[0]
+
+    def why_not(self, device: str | torch.device = "cpu", precision: str | None = None) -> str | None:
+        """None where the path can run; else one line that says why it cannot, and what would bring it."""
+        target = resolve_device(device)
+        if target.type not in self.on:
+            return f"{self.name}: runs on {' or '.join(self.on)} only, not on {target.type}"
+        if target.type == "cuda" and not torch.cuda.is_available():
+            return f"{self.name}: no CUDA device that this PyTorch ({torch.__version__}) can use"
+        if precision is not None and precision not in self.on[target.type]:
+            return f"{self.name}: no {precision} on {target.type}, only {', '.join(self.on[target.type])}"
+        for module, packages in self.needs:
+            if importlib.util.find_spec(module) is None:
+                return f"{self.name}: {module} is not installed; pip install {packages}"
+        unavailable = getattr(self._runtime(), "unavailable", None)
+        reason = unavailable(target, precision or self.default_precision(target)) if unavailable else None
+        return f"{self.name}: {reason}" if reason else None
+
+    def build(self, request: Request) -> Prepared:
+        """The network of `request`, ready to run."""
+        return self._runtime().build(self.name, request)
+
+    def _runtime(self):
+        return importlib.import_module(f"fasthg.runtimes.{self.runtime}")
+
+
+_ONNX = (("onnx", "onnx"), ("onnxscript", "onnxscript"))
+
+PATHS: dict[str, ExecutionPath] = {
+    path.name: path
+    for path in (
+        ExecutionPath(
+            "eager",
+            "plain PyTorch in fp32, NCHW: the reference",
+            "pytorch",
+            {"cpu": ("fp32",), "cuda": ("fp32",)},
+            modes=("infer", "train"),
+        ),
+        ExecutionPath(
+            "channels_last",
+            "plain PyTorch in fp32, channels last",
+            "pytorch",
+            {"cpu": ("fp32",), "cuda": ("fp32",)},
+            modes=("infer", "train"),
+        ),
+        ExecutionPath(
+            "amp",
+            "channels last under autocast",
+            "pytorch",
+            {"cpu": ("bf16",), "cuda": ("fp16", "bf16")},
+            modes=("infer", "train"),
+        ),
+        ExecutionPath(
+            "compile",
+            "torch.compile (inductor), weights frozen on the CPU, CUDA graphs on CUDA",
+            "inductor",
+            {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")},
+            modes=("infer", "train"),
+        ),
+        ExecutionPath(
+            "fused",
+            "this project's fused kernels",
+            "fused",
+            {"cpu": ("fp32",), "cuda": ("fp16", "bf16")},
+        ),
+        ExecutionPath(
+            "onnxruntime",
+            "ONNX Runtime",
+            "onnxruntime",
+            {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")},
+            needs=(("onnxruntime", "onnxruntime"), *_ONNX),
+        ),
+        ExecutionPath(
+            "openvino",
+            "OpenVINO",
+            "openvino",
+            {"cpu": ("fp32", "bf16", "int8")},
+            needs=(("openvino", "openvino"), *_ONNX),
+        ),
+        ExecutionPath(
+            "tensorrt",
+            "engine of TensorRT or TensorRT-RTX, built on this GPU",
+            "tensorrt",
+            {"cuda": ("fp16", "fp32", "int8")},
+            needs=_ONNX,
+        ),
+        ExecutionPath(
+            "torch_tensorrt",
+            "TensorRT through torch.compile's exported program",
+            "torch_tensorrt",
+            {"cuda": ("fp16", "fp32")},
+            needs=(("torch_tensorrt", "torch-tensorrt"),),
+        ),
+    )
+}
+
+
+def parse_path(text: str) -> tuple[str, str | None]:
+    """ "openvino:bf16" -> ("openvino", "bf16"); "eager" -> ("eager", None). Raises FasthgError for unknown names."""
+    name, _, precision = text.partition(":")
+    if name not in PATHS:
+        raise FasthgError(f"unknown path {name!r}; choose one of {', '.join(PATHS)}")
+    if precision and precision not in PATHS[name].precisions:
+        raise FasthgError(f"path {name} has no precision {precision!r}; choose {', '.join(PATHS[name].precisions)}")
+    return name, precision or None
+
+
+def prepare(
+    model: HourglassNet,
+    path: str = "eager",
+    example: Tensor | None = None,
+    *,
+    device: str | torch.device = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    mode: Mode = "latency",
+    calibration: Tensor | None = None,
+    cache_dir: str | Path | None = "default",
+) -> Prepared:
+    """Make `model` ready to run by `path` ("name" or "name:precision") and answer one batch, so that the next is quick.
+
+    example      float32 [N, 3, H, W], a batch like those to come; one 256x256 crop where None
+    threads      CPU threads for one batch; as many as PyTorch uses where None
+    mode         "latency" or "throughput"
+    calibration  float32 [M, 3, H, W] of real crops, needed for int8
+    cache_dir    folder for converted and compiled networks; None to keep nothing between processes
+
+    Raises BackendUnavailable with the reason where the path cannot run here, and FasthgError for bad arguments.
+    """
+    name, named_precision = parse_path(path)
+    if precision and named_precision and precision != named_precision:
+        raise FasthgError(f"path {path!r} and precision {precision!r} disagree; give one of them")
+    target = resolve_device(device)
+    chosen = precision or named_precision or PATHS[name].default_precision(target)
+    if reason := PATHS[name].why_not(target, chosen):
+        raise BackendUnavailable(reason)
+    if mode not in ("latency", "throughput"):
+        raise FasthgError(f"unknown mode {mode!r}; give latency or throughput")
+    if threads is not None and threads < 1:
+        raise FasthgError(f"threads is {threads}; give at least 1")
+    if example is None:
+        example = torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE)
+    check_input(model.config, example)
+    if chosen == "int8" and calibration is None:
+        raise FasthgError(f"{name}:int8 needs real crops to calibrate on; give calibration=[M, 3, H, W]")
+    request = Request(
+        model=model,
+        example=example.detach().float().cpu(),
+        device=target,
+        precision=chosen,
+        threads=threads or torch.get_num_threads(),
+        mode=mode,
+        calibration=calibration,
+        cache_dir=default_cache_dir() if cache_dir == "default" else Path(cache_dir) if cache_dir else None,
+    )
+    start = time.perf_counter()
+    prepared = PATHS[name].build(request)
+    with torch.inference_mode():
+        prepared(request.example)
+    return replace(prepared, startup_s=time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """How a path trains: what the trainer has to switch on."""
+
+    channels_last: bool
+    amp_dtype: torch.dtype | None
+    compile: bool
+    precision: str
+
+
+def training_setup(path: str, device: str | torch.device = "auto") -> TrainingSetup:
+    """The set-up that `path` ("name" or "name:precision") trains with on `device`.
+
+    Raises BackendUnavailable for a path that only infers or cannot run here.
+    """
+    name, precision = parse_path(path)
+    target = resolve_device(device)
+    if "train" not in PATHS[name].modes:
+        trainable = ", ".join(other.name for other in PATHS.values() if "train" in other.modes)
+        raise BackendUnavailable(f"path {name} does not train; choose one of {trainable}")
+    chosen = precision or PATHS[name].default_precision(target)
+    if reason := PATHS[name].why_not(target, chosen):
+        raise BackendUnavailable(reason)
+    return TrainingSetup(
+        channels_last=name != "eager",
+        amp_dtype=DTYPES[chosen] if chosen != "fp32" else None,
+        compile=name == "compile",
+        precision=chosen,
+    )

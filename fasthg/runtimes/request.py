@@ -1,0 +1,99 @@
+"""What every runtime takes (`Request`) and gives back (`Prepared`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fasthg.errors import FasthgError
+from fasthg.network.model import HourglassNet
+
+Mode = Literal["latency", "throughput"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One network to be made ready.
+
+    model        in evaluation mode, fp32, on the CPU; a runtime copies it before it changes it
+    example      float32 [N, 3, H, W], a batch like those to come
+    device       where to run
+    precision    one of the path's precisions on that device
+    threads      CPU threads for one batch
+    mode         "latency": one batch at a time, as soon as possible; "throughput": the most images a second
+    calibration  float32 [M, 3, H, W] of real crops, for int8
+    cache_dir    folder for converted and compiled networks; None to keep nothing between processes
+    """
+
+    model: HourglassNet
+    example: Tensor
+    device: torch.device
+    precision: str
+    threads: int
+    mode: Mode = "latency"
+    calibration: Tensor | None = None
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network that is ready to run: images float32 [N, 3, H, W] -> final heatmaps float32 [N, J, H/4, W/4].
+
+    Images may be on any device; the heatmaps come back on the device that the path runs on. An end-to-end artefact
+    takes crops uint8 [N, H, W, 3] instead and returns float32 [N, J, 3]: x and y in crop pixels, and the score.
+
+    path, device, precision   what really runs, for people to read
+    details                   the library's version, threads and whatever else explains a measurement
+    startup_s                 seconds from the request until the first batch was answered
+    """
+
+    run: Callable[[Tensor], Tensor] = field(repr=False)
+    path: str
+    device: str
+    precision: str
+    details: dict[str, str]
+    startup_s: float = 0.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.run(images)
+
+
+def answer(outputs: Sequence[Tensor]) -> Tensor:
+    """What `Prepared` returns: heatmaps, or end-to-end keypoints [N, J, 2] and scores [N, J] joined to [N, J, 3]."""
+    if len(outputs) == 1:
+        return outputs[0].float()
+    keypoints, scores = outputs
+    return torch.cat([keypoints, scores[..., None]], dim=-1).float()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device for "auto" (CUDA where there is one, else the CPU), "cpu", "cuda" or "cuda:1"."""
+    if str(device) == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise FasthgError(f"unknown device {str(device)!r}; give auto, cpu, cuda or cuda:0") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise FasthgError(f"device {chosen} is not supported; give auto, cpu, cuda or cuda:0")
+    return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
+
+
+def device_name(device: torch.device) -> str:
+    """ "cpu", or for example "cuda:0 (NVIDIA H100)"."""
+    return "cpu" if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def default_cache_dir() -> Path:
+    """Where converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder."""
+    if folder := os.environ.get("FASTHG_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasthg"

@@ -1,0 +1,96 @@
+"""Times must come with enough repeats, and warm-up, start-up and waiting must stay out of them."""
+
+import mmap
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import psutil
+import pytest
+import torch
+
+from bench.measure.roofline import copy, matrix_product
+from bench.measure.timing import FLOOR_REPEATS, MIN_REPEATS, OtherLoad, PeakMemory, Timing, enough, measure
+
+
+def test_a_slow_step_is_still_repeated_and_a_quick_one_fills_the_budget():
+    assert not enough(MIN_REPEATS - 1, spent=1.5, budget=1.0, max_repeats=100)
+    assert enough(MIN_REPEATS, spent=1.5, budget=1.0, max_repeats=100)
+    assert not enough(MIN_REPEATS, spent=0.5, budget=1.0, max_repeats=100)
+    assert enough(FLOOR_REPEATS, spent=2.0, budget=1.0, max_repeats=100)
+    assert not enough(FLOOR_REPEATS - 1, spent=60.0, budget=1.0, max_repeats=100)
+    assert enough(100, spent=0.0, budget=1.0, max_repeats=100)
+
+
+def test_warmup_and_what_comes_between_steps_are_not_timed():
+    calls = []
+
+    def step():
+        calls.append("step")
+        if len(calls) <= 2:
+            time.sleep(0.5)  # the first call compiles something
+
+    timing = measure(step, warmup=1, max_repeats=4, between=lambda: (calls.append("fetch"), time.sleep(0.02)))
+    assert calls[:4] == ["fetch", "step"] * 2
+    assert calls.count("step") == 1 + timing.repeats == 5
+    assert timing.median < 0.02
+
+
+def test_percentiles_of_known_times():
+    timing = Timing((0.3, 0.1, 0.2, 0.5, 0.4))
+    assert timing.median == pytest.approx(0.3)
+    assert timing.percentile(90) == pytest.approx(0.46)
+
+
+def take_and_give_back(size):
+    """Touch pages of the kernel's, past malloc, which may keep what is given back to it."""
+    with mmap.mmap(-1, size) as area:
+        for page in range(0, size, mmap.PAGESIZE):
+            area[page] = 1
+
+
+def peaks_of_two_rounds():
+    """MB at the peak of a first round, just after it was forgotten, and at the peak of a smaller second round."""
+    freed_before = [bytearray(1000) for _ in range(100_000)]
+    del freed_before
+    memory = PeakMemory("cpu")
+    take_and_give_back(200_000_000)
+    first = memory.megabytes()
+    memory.restart()
+    forgotten = memory.megabytes()
+    take_and_give_back(100_000_000)
+    return first, forgotten, memory.megabytes()
+
+
+def test_peak_memory_counts_what_was_given_back_but_not_what_came_before():
+    # In a process of its own: a system that reclaims what lies unused would shrink that of the other tests meanwhile.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        first, forgotten, second = fresh.submit(peaks_of_two_rounds).result()
+    assert 190 < first < 250
+    assert abs(forgotten) < 50
+    assert 90 < second < 150
+
+
+def test_own_work_is_not_taken_for_the_load_of_others():
+    load, start, own = OtherLoad(), time.perf_counter(), time.process_time()
+    while time.perf_counter() - start < 0.3:
+        pass
+    busy = (time.process_time() - own) / (time.perf_counter() - start)
+    assert 0 <= load.cores() <= psutil.cpu_count() - busy + 0.3  # the kernel counts in hundredths of a second
+
+
+def test_the_limit_of_a_matrix_product_is_what_its_time_says():
+    side = 256
+    start = time.perf_counter()
+    tflops = matrix_product("cpu", torch.float32, side, budget=0.05)
+    assert 1e-4 < tflops < 100
+    # No repeat can have been slower than the whole measurement.
+    assert tflops > 2 * side**3 / (time.perf_counter() - start) / 1e12
+
+
+def test_a_copy_counts_both_directions():
+    size = 2**24
+    rate = copy("cpu", size, budget=0.05)
+    source, target = torch.zeros(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
+    seconds = min(measure(lambda: target.copy_(source), budget=0.05).seconds)
+    assert rate == pytest.approx(2 * size / seconds / 1e9, rel=2.0)

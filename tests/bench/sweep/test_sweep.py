@@ -1,0 +1,201 @@
+"""The sweep from end to end on real processes: what is killed, wrong, slow or absent costs no measured cell."""
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench.measure.record import Cell, Results
+from bench.sweep.__main__ import main
+from bench.sweep.run import Request, plan_request, sweep
+from fasthg.errors import FasthgError
+
+PATHS = ("eager", "channels_last", "amp", "openvino")  # the last holds, prepared, while the others are timed
+
+
+@pytest.fixture(scope="module")
+def request_of(tiny_dataset, tmp_path_factory):
+    """A sweep that takes seconds: `small` on crops of 64 pixels."""
+    return Request(
+        variants=("small",),
+        paths=PATHS,
+        modes=("infer",),
+        data=tiny_dataset,
+        weights=tmp_path_factory.mktemp("none"),  # fresh ones: those that ship are for crops of 256 pixels
+        device="cpu",
+        size=64,
+        threads=1,
+        out=tmp_path_factory.mktemp("sweep") / "out",
+        short_training=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def killed(request_of):
+    """The folder of a sweep that was killed by SIGKILL after its first row, while a cell was holding, and the lines it
+    had written by then."""
+    options = {"variants": "small", "paths": ",".join(PATHS), "modes": "infer", "data": str(request_of.data)}
+    options |= {
+        "weights": str(request_of.weights),
+        "device": "cpu",
+        "size": "64",
+        "threads": "1",
+        "out": str(request_of.out),
+    }
+    command = [sys.executable, "-m", "bench.sweep", "--no-short-training"]
+    command += [part for name, value in options.items() for part in (f"--{name}", value)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        rows = wait_for(lambda: [line for line in lines_of(request_of.out) if "row" in line], 240, process)
+        family = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 20)
+    return request_of.out, rows
+
+
+@pytest.fixture(scope="module")
+def resumed(killed, request_of):
+    """The folder after --resume has gone on."""
+    return sweep(dataclasses.replace(request_of, resume=True))
+
+
+def wait_for(condition, seconds, process=None):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        assert process is None or process.poll() is None, "the sweep ended by itself"
+        time.sleep(0.02)
+    raise AssertionError(f"nothing came of it within {seconds} s")
+
+
+def lines_of(out):
+    path = out / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+
+
+def test_killed_sweep_keeps_its_rows_and_leaves_nothing_running(killed):
+    out, rows = killed
+    assert len(rows) < len(PATHS)
+    assert [row.path for row in Results(out / "results.jsonl").rows] == [line["row"]["path"] for line in rows]
+
+
+def test_resume_measures_what_is_left_and_nothing_twice(killed, resumed):
+    _out, before = killed
+    rows = [line["row"] for line in lines_of(resumed) if "row" in line]
+    assert rows[: len(before)] == [line["row"] for line in before]
+    assert [row["path"] for row in rows] == list(PATHS)
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_rows_carry_what_a_reader_needs_to_judge_them(resumed):
+    rows = {row.path: row for row in Results(resumed / "results.jsonl").rows}
+    for row in rows.values():
+        assert 0 < row.p10_ms <= row.median_ms <= row.p90_ms
+        assert row.repeats >= 3
+        assert row.images_s == pytest.approx(1000 / row.median_ms)
+        assert row.validation_minutes == pytest.approx(2958 / row.images_s / 60)
+        # 5.02 GFLOP at 256 pixels, and a sixteenth of it at 64.
+        assert row.tflops == pytest.approx(row.images_s * row.gflop / 1000)
+        assert torch.__version__.startswith(row.versions["torch"])  # whose "+cu130" a wheel may leave out
+        assert row.load is not None
+    assert rows["channels_last"].error <= 1e-5
+    assert 1e-5 < rows["amp"].error <= 2e-2
+    assert (rows["eager"].precision, rows["amp"].precision) == ("fp32", "bf16")
+
+
+def test_reports_are_written_and_name_every_cell(resumed):
+    for name in ("report.md", "report.html", "results.csv"):
+        text = (resumed / name).read_text()
+        assert all(path in text for path in PATHS), name
+    assert "83.18" in (resumed / "report.md").read_text()  # the study's PCKh of the original
+
+
+def test_wrong_cell_prints_wrong_and_no_time(resumed, request_of, capsys):
+    (reference,) = resumed.glob("cache/*/small/reference.safetensors")
+    good = reference.read_bytes()
+    tensors = load_file(reference)
+    tensors["heatmaps"][0, 3] += 0.1 * tensors["heatmaps"].abs().max()
+    save_file(tensors, reference)
+    try:
+        sweep(dataclasses.replace(request_of, paths=("onnxruntime",), resume=True))
+    finally:
+        reference.write_bytes(good)
+    row = Results(resumed / "results.jsonl").find(Cell("small", "onnxruntime", "fp32", "infer", 1))
+    assert row.status == "WRONG"
+    assert "fp32 allows 1e-05" in row.reason
+    assert (row.median_ms, row.images_s, row.tflops) == (None, None, None)
+    assert "WRONG" in next(line for line in capsys.readouterr().out.splitlines() if "onnxruntime:fp32" in line)
+    assert "| WRONG |" in (resumed / "report.md").read_text()
+
+
+def test_slow_and_absent_cells_are_rows_with_their_reason(resumed, request_of):
+    others = {"modes": ("train", "infer"), "paths": ("amp", "tensorrt"), "batch_sizes": (2,), "cell_limit": 0.05}
+    sweep(dataclasses.replace(request_of, resume=True, **others))
+    results = Results(resumed / "results.jsonl")
+    slow = results.find(Cell("small", "amp", "bf16", "train", 2))
+    assert (slow.status, slow.median_ms) == ("error", None)
+    assert "past its limit" in slow.reason
+    absent = results.find(Cell("small", "tensorrt", "fp16", "infer", 2))
+    assert (absent.status, absent.reason) == ("skipped", "tensorrt: runs on cuda only, not on cpu")
+    assert results.find(Cell("small", "amp", "bf16", "infer", 1)).status == "ok"  # measured before, kept
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(killed, request_of):
+    command = [sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small", "--paths", "eager,onnxruntime"]
+    command += ["--modes", "infer", "--batch-sizes", "3", "--size", "64", "--threads", "1", "--no-short-training"]
+    command += ["--data", str(request_of.data), "--weights", str(request_of.weights), "--out", str(request_of.out)]
+    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=listening)
+    wait_for(lambda: (request_of.out / ".lock").exists() and psutil.Process(process.pid).children(), 120, process)
+    os.kill(process.pid, signal.SIGINT)
+    _out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_folder_that_holds_a_sweep_is_not_written_over(resumed, request_of):
+    before = (resumed / "results.jsonl").read_bytes()
+    with pytest.raises(FasthgError, match="--resume"):
+        sweep(request_of)
+    assert (resumed / "results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("variants", ("vast",), "vast"),
+        ("paths", ("warp",), "warp"),
+        ("modes", ("dream",), "dream"),
+        ("batch_sizes", (0,), "0"),
+        ("device", "tpu", "tpu"),
+        ("weights", "nowhere", "nowhere"),
+    ],
+)
+def test_bad_requests_are_named_before_anything_is_written(request_of, tmp_path, field, value, named):
+    out = tmp_path / "out"
+    value = tmp_path / value if field == "weights" else value
+    with pytest.raises(FasthgError, match=named):
+        plan_request(dataclasses.replace(request_of, out=out, **{field: value}))
+    assert not out.exists()
+
+
+def test_options_of_the_contract_are_there():
+    import inspect
+
+    wanted = {"variants", "paths", "modes", "batch_sizes", "data", "weights", "device", "full", "out", "resume"}
+    assert wanted <= set(inspect.signature(main).parameters)

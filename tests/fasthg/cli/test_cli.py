@@ -1,0 +1,273 @@
+"""The command line does what its table promises, and every refusal is one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import fasthg
+from fasthg.cli import app as cli
+from fasthg.cli.app import main
+from fasthg.cli.tables import machine_tables, variants_table
+from fasthg.console import output_console
+from fasthg.errors import BackendUnavailable, ParityError
+from fasthg.network.checkpoint import save
+from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.geometry import JOINT_NAMES
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that takes 256-pixel crops quickly."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(fasthg.HourglassNet(HourglassConfig(num_stacks=1, num_feats=8, depths=1, stem_feats=(8, 8))), path)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path, code: int = 2) -> str:
+    """The one line with which a command refuses."""
+    assert main([str(arg) for arg in argv]) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fasthg: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_list_shows_every_variant_with_the_published_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert list(listed) == list(fasthg.VARIANTS)
+    assert listed["original"]["parameters"] == 25_594_624
+    assert {name: row["gflops"] for name, row in listed.items()} == {
+        "original": 56.19,
+        "feats64": 17.56,
+        "stacks6": 43.45,
+        "stacks6-feats64-blocks4": 37.87,
+        "feats64-layernorm": 17.56,
+        "feats64-deepening": 17.47,
+        "feats64-shallowing": 17.49,
+        "convs4": 88.77,
+        "small": 7.90,
+    }
+    output_console().print(variants_table(listed))
+    assert "25,594,624" in capsys.readouterr().out
+
+
+def test_env_gives_every_path_or_the_reason_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["env", "--json"]) == 0
+    machine = json.loads(capsys.readouterr().out)
+    assert torch.__version__.startswith(machine["libraries"]["torch"])
+    assert set(machine["paths"]) == set(fasthg.runtimes.paths.PATHS)
+    assert machine["paths"]["eager"]["devices"]["cpu"] == {"fp32": "runs"}
+    if not torch.cuda.is_available():
+        assert "no CUDA device that this PyTorch" in machine["paths"]["tensorrt"]["devices"]["cuda"]["fp16"]
+    output_console().print(machine_tables(machine))
+    assert "compiled operators" in capsys.readouterr().out
+
+
+def test_predict_writes_pixels_and_an_overlay(
+    weights: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(photo), "--weights", str(weights), "-o", str(out), "--flip", "--path", "eager"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(out / "predictions.json"), str(out / "photo.png")]
+    assert "no boxes: each whole image is taken as one person" in printed.err
+    assert "path eager (fp32, cpu): as asked" in printed.err
+    assert "s end to end" in printed.err
+    document = json.loads((out / "predictions.json").read_text())
+    assert document["joint_names"] == list(JOINT_NAMES)
+    assert document["predictions"][0]["whole_image"]
+    assert (document["path"], document["flip"]) == ("eager", True)
+    assert cv2.imread(str(out / "photo.png")).shape == (90, 120, 3)
+
+
+def test_predict_takes_boxes(weights: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "predict",
+        photo,
+        "--weights",
+        weights,
+        "-o",
+        tmp_path / "out",
+        "--no-overlays",
+        "--format",
+        "csv,coco,json",
+    ]
+    assert main([*map(str, argv), "--bbox", "10,10,50,60", "--bbox", "60,10,50,60"]) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["keypoints.json", "predictions.csv", "predictions.json"]
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert [record["box"] for record in records] == [[10, 10, 50, 60], [60, 10, 50, 60]]
+    assert "no boxes" not in capsys.readouterr().err
+
+
+def test_predict_refuses_bad_input_and_leaves_nothing(
+    weights: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.jpg").write_bytes(photo.read_bytes()[:5000])
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "others.json").write_text('{"images": [{"id": 1, "file_name": "x.png"}], "annotations": []}')
+    out = tmp_path / "out"
+    for options, message in (
+        ([tmp_path / "absent.jpg"], "absent.jpg does not exist"),
+        ([tmp_path / "cut.jpg"], "cut.jpg: the file is cut short"),
+        ([photo, tmp_path / "text.png"], "text.png: not an image"),
+        ([tmp_path / "empty"], "empty holds no photographs"),
+        ([photo, "--bbox", "1,2,3"], "box '1,2,3' has 3 numbers"),
+        ([photo, "--bbox", "1,2,nan,4"], "box 1,2,nan,4 is not finite"),
+        ([photo, "--bbox", "500,2,5,5"], "box 500,2,5,5 lies outside"),
+        ([photo, photo, "--bbox", "1,2,5,5"], "one set of boxes for 2 images"),
+        ([photo, "--bbox", "1,2,5,5", "--boxes", "x.json"], "--bbox and --boxes both given"),
+        ([photo, "--boxes", tmp_path / "others.json"], "the boxes are of none of the images"),
+        ([photo, "--format", "xml"], "unknown format 'xml'; choose from json, csv, coco, mat"),
+        ([photo, "--path", "warp"], "unknown path 'warp'; choose one of eager"),
+        ([photo, "--device", "tpu"], "device"),
+        ([photo, "--variant", "small"], "holds another network, not small"),
+        ([photo, "--variant", "huge"], "unknown variant 'huge'"),
+    ):
+        line = refused(capsys, "predict", "--weights", weights, "-o", out, *options)
+        assert message in line
+        assert not out.exists()
+
+
+def test_predict_asks_for_weights_where_none_ship(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "give a checkpoint with --weights" in refused(capsys, "predict", photo, "--variant", "convs4")
+    absent = tmp_path / "absent.safetensors"
+    assert "absent.safetensors does not exist" in refused(capsys, "predict", photo, "--weights", absent)
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(
+    weights: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "cannot write" in refused(capsys, "predict", photo, "--weights", weights, "-o", photo / "out")
+
+
+def test_a_path_that_cannot_run_here_exits_4_with_the_reason(
+    weights: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--weights", weights, "--path", "tensorrt", "--device", "cpu", "-o", tmp_path / "out"]
+    assert "tensorrt: runs on cuda only" in refused(capsys, "predict", photo, *options, code=4)
+
+
+def test_eval_scores_a_dataset_by_every_protocol(
+    weights: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["eval", "--data", str(tiny_dataset), "--weights", str(weights), "--path", "eager", "--json"]
+    assert main(argv) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["num_people"] == 8
+    assert {"mean14", "weighted14", "pooled16"} <= set(scores["pckh@0.5"])
+    assert scores["path"] == "eager"
+    assert "unknown split" in refused(capsys, *argv, "--split", "test")
+    assert "/nowhere" in refused(capsys, "eval", "--data", "/nowhere", "--weights", weights)
+
+
+def test_predictions_of_a_dataset_can_be_scored(
+    weights: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Perfect predictions, written as a user would, score 100 under every protocol."""
+    people = fasthg.data.dataset.load_dataset(tiny_dataset, "val").people
+    joints = np.where(people.labelled[..., None], people.joints, 0.0)
+    predictions = [{"image": name, "joints": rows.tolist()} for name, rows in zip(people.images, joints)]
+    (tmp_path / "perfect.json").write_text(json.dumps({"predictions": predictions}))
+    truth = str(tiny_dataset / "annotations.json")
+    assert main(["score", str(tmp_path / "perfect.json"), "--truth", truth, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)["pckh@0.1"]
+    assert (scores["mean14"], scores["weighted14"], scores["pooled16"]) == (100, 100, 100)
+    assert main(["score", str(tmp_path / "perfect.json"), "--truth", truth]) == 0
+    assert "100.000" in capsys.readouterr().out
+
+
+def test_score_gives_the_published_figures(mpii_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = mpii_dir / "detections_our_format.mat"
+    assert main(["score", str(mpii_dir / "preds-valid-example.h5"), "--truth", str(truth), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    at_half = scores["pckh@0.5"]
+    protocols = [round(at_half[name], 3) for name in ("mean14", "weighted14", "pooled16")]
+    assert protocols == [83.347, 83.927, 85.009]
+    assert round(scores["pckh@0.1"]["weighted14"], 3) == 18.350
+    assert [round(at_half["per_group"][name], 3) for name in ("head", "wrist", "ankle")] == [93.690, 77.916, 72.863]
+
+
+def test_convert_refuses_what_is_no_checkpoint(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.safetensors"
+    assert "photo.jpg is refused" in refused(capsys, "convert", photo, "-o", out)
+    assert not out.exists()
+
+
+def test_export_takes_one_format_and_one_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--onnx and --trt both given" in refused(capsys, "export", "--trt", "--onnx")
+    assert "--fp16 and --int8 both given" in refused(capsys, "export", "--int8", "--fp16")
+
+
+def test_usage_errors_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No such command 'fly'; see fasthg --help" in refused(capsys, "fly")
+    assert "Missing argument" in refused(capsys, "predict")
+    assert "--batch-size" in refused(capsys, "predict", "a.jpg", "--batch-size", "0")
+    assert "No such option" in refused(capsys, "list", "--sideways")
+
+
+def test_help_is_shown_where_no_command_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fasthg"])
+    assert main() == 0
+    assert "predict" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ParityError("x differs"), 3, "fasthg: x differs"),
+        (BackendUnavailable("x is absent"), 4, "fasthg: x is absent"),
+        (KeyboardInterrupt(), 130, "fasthg: interrupted"),
+    ],
+)
+def test_every_kind_of_failure_has_its_exit_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = cli.typer.Typer()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    assert cli.run_app(app, []) == code
+    assert line in capsys.readouterr().err
+
+
+def test_a_defect_of_the_program_shows_its_traceback() -> None:
+    app = cli.typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.run_app(app, [])
+
+
+def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fasthg.cli.app", "predict", str(tmp_path / "absent.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"fasthg: {tmp_path}/absent.jpg does not exist; give photographs, folders or videos\n"

@@ -1,0 +1,275 @@
+"""Published checkpoints become our networks, and nothing in a pickle is ever run.
+
+The peers' names are written down here module by module, in the order of their constructors; numbers of keys and
+parameters are those of the peers' own models (bearpaw's hg with 2 stacks, princeton-vl's PoseNet(2, 256, 16)).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fasthg import create_model
+from fasthg.cli.app import main
+from fasthg.errors import FasthgError
+from fasthg.network.checkpoint import load_model, read_metadata, save
+from fasthg.network.convert import convert
+from fasthg.network.model import Bottleneck, Hourglass, HourglassNet
+from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.geometry import MEAN
+
+State = dict[str, Tensor]
+PRINCETON = HourglassConfig(num_stacks=2, num_feats=16, depths=3, stem_feats=(64, 64))
+
+
+def randomised(config: HourglassConfig) -> HourglassNet:
+    """A network whose norms do something, so that a swapped pair is seen."""
+    net = HourglassNet(config).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return net
+
+
+def put(state: State, name: str, module: Any) -> None:
+    state.update({f"{name}.{key}": tensor for key, tensor in module.state_dict().items()})
+
+
+def pytorch_pose_names(net: HourglassNet) -> State:
+    state: State = {}
+
+    def block(name: str, ours: Any) -> None:
+        for i, (norm, conv) in enumerate(zip(ours.norms, ours.convs), start=1):
+            put(state, f"{name}.bn{i}", norm)
+            put(state, f"{name}.conv{i}", conv)
+        put(state, f"{name}.downsample.0", ours.skip)
+
+    put(state, "conv1", net.stem.conv)
+    put(state, "bn1", net.stem.norm)
+    for i, ours in enumerate((net.stem.block1, net.stem.block2, net.stem.block3), start=1):
+        block(f"layer{i}.0", ours)
+    for s, stack in enumerate(net.stacks):
+        level: Any = stack.hourglass
+        for n in reversed(range(net.config.stack_depths[s])):  # the outermost level has the highest number
+            for b in range(net.config.num_blocks):
+                block(f"hg.{s}.hg.{n}.0.{b}", level.up1[b])
+                block(f"hg.{s}.hg.{n}.1.{b}", level.low1[b])
+                block(f"hg.{s}.hg.{n}.2.{b}", level.low3[b])
+                if n == 0:
+                    block(f"hg.{s}.hg.{n}.3.{b}", level.low2[b])
+            level = level.low2
+        for b, ours in enumerate(stack.blocks):
+            block(f"res.{s}.{b}", ours)
+        put(state, f"fc.{s}.0", stack.features)
+        put(state, f"fc.{s}.1", stack.norm)
+        put(state, f"score.{s}", stack.score)
+        if s < net.config.num_stacks - 1:
+            put(state, f"fc_.{s}", stack.merge_features)
+            put(state, f"score_.{s}", stack.merge_score)
+    return state
+
+
+def princeton_names(net: HourglassNet) -> State:
+    state: State = {}
+
+    def block(name: str, ours: Bottleneck) -> None:
+        for i, (norm, conv) in enumerate(zip(ours.norms, ours.convs), start=1):
+            put(state, f"{name}.bn{i}", norm)
+            put(state, f"{name}.conv{i}.conv", conv)
+        width = ours.convs[-1].out_channels  # an unused projection is there where ours has none
+        put(state, f"{name}.skip_layer.conv", ours.skip if ours.skip.state_dict() else nn.Conv2d(width, width, 1))
+
+    def hourglass(name: str, ours: Any) -> None:
+        block(f"{name}.up1", ours.up1[0])
+        block(f"{name}.low1", ours.low1[0])
+        if isinstance(ours.low2, Hourglass):
+            hourglass(f"{name}.low2", ours.low2)
+        else:
+            block(f"{name}.low2", ours.low2[0])
+        block(f"{name}.low3", ours.low3[0])
+
+    put(state, "pre.0.conv", net.stem.conv)
+    put(state, "pre.0.bn", net.stem.norm)
+    for i, ours in zip((1, 3, 4), (net.stem.block1, net.stem.block2, net.stem.block3)):  # 2 is the pooling
+        block(f"pre.{i}", ours)
+    for s, stack in enumerate(net.stacks):
+        hourglass(f"hgs.{s}.0", stack.hourglass)
+        block(f"features.{s}.0", stack.blocks[0])
+        put(state, f"features.{s}.1.conv", stack.features)
+        put(state, f"features.{s}.1.bn", stack.norm)
+        put(state, f"outs.{s}.conv", stack.score)
+        if s < net.config.num_stacks - 1:
+            put(state, f"merge_features.{s}.conv.conv", stack.merge_features)
+            put(state, f"merge_preds.{s}.conv.conv", stack.merge_score)
+    return state
+
+
+def wrapped(prefix: str, state: State) -> dict[str, Any]:
+    return {
+        "state_dict": {f"{prefix}{name}": tensor for name, tensor in state.items()},
+        "epoch": 90,
+        "best_acc": 0.8878,
+    }
+
+
+def loaded(path: Path) -> HourglassNet:
+    config, state, metadata = convert(path)
+    save(state, path.with_suffix(".safetensors"), config=config, metadata=metadata)
+    return load_model(path.with_suffix(".safetensors"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HourglassConfig(num_stacks=2, num_feats=16, depths=3),
+        HourglassConfig(num_stacks=3, num_feats=8, depths=(1, 2, 3), num_blocks=2, num_joints=17),
+        HourglassConfig(num_stacks=1, num_feats=16, depths=2, num_convs=4),
+    ],
+    ids=["two stacks", "mixed depths, two blocks, COCO's joints", "four convolutions"],
+)
+def test_bearpaw_checkpoints_give_equal_heatmaps(config: HourglassConfig, tmp_path: Path) -> None:
+    net = randomised(config)
+    path = tmp_path / "model_best.pth.tar"
+    torch.save(wrapped("module.", pytorch_pose_names(net)), path, _use_new_zipfile_serialization=False)
+    ours, crop = loaded(path), torch.rand(1, 3, 64, 64)
+    assert ours.config == config
+    assert torch.equal(ours(crop), net(crop))
+
+
+def test_anibali_releases_give_equal_heatmaps(tmp_path: Path) -> None:
+    net = randomised(HourglassConfig(num_stacks=2, num_feats=16, depths=3))
+    torch.save(pytorch_pose_names(net), tmp_path / "bearpaw_hg2.pth")
+    crop = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded(tmp_path / "bearpaw_hg2.pth")(crop), net(crop))
+
+
+def test_the_published_two_stack_network_is_read_whole(tmp_path: Path) -> None:
+    net = HourglassNet(HourglassConfig(num_stacks=2))
+    names = pytorch_pose_names(net)
+    assert len(names) == 684
+    assert sum(p.numel() for p in net.parameters()) == 6_730_912
+    assert names["hg.1.hg.0.3.0.conv2.weight"].shape == (128, 128, 3, 3)
+    assert names["layer2.0.downsample.0.weight"].shape == (256, 128, 1, 1)
+    torch.save(wrapped("module.", names), tmp_path / "hg2.pth.tar")
+    converted = convert(tmp_path / "hg2.pth.tar")
+    assert converted.config == net.config
+    assert converted.metadata["input"] == "RGB in 0..1 less MPII's mean, as trained"
+
+
+def test_princeton_checkpoints_give_equal_heatmaps_for_their_input(tmp_path: Path) -> None:
+    """Theirs takes RGB in 0..1, ours the same less the mean: equal away from the border, where padding differs."""
+    net = randomised(PRINCETON)
+    torch.save(wrapped("model.module.", princeton_names(net)), tmp_path / "checkpoint.pt")
+    ours, image = loaded(tmp_path / "checkpoint.pt"), torch.rand(1, 3, 64, 64)
+    assert ours.config == PRINCETON
+    shifted = image - torch.tensor(MEAN).view(3, 1, 1)
+    torch.testing.assert_close(ours.stem.conv(shifted)[..., 2:-2, 2:-2], net.stem.conv(image)[..., 2:-2, 2:-2])
+    with torch.no_grad():
+        ours.stem.conv.bias.copy_(net.stem.conv.bias)
+    assert torch.equal(ours(image), net(image))
+
+
+def test_the_published_princeton_network_is_read_whole(tmp_path: Path) -> None:
+    net = HourglassNet(HourglassConfig(num_stacks=2, stem_feats=(64, 64)))
+    names = princeton_names(net)
+    assert len(names) == 742
+    counted = sum(t.numel() for name, t in names.items() if "running" not in name and "tracked" not in name)
+    assert counted == 8_429_088
+    torch.save(wrapped("model.module.", names), tmp_path / "checkpoint.pt")
+    converted = convert(tmp_path / "checkpoint.pt")
+    assert converted.config == net.config
+    assert "stem.conv.bias makes up for" in converted.metadata["input"]
+
+
+def test_a_way_back_after_the_last_stack_is_left_out(tmp_path: Path) -> None:
+    net = randomised(PRINCETON)
+    names = princeton_names(net)
+    names["merge_features.1.conv.conv.weight"] = torch.zeros(32, 32, 1, 1)
+    names["merge_preds.1.conv.conv.weight"] = torch.zeros(32, 16, 1, 1)
+    torch.save(names, tmp_path / "fork.pt")
+    assert not [name for name in convert(tmp_path / "fork.pt").state if name.startswith("stacks.1.merge")]
+
+
+def test_checkpoints_of_early_pytorch_lack_batch_counters(tmp_path: Path) -> None:
+    net = randomised(HourglassConfig(num_stacks=1, num_feats=8, depths=1))
+    names = {name: t for name, t in pytorch_pose_names(net).items() if "num_batches_tracked" not in name}
+    torch.save(names, tmp_path / "old.pth")
+    crop = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded(tmp_path / "old.pth")(crop), net(crop))
+
+
+def test_the_command_writes_what_create_model_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = randomised(HourglassConfig(num_stacks=2, num_feats=8, depths=1))
+    torch.save(pytorch_pose_names(net), tmp_path / "hg.pth")
+    out = tmp_path / "hg.safetensors"
+    assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(out)
+    assert "2 stacks of 8 features, 16 joints" in printed.err
+    crop = torch.rand(1, 3, 64, 64)
+    assert torch.equal(create_model(net.config, weights=out)(crop), net(crop))
+    assert read_metadata(out)["source_file"] == "hg.pth"
+
+
+class Bomb:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    target = tmp_path / "owned"
+    torch.save({"state_dict": {}, "hook": Bomb(target)}, tmp_path / "evil.pth")
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Bomb(target)))
+    for name in ("evil.pth", "evil.pkl"):
+        with pytest.raises(FasthgError, match=r"is refused: .*could run code") as error:
+            convert(tmp_path / name)
+        assert "\n" not in str(error.value)
+    assert not target.exists()
+
+
+def test_what_needs_more_than_tensors_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "best_acc": np.float64(0.5)}, tmp_path / "a.pth")
+    with pytest.raises(FasthgError, match=r"numpy\._core\.multiarray\.scalar.*save its state_dict alone"):
+        convert(tmp_path / "a.pth")
+
+
+def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path) -> None:
+    names = pytorch_pose_names(HourglassNet(HourglassConfig(num_stacks=1, num_feats=8, depths=1)))
+    torch.save(names, tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:4000])
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({n: t for n, t in names.items() if "running" not in n}, tmp_path / "groupnorm.pth")
+    torch.save({n: t for n, t in names.items() if n != "hg.0.hg.0.2.0.conv2.weight"}, tmp_path / "partial.pth")
+    torch.save({n: t for n, t in names.items() if not n.startswith("score.")}, tmp_path / "headless.pth")
+    for name, message in {
+        "cut.pth": "not a whole PyTorch checkpoint",
+        "text.pth": "is refused: it is no checkpoint",
+        "empty.pth": "not a whole PyTorch checkpoint",
+        "resnet.pth": r"names such as fc\.weight are of no known network",
+        "list.pth": "holds no state_dict",
+        "groupnorm.pth": "no running statistics",
+        "partial.pth": r"1 missing \(stacks\.0\.hourglass\.low3\.0\.convs\.1\.weight\)",
+        "headless.pth": r"no weights for stacks\.0\.score\.weight",
+        "absent.pth": "No such file",
+    }.items():
+        with pytest.raises(FasthgError, match=message) as error:
+            convert(tmp_path / name)
+        assert "\n" not in str(error.value)

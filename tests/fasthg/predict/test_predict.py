@@ -1,0 +1,355 @@
+"""Poses land on the right pixels, whatever the image comes from, and bad input is named.
+
+The network of these tests is a stand-in whose answer is known: its heatmaps are the crop's brightness, so that every
+joint is where a white dot was painted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import threading
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+import fasthg
+from fasthg.errors import BackendUnavailable, FasthgError
+from fasthg.metrics.pckh import read_predictions
+from fasthg.network.checkpoint import save
+from fasthg.network.variants import HourglassConfig
+from fasthg.predict.boxes import parse_boxes, read_coco_boxes
+from fasthg.predict.command import predict_to_folder, write_poses
+from fasthg.predict.predictor import Pose, Predictor
+from fasthg.predict.sources import photos
+
+SIZE = 64  # of crops; their heatmaps have 16 x 16 pixels
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Crops [N, 3, 64, 64] -> 16 equal heatmaps [N, 16, 16, 16]."""
+    return F.avg_pool2d(images.mean(1, keepdim=True), 4).expand(-1, 16, -1, -1)
+
+
+@pytest.fixture
+def net(tiny_config: HourglassConfig) -> fasthg.HourglassNet:
+    return fasthg.HourglassNet(tiny_config).eval()
+
+
+@pytest.fixture
+def predictor(net: fasthg.HourglassNet) -> Predictor:
+    predictor = Predictor(net, size=SIZE, batch_size=3, runtime="eager")
+    predictor.runner = replace(predictor.runner, run=brightness)
+    return predictor
+
+
+def dotted(x: float, y: float, width: int = 200, height: int = 150, radius: int = 4) -> NDArray[np.uint8]:
+    """A black photograph with a white dot about (x, y), continuous pixels."""
+    image = np.zeros((height, width, 3), np.uint8)
+    centre = round((x - 0.5) * 16), round((y - 0.5) * 16)  # OpenCV: pixel 0's centre is 0, four bits of fraction
+    cv2.circle(image, centre, radius * 16, (255, 255, 255), cv2.FILLED, cv2.LINE_AA, 4)
+    return image
+
+
+def write_video(path: Path, positions: list[tuple[float, float]], codec: str = "mpeg4") -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(10), options={"g": "3"})
+        stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
+        for x, y in positions:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(dotted(x, y), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def assert_on_the_dot(pose: Pose, x: float, y: float, side: float) -> None:
+    """Within a heatmap pixel, of which the crop of 1.25 x `side` has 16."""
+    assert np.abs(pose.joints - [x, y]).max() < 1.25 * side / 16
+
+
+def test_joints_are_found_in_pixels_of_the_photograph(predictor: Predictor, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), dotted(130.5, 60.25))
+    (pose,) = predictor(tmp_path / "a.png")
+    assert_on_the_dot(pose, 130.5, 60.25, 200)
+    assert pose.whole_image
+    assert pose.box == (0, 0, 200, 150)
+
+
+def test_a_box_makes_the_answer_finer_and_keeps_its_pixels(predictor: Predictor) -> None:
+    (pose,) = predictor(dotted(130.5, 60.25, radius=2), boxes=[110, 40, 40, 40])
+    assert_on_the_dot(pose, 130.5, 60.25, 40)
+    assert not pose.whole_image
+
+
+def test_the_network_sees_rgb_in_0_to_1_less_the_mean_of_mpii(predictor: Predictor) -> None:
+    predictor.runner = replace(predictor.runner, run=lambda images: images[:, :1, ::4, ::4].expand(-1, 16, -1, -1))
+    red = np.zeros((50, 50, 3), np.uint8)
+    red[..., 0] = 255
+    assert predictor(red)[0].scores == pytest.approx([1 - 0.4404] * 16, abs=1e-6)
+
+
+def test_flipping_agrees_with_the_image_itself(predictor: Predictor) -> None:
+    plain = predictor(dotted(130.5, 60.25))[0].joints
+    predictor.flip = True
+    assert np.abs(predictor(dotted(130.5, 60.25))[0].joints - plain).max() < 0.5
+
+
+def test_arrays_tensors_floats_and_files_give_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    image = dotted(90, 70)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    poses = predictor([tmp_path / "a.png", image, tensor, tensor / 255])
+    assert len(poses) == 4
+    for pose in poses:
+        assert np.array_equal(pose.joints, poses[0].joints)
+
+
+def test_people_of_one_photograph_keep_their_order_over_several_batches(predictor: Predictor) -> None:
+    centres = [(20.0 + 20 * i, 30.0 + 10 * i) for i in range(8)]  # batches of 3, 3 and 2
+    image = np.max([dotted(x, y, radius=2) for x, y in centres], axis=0)
+    boxes = np.array([[x - 8, y - 8, 16, 16] for x, y in centres])
+    poses = predictor(image, boxes)
+    assert len(poses) == 8
+    for pose, (x, y) in zip(poses, centres):
+        assert_on_the_dot(pose, x, y, 16)
+    assert predictor.timing.people == 8
+
+
+def test_every_batch_after_the_first_has_its_shape(predictor: Predictor) -> None:
+    shapes = []
+    run = predictor.runner.run
+    predictor.runner = replace(predictor.runner, run=lambda images: shapes.append(len(images)) or run(images))
+    predictor([dotted(50, 50)] * 7)
+    assert shapes == [3, 3, 3]  # a compiled path would compile again for a last batch of one
+    shapes.clear()
+    predictor(dotted(50, 50))
+    assert shapes == [1]
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(predictor: Predictor, tmp_path: Path) -> None:
+    for i, name in enumerate(("b.png", "a.jpg", "c.PNG")):
+        cv2.imwrite(str(tmp_path / name), dotted(40 + 40 * i, 70))
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    poses = predictor(tmp_path)
+    assert [Path(pose.image).name for pose in poses] == ["a.jpg", "b.png", "c.PNG"]
+    for pose, x in zip(poses, (80, 40, 120)):
+        assert_on_the_dot(pose, x, 70, 200)
+
+
+def test_photographs_are_read_while_the_network_runs(predictor: Predictor, tmp_path: Path) -> None:
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), dotted(50, 50))
+    readers = set()
+    found = [
+        replace(photo, load=lambda load=photo.load: readers.add(threading.current_thread()) or load())
+        for photo in photos(sorted(tmp_path.iterdir()), None)
+    ]
+    assert len(list(predictor.stream(found))) == 6
+    assert threading.main_thread() not in readers
+
+
+def test_video_frames_are_followed(predictor: Predictor, tmp_path: Path) -> None:
+    positions = [(40.0 + 12 * i, 70.0) for i in range(10)]
+    write_video(tmp_path / "walk.mp4", positions)
+    poses = predictor(tmp_path / "walk.mp4")
+    assert [pose.frame for pose in poses] == list(range(10))
+    for pose, (x, y) in zip(poses, positions):
+        assert_on_the_dot(pose, x, y, 200)
+
+
+def test_a_video_that_is_cut_off_keeps_what_was_read(
+    predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_video(tmp_path / "whole.avi", [(40.0 + 12 * i, 70.0) for i in range(10)])
+    content = (tmp_path / "whole.avi").read_bytes()
+    frames, index = content.index(b"movi"), content.rindex(b"idx1")
+    (tmp_path / "cut.avi").write_bytes(content[: frames + int((index - frames) * 0.6)])
+    with caplog.at_level(logging.WARNING, "fasthg"):
+        poses = predictor(tmp_path / "cut.avi")
+    assert 2 <= len(poses) < 10
+    assert f"cut off: the first {len(poses)} frames of 10 are kept" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be opened as a video"),
+        (b"\x00\x00\x00\x18ftypmp42 and nothing more", "cannot be opened as a video"),
+    ],
+)
+def test_a_video_without_a_frame_is_named(predictor: Predictor, tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(FasthgError, match=message):
+        predictor(tmp_path / "a.mp4")
+
+
+def test_coco_boxes_pick_the_people_of_the_photographs_they_name(predictor: Predictor, tmp_path: Path) -> None:
+    document = {
+        "images": [{"id": 7, "file_name": "b.png"}, {"id": 9, "file_name": "elsewhere.png"}],
+        "annotations": [
+            {"image_id": 7, "bbox": [110, 40, 40, 40], "category_id": 1},
+            {"image_id": 7, "bbox": [10, 10, 40, 40], "category_id": 1},
+            {"image_id": 7, "bbox": [0, 0, 9, 9], "category_id": 3},
+        ],
+        "categories": [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), dotted(130, 60, radius=2))
+    poses = predictor(tmp_path, tmp_path / "boxes.json")
+    assert [pose.box for pose in poses] == [(110, 40, 40, 40), (10, 10, 40, 40)]
+    assert_on_the_dot(poses[0], 130, 60, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 3}, "no lists 'images' and 'annotations'"),
+        ({"images": [{"id": 1}]}, r"images\[0\] has no 'file_name'"),
+        ({"annotations": [{"image_id": 1}]}, r"annotations\[0\] has no 'bbox'"),
+        ({"annotations": [{"image_id": 5, "bbox": [0, 0, 1, 1]}]}, "of image 5, which 'images' does not list"),
+        ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1]}]}, r"annotations\[0\]\.bbox has shape \(3,\)"),
+        ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, -1]}]}, r"annotations\[0\]\.bbox 0,0,1,-1 has no area"),
+    ],
+)
+def test_box_files_with_missing_or_wrong_fields_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []} | change
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    with pytest.raises(FasthgError, match=message):
+        read_coco_boxes(tmp_path / "boxes.json")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([1, 2, 3], r"shape \(3,\)"),
+        ([1, 2, float("nan"), 4], "box 1,2,nan,4 is not finite"),
+        ([1, 2, 0, 4], "box 1,2,0,4 has no area"),
+        ([500, 2, 30, 40], r"box 500,2,30,40 lies outside array 0 \(200x150 pixels\)"),
+        (["a", 2, 3, 4], "not numbers"),
+    ],
+)
+def test_boxes_that_are_none_are_named(predictor: Predictor, boxes: Any, message: str) -> None:
+    with pytest.raises(FasthgError, match=message):
+        predictor(dotted(50, 50), boxes)
+
+
+def test_boxes_of_the_command_line() -> None:
+    assert np.array_equal(parse_boxes(["1,2,3,4", "5.5, 6,7,8"]), [[1, 2, 3, 4], [5.5, 6, 7, 8]])
+    for text in ("1,2,3", "1,2,3,x", "1,2,3,4,5", ""):
+        with pytest.raises(FasthgError, match="give x,y,w,h in pixels"):
+            parse_boxes([text])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((10, 10), np.uint8), r"array has shape \(10, 10\); give RGB as \[H, W, 3\]"),
+        (torch.zeros(10, 10, 3), r"tensor has shape \(10, 10, 3\); give RGB as \[3, H, W\]"),
+        (np.full((10, 10, 3), np.nan), "values outside 0..1"),
+        (np.zeros((10, 10, 3), np.int64), "array is int64; give uint8"),
+    ],
+)
+def test_images_of_a_wrong_shape_or_kind_are_named(predictor: Predictor, image: Any, message: str) -> None:
+    with pytest.raises(FasthgError, match=message):
+        predictor(image)
+
+
+def test_an_answer_that_is_not_a_number_is_an_error(predictor: Predictor) -> None:
+    predictor.runner = replace(predictor.runner, run=lambda images: brightness(images) * float("inf"))
+    with pytest.raises(FasthgError, match=r"eager \(fp32\) answered NaN or infinity"):
+        predictor(dotted(50, 50))
+
+
+def test_weights_for_another_joint_set_are_refused(tiny_config: HourglassConfig) -> None:
+    with pytest.raises(FasthgError, match="the network has 17 joints; poses are predicted for MPII's 16 only"):
+        Predictor(fasthg.HourglassNet(replace(tiny_config, num_joints=17)))
+
+
+def test_weights_must_be_of_the_variant_that_was_asked_for(net: fasthg.HourglassNet, tmp_path: Path) -> None:
+    save(net, tmp_path / "a.safetensors")
+    with pytest.raises(FasthgError, match="holds another network, not feats64"):
+        Predictor(tmp_path / "a.safetensors", variant="feats64")
+
+
+def test_a_path_that_cannot_run_here_says_why(net: fasthg.HourglassNet) -> None:
+    with pytest.raises(BackendUnavailable, match="tensorrt: runs on cuda only"):
+        Predictor(net, runtime="tensorrt", device="cpu")
+
+
+@pytest.fixture
+def poses(predictor: Predictor) -> list[Pose]:
+    return predictor([dotted(40, 60), dotted(150, 90)])
+
+
+def test_json_and_mat_read_back_as_the_same_joints(poses: list[Pose], tmp_path: Path) -> None:
+    json_file, mat_file = write_poses(tmp_path, poses, ["json", "mat"], {"path": "eager"})
+    joints = np.stack([pose.joints for pose in poses])
+    assert np.allclose(read_predictions(json_file), joints, atol=1e-4)
+    assert np.allclose(scipy.io.loadmat(mat_file)["preds"], joints + 0.5)  # MATLAB counts pixels from one
+    assert np.allclose(read_predictions(mat_file), joints)
+    document = json.loads(json_file.read_text())
+    assert document["path"] == "eager"
+    assert document["predictions"][1]["box"] == [0, 0, 200, 150]
+
+
+def test_csv_has_a_row_for_each_person(poses: list[Pose], tmp_path: Path) -> None:
+    (path,) = write_poses(tmp_path, poses, ["csv"], {})
+    rows = list(csv.DictReader(path.open()))
+    assert [row["image"] for row in rows] == ["array 0", "array 1"]
+    assert float(rows[1]["head_x"]) == pytest.approx(poses[1].joints[9, 0], abs=1e-4)
+    assert float(rows[1]["lwri_score"]) == pytest.approx(poses[1].scores[15], abs=1e-4)
+
+
+def test_coco_keypoints_follow_the_format(poses: list[Pose], tmp_path: Path) -> None:
+    """https://cocodataset.org/#format-data: x, y, v for each joint, joints of the skeleton counted from one."""
+    (path,) = write_poses(tmp_path, poses, ["coco"], {})
+    document = json.loads(path.read_text())
+    second = document["annotations"][1]
+    assert len(second["keypoints"]) == 3 * 16
+    assert second["num_keypoints"] == 16
+    assert second["keypoints"][:3] == pytest.approx([*(poses[1].joints[0] - 0.5), 2])
+    assert document["images"][second["image_id"] - 1]["file_name"] == "array 1"
+    (person,) = document["categories"]
+    assert person["keypoints"][9] == "head"
+    assert [9, 10] in person["skeleton"]  # neck to head
+    assert min(min(limb) for limb in person["skeleton"]) == 1
+
+
+def test_a_run_writes_predictions_and_overlays(net: fasthg.HourglassNet, tmp_path: Path) -> None:
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), dotted(40, 60))
+    cv2.imwrite(str(tmp_path / "in" / "more" / "a.jpg"), dotted(40, 60))
+    write_video(tmp_path / "walk.avi", [(40.0, 70.0)] * 5)
+    inputs = [tmp_path / "in", tmp_path / "in" / "more", tmp_path / "walk.avi"]
+    written = predict_to_folder(inputs, tmp_path / "out", formats=["json", "csv"], weights=net, size=SIZE)
+    names = ["a-2.png", "a.png", "predictions.csv", "predictions.json", "walk.mp4"]
+    assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert cv2.imread(str(tmp_path / "out" / "a-2.png")).shape == (150, 200, 3)
+    video = cv2.VideoCapture(str(tmp_path / "out" / "walk.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == 10
+    assert sum(video.read()[0] for _ in range(9)) == 5
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]) == 7
+
+
+def test_a_damaged_photograph_among_good_ones_leaves_nothing(net: fasthg.HourglassNet, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(9):
+        cv2.imwrite(str(folder / f"{i}.jpg"), dotted(40, 60))
+    content = (folder / "7.jpg").read_bytes()
+    (folder / "7.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FasthgError, match=r"7\.jpg: the file is cut short"):
+        predict_to_folder([folder], tmp_path / "out", weights=net, size=SIZE, batch_size=2)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,108 @@
+"""Every configuration that ships compiles for its chips without spilling, fits them, and uses their tensor cores.
+
+No GPU is needed: Triton's wheel holds the assembler for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("TRITON_INTERPRET is set: kernels are not compiled", allow_module_level=True)
+
+from fasthg.kernels.layout import Grid
+from fasthg.kernels.triton.launch import Launch, record_launches
+from fasthg.kernels.triton.offline import TENSOR_MEMORY_COLUMNS, Report, compile_launch, example_launches
+from fasthg.kernels.tuning import TABLES, Config, Entry, read_table
+
+WITHOUT_PRODUCTS = ("max_pool", "normalise")
+
+
+def shipped(capability: int) -> list[Entry]:
+    return list(read_table(TABLES / f"sm_{capability}.json"))
+
+
+def cases() -> list[Any]:
+    """Each table on its own chip; a few entries of the 8.0 table on the other chips of its generation."""
+    pairs = [(capability, entry) for capability in (80, 90, 100, 120) for entry in shipped(capability)]
+    widest = [entry for entry in shipped(80) if entry.channels in (64, 128) and entry.pixels != 4096]
+    pairs += [(chip, entry) for chip in (86, 89) for entry in widest if entry.operator.startswith("bottleneck")]
+    return [
+        pytest.param(chip, entry, id=f"sm_{chip}-{entry.operator}-{entry.channels}-{entry.pixels}")
+        for chip, entry in pairs
+    ]
+
+
+def compiled(launch: Launch, capability: int) -> Report:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Triton announces the defaults of its next version
+        return compile_launch(launch, capability)
+
+
+@pytest.mark.parametrize(("capability", "entry"), cases())
+def test_shipped_configuration_compiles_without_spills_and_fits_the_chip(capability: int, entry: Entry) -> None:
+    for launch in example_launches(entry):
+        report = compiled(launch, capability)
+        assert report.problem() is None
+        assert report.tensor_core or entry.operator in WITHOUT_PRODUCTS
+
+
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_bottleneck_compiles_in_bfloat16(capability: int) -> None:
+    entry = next(e for e in shipped(capability) if (e.operator, e.channels) == ("bottleneck", 128))
+    (launch,) = example_launches(entry, torch.bfloat16)
+    report = compiled(launch, capability)
+    assert report.problem() is None
+    assert report.tensor_core
+
+
+def test_slab_fits_hopper_without_spills() -> None:
+    config = Config(128, 64, 16, num_warps=8, num_stages=2, chunk_stages=1, tma=True, slab=True)
+    (launch,) = example_launches(Entry("bottleneck", 128, None, config), size=(1, 4, 64))
+    assert launch.kernel.__name__ == "bottleneck_slab"
+    report = compiled(launch, 90)
+    assert report.problem() is None
+    assert report.tensor_core
+
+
+@pytest.mark.parametrize("capability", [80, 90, 120])
+def test_heatmap_kernels_compile(capability: int) -> None:
+    from fasthg.kernels.triton.heatmaps import decode_heatmaps, render_targets
+
+    with record_launches() as launches:
+        decode_heatmaps(torch.zeros(1, 16, 64, 64, dtype=torch.float16))
+        render_targets(torch.zeros(1, 16, 2), torch.zeros(1, 16), 64, 64, 1.0)
+    assert [compiled(launch, capability).problem() for launch in launches] == [None, None]
+
+
+def test_tables_use_tensor_maps_only_where_the_chip_has_them() -> None:
+    assert not any(entry.config.tma for entry in shipped(80))
+    for capability in (90, 100, 120):
+        assert all(entry.config.tma for entry in shipped(capability) if entry.operator == "bottleneck")
+
+
+def test_oversized_tiles_are_seen_and_not_shipped() -> None:
+    entry = next(e for e in shipped(100) if (e.operator, e.channels) == ("bottleneck", 256))
+    entry = replace(entry, config=replace(entry.config, block_m=256, block_n=128, num_stages=2, num_warps=8))
+    (launch,) = example_launches(entry)
+    report = compiled(launch, 100)
+    assert report.tensor_memory > TENSOR_MEMORY_COLUMNS or report.problem() is not None
+
+
+def test_operators_launch_what_their_arguments_ask_for() -> None:
+    """A recorded call carries None for what is not wanted: such a kernel has no code for it."""
+    from fasthg.kernels.triton.conv3x3 import conv3x3
+
+    entry = next(e for e in shipped(80) if e.operator == "conv3x3")
+    t = Grid(1, 4, 4).empty(32)
+    with record_launches() as launches:
+        conv3x3(t, torch.zeros(9, 32, 32).half(), torch.zeros(32), t.clone(), 1, 4, 4, entry.config)
+    assert [launch.constants["C"] for launch in launches] == [32]
+    assert launches[0].constants["BK"] == 32, "a narrow network takes a wide one's configuration, cut to its width"

@@ -1,0 +1,1 @@
+"""From photographs to augmented batches: one order, one augmentation, four loaders."""

@@ -1,0 +1,1 @@
+"""Rendered people: poses, bodies, clothes, light and photographs, in the format of MPII."""
