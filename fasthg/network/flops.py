@@ -21,5 +21,5 @@ def count_parameters(model: nn.Module) -> int:
 def count_flops(config: HourglassConfig, size: int = INPUT_SIZE) -> int:
     """FLOPs of one image [3, size, size]: two for each multiply-add of the convolutions, all stacks' heads included."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        HourglassNet(config).all_heatmaps(torch.empty(1, 3, size, size))
+        HourglassNet(config).eval().all_heatmaps(torch.empty(1, 3, size, size))
     return counter.get_total_flops()

@@ -293,7 +293,7 @@ def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
 ) -> None:
     command = [sys.executable, "-m", "fasthg.cli.app", "export", "--onnx", "--weights", str(weights)]
     process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
     while process.poll() is None and not os.listdir(tmp_path):
         time.sleep(0.02)
