@@ -7,8 +7,8 @@ output may share memory with an input. An output that is None is not computed.
 
 Weights are packed by `fasthg.kernels.layout` (`pack_conv1x1`, `pack_conv3x3`, `pack_stem`, `pack_bias`,
 `pack_affine`) and have the activations' dtype; biases, affines and partial statistics are float32 (float64 with
-float64 activations). Channels are powers of two from 16; the packers pad with zeros, which stay zero through every operator but the
-group-norm ones.
+float64 activations). Channels are powers of two from 16; the packers pad with zeros, which stay zero through every
+operator but the group-norm ones.
 
 A pre-activation bottleneck is BN1-ReLU-1x1, BN2-ReLU-3x3, BN3-ReLU-1x1, plus the input x. BN2 and BN3 fold into the
 convolution before them (weights and bias); BN1 does not, because x also feeds the skip: it stays an affine [2, C] of
