@@ -29,7 +29,8 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "trt": ("fp16", "fp32", "int8"),
     "openvino": ("bf16", "fp32", "int8"),
 }
-_NEEDS: dict[str, tuple[str, ...]] = {  # modules, which pip knows by the same names
+_EXTRAS = {"onnx": "ort", "trt": "trt", "openvino": "openvino"}  # of pyproject.toml, with what each target needs
+_NEEDS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "trt": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
@@ -92,7 +93,9 @@ def check(target: str, precision: str | None) -> str:
         raise FasthgError(f"{target} has no {chosen}; choose one of {', '.join(PRECISIONS[target])}")
     needs = _NEEDS[target] + (("nncf",) if (target, chosen) == ("openvino", "int8") else ())
     if missing := [module for module in needs if importlib.util.find_spec(module) is None]:
-        raise BackendUnavailable(f"export to {target} needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+        raise BackendUnavailable(
+            f"export to {target} needs {' and '.join(missing)}; pip install 'fasthg[{_EXTRAS[target]}]'"
+        )
     if target == "trt":
         tensorrt_engine.choose_library()
     if (target, chosen) == ("openvino", "bf16"):

@@ -213,10 +213,10 @@ def test_without_weights_those_that_ship_are_taken_and_named(
 @pytest.mark.parametrize(
     ("options", "absent", "pip"),
     [
-        (["--openvino"], "openvino", "pip install openvino"),
-        (["--openvino", "--int8"], "nncf", "pip install nncf"),
-        (["--trt"], "tensorrt_rtx", "pip install tensorrt-rtx-cu13"),
-        (["--onnx"], "onnxscript", "pip install onnxscript"),
+        (["--openvino"], "openvino", "pip install 'fasthg[openvino]'"),
+        (["--openvino", "--int8"], "nncf", "pip install 'fasthg[openvino]'"),
+        (["--trt"], "tensorrt_rtx", "pip install 'fasthg[trt]'"),
+        (["--onnx"], "onnxscript", "pip install 'fasthg[ort]'"),
     ],
 )
 def test_a_missing_backend_exits_4_with_the_command_that_brings_it(
@@ -293,7 +293,7 @@ def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
 ) -> None:
     command = [sys.executable, "-m", "fasthg.cli.app", "export", "--onnx", "--weights", str(weights)]
     process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
     while process.poll() is None and not os.listdir(tmp_path):
         time.sleep(0.02)
