@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.data.crops import GateSet
+from fasthg.data.crops import Crops
 from fasthg.errors import ParityError
 from fasthg.metrics import pckh
 from fasthg.network.model import HourglassNet
@@ -99,8 +99,8 @@ class Comparison:
         return asdict(self) | {"pckh_change": self.pckh_change}
 
 
-def compare(artefact: Answers, reference: Answers, gate: GateSet, precision: str, rounding: float = 0.0) -> Comparison:
-    """Figures of an artefact in `precision` against the reference, both on the gate's crops.
+def compare(artefact: Answers, reference: Answers, crops: Crops, precision: str, rounding: float = 0.0) -> Comparison:
+    """Figures of an artefact in `precision` against the reference, both on the same crops.
 
     rounding  the reference's own distance from exact arithmetic: an artefact may be as far off on the other side
     """
@@ -108,12 +108,12 @@ def compare(artefact: Answers, reference: Answers, gate: GateSet, precision: str
     if artefact.heatmaps is not None and reference.heatmaps is not None:
         error = relative_error(artefact.heatmaps, reference.heatmaps)
     distances = np.linalg.norm(artefact.keypoints - reference.keypoints, axis=-1)
-    scores = [_weighted14(answers.keypoints, gate) for answers in (reference, artefact)]
-    one_joint = 100.0 / max(1, int(gate.labelled.sum()) - int(gate.labelled[:, 6:8].sum()))
+    scores = [_weighted14(answers.keypoints, crops) for answers in (reference, artefact)]
+    one_joint = 100.0 / max(1, int(crops.labelled.sum()) - int(crops.labelled[:, 6:8].sum()))
     return Comparison(
         precision=precision,
-        num_crops=len(gate),
-        source=gate.source,
+        num_crops=len(crops),
+        source=crops.source,
         heatmap_error=error,
         heatmap_limit=max(HEATMAP_LIMITS[precision], 3 * rounding),
         keypoint_median=float(np.median(distances)),
@@ -143,7 +143,7 @@ def rounding_error(model: HourglassNet, images: Tensor) -> float:
         return relative_error(model.final(images), exact)
 
 
-def _weighted14(keypoints: NDArray[np.float64], gate: GateSet) -> float | None:
+def _weighted14(keypoints: NDArray[np.float64], crops: Crops) -> float | None:
     if keypoints.shape[1] != len(JOINT_NAMES):
         return None
-    return pckh.score(keypoints, gate.joints, gate.labelled, gate.head_size).weighted14
+    return pckh.score(keypoints, crops.joints, crops.labelled, crops.head_size).weighted14

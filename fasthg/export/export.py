@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fasthg.data.crops import GateSet, load_gate
+from fasthg.data.crops import Crops, load_crops
 from fasthg.errors import FasthgError
 from fasthg.export import manifest, targets
 from fasthg.export.artefact import Artefact, load_artefact, write_metadata
@@ -95,11 +95,11 @@ def export(options: ExportOptions) -> ExportResult:
     name = _name(model, options, precision)
     folder = Path(options.output) if options.output is not None else Path("export") / name
     with atomic_folder(folder) as aside:
-        gate = load_gate(options.data, options.size)
+        crops = load_crops(options.data, options.size)
         if options.weights == RANDOM:
-            gate = gate.first(_RANDOM_CROPS)
-        plan = _plan(model, options, precision, gate)
-        built, comparison = _build(plan, aside, gate, name)
+            crops = crops.first(_RANDOM_CROPS)
+        plan = _plan(model, options, precision, crops)
+        built, comparison = _build(plan, aside, crops, name)
         _write_metadata(plan, built, aside, weights, comparison)
     summary = manifest.summary(folder, plan, built, weights, comparison, time.perf_counter() - start)
     return ExportResult(folder, name, comparison, summary)
@@ -125,7 +125,7 @@ def _name(model: HourglassNet, options: ExportOptions, precision: str) -> str:
     return "-".join(parts + (["end-to-end"] if options.end_to_end else []))
 
 
-def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: GateSet) -> Plan:
+def _plan(model: HourglassNet, options: ExportOptions, precision: str, crops: Crops) -> Plan:
     return Plan(
         model=model,
         target=options.target,
@@ -134,22 +134,22 @@ def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: Gat
         batch=options.batch,
         end_to_end=options.end_to_end,
         flip=options.flip and options.end_to_end,
-        calibration=gate.calibration if options.end_to_end else normalise(gate.calibration).numpy(),
+        calibration=crops.calibration if options.end_to_end else normalise(crops.calibration).numpy(),
     )
 
 
-def _build(plan: Plan, folder: Path, gate: GateSet, name: str) -> tuple[Built, Comparison]:
+def _build(plan: Plan, folder: Path, crops: Crops, name: str) -> tuple[Built, Comparison]:
     """Fill the folder with files that answer like the reference, keeping as little as will do in higher precision.
 
     Raises ParityError where no try is good enough.
     """
-    reference = _answers(_reference(plan), gate, plan, batch=4)
-    rounding = rounding_error(plan.model, normalise(gate.crops[:4])) if plan.precision == "fp32" else 0.0
+    reference = _answers(_reference(plan), crops, plan, batch=4)
+    rounding = rounding_error(plan.model, normalise(crops.images[:4])) if plan.precision == "fp32" else 0.0
     graph = targets.fp32_graph(plan)
 
     def compared(runs_here: RunsHere) -> Comparison:
-        answers = _answers(_load(plan, folder, runs_here), gate, plan, plan.batch)
-        return compare(answers, reference, gate, plan.precision, rounding)
+        answers = _answers(_load(plan, folder, runs_here), crops, plan, plan.batch)
+        return compare(answers, reference, crops, plan.precision, rounding)
 
     for keep in tries(plan.model.config, plan.precision):
         for file in folder.iterdir():
@@ -196,12 +196,12 @@ def _load(plan: Plan, folder: Path, runs_here: RunsHere) -> Callable[[Tensor], T
     return load_artefact(artefact, batch_size=plan.batch)
 
 
-def _answers(run: Callable[[Tensor], Tensor], gate: GateSet, plan: Plan, batch: int) -> Answers:
-    """Keypoints, and heatmaps where there are any, of all crops of the gate.
+def _answers(run: Callable[[Tensor], Tensor], crops: Crops, plan: Plan, batch: int) -> Answers:
+    """Keypoints, and heatmaps where there are any, of all crops to score.
 
     The first crop is answered alone and the others in batches, so that a graph of one fixed batch is found out.
     """
-    inputs = torch.from_numpy(gate.crops) if plan.end_to_end else normalise(gate.crops)
+    inputs = torch.from_numpy(crops.images) if plan.end_to_end else normalise(crops.images)
     with torch.inference_mode():
         outputs = torch.cat([run(part).cpu() for part in (inputs[:1], *inputs[1:].split(batch))])
         if plan.end_to_end:

@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from fasthg.data.crops import load_gate
+from fasthg.data.crops import load_crops
 from fasthg.files import make_folder, write_bytes
 from fasthg.network.fold import fold
 from fasthg.network.precision import head
@@ -77,4 +77,4 @@ def _crops(request: Request) -> NDArray[np.float32]:
     """The request's calibration crops, or those that ship with the package, as the network takes them."""
     if request.calibration is not None:
         return np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
-    return normalise(load_gate(None, request.example.shape[-1]).calibration).numpy()
+    return normalise(load_crops(None, request.example.shape[-1]).calibration).numpy()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fasthg import HourglassNet, Predictor
 from fasthg.cli.app import main
-from fasthg.data.crops import load_gate
+from fasthg.data.crops import load_crops
 from fasthg.errors import BackendUnavailable
 from fasthg.export.artefact import load_artefact, read_artefact
 from fasthg.export.export import ExportOptions, export
@@ -69,7 +69,7 @@ def weights(net: HourglassNet, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def crops() -> np.ndarray:
-    return load_gate(None, SIZE).crops[:3]
+    return load_crops(None, SIZE).images[:3]
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_layer_normalisation_stays_as_exact_as_float32_allows(path: str) -> None
         pytest.skip(reason)
     torch.manual_seed(0)
     net = lived_in(HourglassNet(HourglassConfig(num_stacks=1, num_feats=8, depths=1, stem_feats=(8, 8), norm="layer")))
-    large = load_gate(None, 256).crops[:1]
+    large = load_crops(None, 256).images[:1]
     images = normalise(large)
     prepared = prepare(net, path, images, device="cpu", precision="fp32", cache_dir=None)
     assert error(prepared(images), exact(net, large)) < 3e-6
@@ -305,7 +305,7 @@ def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_failing_gate_exits_3_and_leaves_nothing(
+def test_a_failed_comparison_exits_3_and_leaves_nothing(
     net: HourglassNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A training that diverged: the weights are finite, the heatmaps are not."""
