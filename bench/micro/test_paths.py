@@ -9,10 +9,11 @@
 import pytest
 import torch
 
-from bench.measure.parity import relative_error, verdict
+from bench.measure.parity import verdict
 from bench.measure.timing import synchronise
 from bench.sweep.plan import FULL_EXTRA_PATHS, default_paths, with_precision
 from fasthg.data.crops import load_crops
+from fasthg.metrics.agreement import relative_error
 from fasthg.network.checkpoint import create_model
 from fasthg.network.flops import count_flops
 from fasthg.network.variants import get_config

@@ -27,6 +27,7 @@ from fasthg.errors import BackendUnavailable
 from fasthg.export.artefact import load_artefact, read_artefact
 from fasthg.export.export import ExportOptions, export
 from fasthg.export.targets import PRECISIONS, check
+from fasthg.metrics.agreement import TOLERANCES, relative_error
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.image import normalise
@@ -38,8 +39,6 @@ ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SIZE = 64
-#: Largest relative L2 error of heatmaps against float64; int8 is decided by PCKh, and this only shows a broken graph.
-ALLOWED = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 2e-2, "int8": 0.5}
 
 
 def lived_in(model: HourglassNet) -> HourglassNet:
@@ -89,10 +88,6 @@ def in_onnxruntime(graph: Path | bytes, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {INPUT_NAME: images.numpy()})[0])
 
 
-def error(found: Tensor, expected: Tensor) -> float:
-    return float(torch.linalg.vector_norm(found.double() - expected) / torch.linalg.vector_norm(expected))
-
-
 @pytest.mark.parametrize(("target", "precision"), [(t, p) for t, all_of in PRECISIONS.items() for p in all_of])
 def test_every_target_and_precision_answers_like_the_network(
     target: str, precision: str, net: HourglassNet, crops: np.ndarray, tmp_path: Path
@@ -113,7 +108,7 @@ def test_every_target_and_precision_answers_like_the_network(
         heatmaps = in_onnxruntime(graph, normalise(crops))
     else:
         heatmaps = load_artefact(artefact)(normalise(crops))
-    assert error(heatmaps, exact(net, crops)) < ALLOWED[precision]
+    assert relative_error(heatmaps, exact(net, crops)) < TOLERANCES[precision].heatmaps
     if graph.exists():
         onnx.checker.check_model(str(graph), full_check=True)
 
@@ -188,7 +183,7 @@ def test_layer_normalisation_stays_as_exact_as_float32_allows(path: str) -> None
     large = load_crops(None, 256).images[:1]
     images = normalise(large)
     prepared = prepare(net, path, images, device="cpu", precision="fp32", cache_dir=None)
-    assert error(prepared(images), exact(net, large)) < 3e-6
+    assert relative_error(prepared(images), exact(net, large)) < 3e-6
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2) -> str:
