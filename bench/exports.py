@@ -3,7 +3,7 @@
     python -m bench.exports
     python -m bench.exports --variants small,original --formats openvino:int8
 
-Each export runs in a process of its own through the gate of `fasthg export`; what it found out is a row of
+Each export runs in a process of its own by `fasthg export`; what it found out is a row of
 `exports.json`, whose artefact is thrown away. Variants without trained weights are exported fresh: their heatmaps say
 whether the format computes the same network, PCKh cannot. The same command goes on with what is missing.
 """
@@ -46,7 +46,7 @@ class ExportRow:
     """One variant in one format; `reason` says why there is none.
 
     megabytes        size of the artefact, 10^6 bytes
-    heatmap_error    relative L2 distance from eager fp32, and the largest that the gate lets through
+    heatmap_error    relative L2 distance from eager fp32, and the largest that is allowed
     pckh_change      percentage points; None for a network that has learnt nothing
     engine           what metadata says of a TensorRT engine
     """

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from fasthg.network.checkpoint import create_model
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
+from fasthg.version import __version__
 
 if TYPE_CHECKING:
     from fasthg.predict.predictor import Predictor
     from fasthg.runtimes.paths import prepare
 
-__version__ = "0.1.0"
-
-__all__ = ["VARIANTS", "HourglassConfig", "HourglassNet", "Predictor", "create_model", "prepare"]
+__all__ = ["VARIANTS", "HourglassConfig", "HourglassNet", "Predictor", "__version__", "create_model", "prepare"]
 
 _LAZY = {
     "prepare": "fasthg.runtimes.paths",

@@ -16,8 +16,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fasthg.errors import FasthgError
+from fasthg.errors import BackendUnavailable, FasthgError
 
+#: The extra of pyproject.toml that brings each library which not everybody needs.
+EXTRAS = {
+    **dict.fromkeys(("h5py", "scipy"), "formats"),
+    **dict.fromkeys(("simplejpeg", "tensorboard", "matplotlib"), "train"),
+    "jinja2": "bench",
+}
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 #: The base of typer's usage errors; where it is imported from differs between typer's versions.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -31,14 +37,20 @@ def make_app(**settings: Any) -> typer.Typer:
 def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
     """Run a typer app on `argv` (default: the process's arguments) and return its exit code.
 
-    FasthgError and usage errors print one line on stderr and return their code; Ctrl-C and SIGTERM return 130. Any
-    other exception is a defect of the program and passes, with its traceback.
+    FasthgError, usage errors and a library of an extra that is not installed print one line on stderr and return their
+    code; Ctrl-C and SIGTERM return 130. Any other exception is a defect of the program and passes, with its traceback.
     """
     try:
         with _terminate_like_ctrl_c():
             code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
     except FasthgError as error:
         return _fail(prog, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRAS:
+            raise
+        message = f"{library} is not installed; pip install 'fasthg[{EXTRAS[library]}]'"
+        return _fail(prog, message, BackendUnavailable.exit_code)
     except _UsageError as error:
         return _fail(prog, f"{error.format_message().rstrip('.')}; see {prog} --help", 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -1,6 +1,6 @@
 """Render the crops that exports are checked and calibrated on, into the small file that ships with fasthg.
 
-    python -m training.make_crops --out fasthg/weights/gate.npz
+    python -m training.make_crops --out fasthg/data/crops.npz
 
 The people are drawn from a seed of their own, so no training on rendered people has seen them. The file holds JPEGs of
 crops as the network sees them, with joints and head sizes in crop pixels; `fasthg.data.crops` reads it.
@@ -28,7 +28,9 @@ SEED = 777_001
 QUALITY = 75  # of the JPEGs
 
 
-def make_gate(out: Path, scored: int = 64, calibration: int = 24, seed: int = SEED, workers: int | None = None) -> Path:
+def make_crops(
+    out: Path, scored: int = 64, calibration: int = 24, seed: int = SEED, workers: int | None = None
+) -> Path:
     """Write `calibration` crops followed by `scored` ones to the file `out`, and return it."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = load_dataset(
@@ -67,7 +69,7 @@ def main(
     seed: Annotated[int, typer.Option(help="another seed, other people")] = SEED,
 ) -> None:
     """Render the crops that exports are checked on."""
-    note(f"{scored + calibration} crops are in {make_gate(out, scored, calibration, seed)}")
+    note(f"{scored + calibration} crops are in {make_crops(out, scored, calibration, seed)}")
 
 
 if __name__ == "__main__":

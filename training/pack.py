@@ -14,18 +14,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import h5py
 import numpy as np
-import simplejpeg
 import typer
 from numpy.typing import NDArray
 
 from fasthg.ahead import map_ahead
 from fasthg.console import make_app, note, progress_bar, run_app
-from fasthg.data.annotations import People, Split
 from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.people import People, Split
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path
 from fasthg.pixels import geometry
@@ -34,6 +32,9 @@ from training.loading.augment import Augmentation
 from training.loading.checks import check_boxes
 from training.loading.journal import NO_PIECE, Journal
 from training.loading.packed import FORMAT, VERSION, make_packed_loader, table_digest
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = ["PackSettings", "main", "make_packed_loader", "pack"]
 
@@ -172,6 +173,8 @@ def _encode(
 
 
 def _jpegs(image: NDArray[np.uint8], matrices: NDArray[np.float64], settings: PackSettings) -> list[bytes]:
+    import simplejpeg
+
     crops = (_resample(image, matrix, side) for matrix, side in zip(matrices, settings.sides))
     return [simplejpeg.encode_jpeg(crop, settings.quality, "RGB", colorsubsampling="444") for crop in crops]
 
@@ -190,6 +193,8 @@ def _resample(image: NDArray[np.uint8], matrix: NDArray[np.float64], side: int) 
 
 def _write(out: Path, datasets: dict[Split, Dataset], settings: PackSettings, journal: Journal) -> None:
     """The packed file, with the people in the order of their numbers."""
+    import h5py
+
     num_people, views = sum(map(len, datasets.values())), len(settings.sides)
     pieces = [journal.pieces.get(key, NO_PIECE) for key in range(num_people * views)]
     length = np.array([piece.length for piece in pieces], np.int64)

@@ -31,12 +31,14 @@ from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.files import make_folder, write_json
 from fasthg.fused.net import fuse
+from fasthg.metrics import agreement
 from fasthg.network.checkpoint import create_model
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, STUDY_VARIANTS
+from fasthg.runtimes.request import DTYPES
 
 RESULTS = Path(__file__).parents[1] / "results"
-HEATMAP_TOLERANCES = {torch.float16: 5e-3, torch.bfloat16: 4e-2, torch.float32: 1e-5}  # relative L2 of final heatmaps
+HEATMAP_TOLERANCES = {dtype: agreement.TOLERANCES[name].heatmaps for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from torch import Tensor
 from bench.measure.timing import measure
 from fasthg.fused.net import FusedNet
 from fasthg.fused.plan import Step
+from fasthg.metrics import agreement
+from fasthg.runtimes.request import DTYPES
 
-TOLERANCES = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2, torch.float32: 1e-5}  # relative L2 of one operator's result
+TOLERANCES = {dtype: agreement.TOLERANCES[name].operator for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)

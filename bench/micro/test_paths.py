@@ -9,10 +9,11 @@
 import pytest
 import torch
 
-from bench.measure.parity import relative_error, verdict
+from bench.measure.parity import verdict
 from bench.measure.timing import synchronise
 from bench.sweep.plan import FULL_EXTRA_PATHS, default_paths, with_precision
-from fasthg.data.crops import load_gate
+from fasthg.data.crops import load_crops
+from fasthg.metrics.agreement import relative_error
 from fasthg.network.checkpoint import create_model
 from fasthg.network.flops import count_flops
 from fasthg.network.variants import get_config
@@ -25,15 +26,15 @@ INT8 = [path for path in FULL_EXTRA_PATHS if path.endswith(":int8")]
 
 
 @pytest.fixture(scope="module")
-def gate():
+def crops():
     """Crops that ship with the package."""
-    return load_gate(None)
+    return load_crops(None)
 
 
 @pytest.fixture(scope="module")
-def networks(gate):
+def networks(crops):
     """By variant: the network, one crop [1, 3, 256, 256], and eager's heatmaps of it."""
-    images = normalise(gate.crops[:1])
+    images = normalise(crops.images[:1])
     found = {}
     for variant in ("small", "feats64"):
         torch.manual_seed(0)
@@ -46,14 +47,14 @@ def networks(gate):
 @pytest.mark.benchmark(max_time=0.5, min_rounds=3)
 @pytest.mark.parametrize("label", [*LABELS, *INT8])
 @pytest.mark.parametrize("variant", ["small", "feats64"])
-def test_path(benchmark, networks, gate, tmp_path, variant, label):
+def test_path(benchmark, networks, crops, tmp_path, variant, label):
     path, precision = label.split(":")
     if reason := PATHS[path].why_not(DEVICE, precision):
         pytest.skip(reason)
     if precision == "int8" and variant != "small":
         pytest.skip("int8 needs weights that have learnt something; only `small` ships with them")
     model, images, expected = networks[variant]
-    calibration = normalise(gate.calibration[:16]) if precision == "int8" else None
+    calibration = normalise(crops.calibration[:16]) if precision == "int8" else None
     prepared = prepare(model, label, images, device=DEVICE, calibration=calibration, cache_dir=tmp_path)
     error = relative_error(prepared(images).cpu(), expected)
     assert not verdict(error, precision)

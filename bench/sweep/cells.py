@@ -34,6 +34,7 @@ from bench.sweep.materials import (
 )
 from bench.sweep.settings import Settings
 from fasthg.data.dataset import load_dataset
+from fasthg.metrics.agreement import relative_error
 from fasthg.metrics.evaluate import evaluate
 from fasthg.network.flops import count_flops
 from fasthg.network.variants import get_config
@@ -68,7 +69,7 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     )
     startup_s = prepared.startup_s + conversion_seconds(settings, cell.variant, cell.path)
     found: Fields = {"startup_s": startup_s, "device": prepared.device, "details": prepared.details}
-    found["error"] = error = parity.relative_error(prepared(images).cpu(), expected)
+    found["error"] = error = relative_error(prepared(images).cpu(), expected)
     if reason := parity.verdict(error, cell.precision):
         return wrong(found, reason)
     found |= pckh(cell, settings, prepared)
@@ -150,8 +151,8 @@ def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Ba
     loss = abs(found.loss - expected.loss) / expected.loss if math.isfinite(found.loss) else math.inf
     gradient = parity.gradient_error(found.gradients, expected.gradients)
     reasons = [
-        parity.verdict(loss, cell.precision, parity.LOSS_TOLERANCE, "loss"),
-        parity.verdict(gradient, cell.precision, parity.GRADIENT_TOLERANCE, "gradient"),
+        parity.verdict(loss, cell.precision, "loss"),
+        parity.verdict(gradient, cell.precision, "gradients"),
     ]
     if reasons[1] and cell.precision == "fp32":
         exact = exact_first_step(cell, settings, batch)

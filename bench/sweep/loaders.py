@@ -57,7 +57,7 @@ LOADERS: dict[str, Callable[..., Loader]] = {
 def loader_why_not(name: str) -> str | None:
     """Why a loader cannot run here; None where it can."""
     if name.startswith("dali") and not _installed("nvidia.dali"):
-        return f"{name}: nvidia.dali is not installed; pip install nvidia-dali-cuda130"
+        return f"{name}: nvidia.dali is not installed; pip install 'fasthg[dali]'"
     if name.startswith("dali-gpu") and not torch.cuda.is_available():
         return f"{name}: no CUDA device that this PyTorch ({torch.__version__}) can use"
     return None

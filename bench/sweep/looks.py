@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.data.annotations import People
 from fasthg.data.dataset import Dataset
+from fasthg.data.people import People
 from fasthg.metrics import pckh
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode

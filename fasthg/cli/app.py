@@ -18,6 +18,7 @@ import typer
 from fasthg.console import make_app, note, output_console, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE
+from fasthg.version import __version__
 
 app = make_app(help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.")
 
@@ -33,24 +34,38 @@ Throughput = Annotated[bool, typer.Option("--throughput", help="The most images 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
-@app.command("list")
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fasthg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("list", epilog="Example: fasthg list --json")
 def list_variants(as_json: AsJson = False) -> None:
     """List the network variants with their parameters and GFLOPs at 256x256."""
-    from fasthg.cli.tables import variants_table, variants_to_dict
+    from fasthg.cli.variants import variants_table, variants_to_dict
 
     _print(variants_to_dict(), as_json, variants_table)
 
 
-@app.command()
+@app.command(epilog="Example: fasthg env")
 def env(as_json: AsJson = False) -> None:
     """Say what this machine is, which execution paths it can run, and why not the rest."""
-    from fasthg.cli.machine import describe
-    from fasthg.cli.tables import machine_tables
+    from fasthg.cli.env import describe, machine_tables
 
     _print(describe(), as_json, machine_tables)
 
 
-@app.command()
+@app.command(epilog="Example: fasthg predict photo.jpg --bbox 210,40,180,420 -o out/poses")
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Photographs, folders of photographs, videos.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("predictions"),
@@ -87,7 +102,7 @@ def predict(
         print(file)
 
 
-@app.command("eval")
+@app.command("eval", epilog="Example: fasthg eval --data MPII --weights F.safetensors --flip")
 def evaluate(
     data: Annotated[Path, typer.Option(help="Dataset: a folder with images/ and annotations, or an annotation file.")],
     weights: Weights = None,
@@ -123,7 +138,7 @@ def evaluate(
     _print(scores.to_dict() | run, as_json, lambda _: scores.table())
 
 
-@app.command()
+@app.command(epilog="Example: fasthg score predictions.json --truth MPII/annotations.json")
 def score(
     predictions: Annotated[Path, typer.Argument(help="Predictions: .h5, .mat or .json.")],
     truth: Annotated[Path, typer.Option(help="detections_our_format.mat, or annotations in any format.")],
@@ -140,7 +155,7 @@ def score(
     _print(scores.to_dict(), as_json, lambda _: scores.table())
 
 
-@app.command()
+@app.command(epilog="Example: fasthg convert checkpoint.pth.tar -o published.safetensors")
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bearpaw/pytorch-pose, anibali or princeton-vl.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
@@ -159,7 +174,7 @@ def convert(
     print(output)
 
 
-@app.command()
+@app.command(epilog="Example: fasthg export --openvino --int8 -o out/small-int8")
 def export(
     variant: Variant = None,
     weights: Annotated[

@@ -11,58 +11,15 @@ princeton .h5   x, y are 0, 0; coordinates are cut to whole pixels; centre and s
 
 from __future__ import annotations
 
-import gzip
-import json
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from fasthg.data.people import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
+from fasthg.data.release import read_release
 from fasthg.errors import FasthgError
-
-Split = Literal["train", "val", "all"]
-NUM_JOINTS = 16
-HEAD_FRACTION = 0.6  # of the head box's diagonal: the length that PCKh divides by
-HALF_PIXEL = 0.5
-
-
-@dataclass(frozen=True)
-class People:
-    """N annotated people; lengths are pixels of their photograph.
-
-    images     N file names
-    center     float64 [N, 2], annotated centre
-    scale      float64 [N], the person's height over 200 pixels, about
-    joints     float64 [N, 16, 2], NaN where not labelled
-    labelled   bool [N, 16]
-    visible    bool [N, 16], labelled and not occluded
-    head_size  float64 [N], 0.6 x the diagonal of the head's box; NaN where not known
-    """
-
-    images: tuple[str, ...]
-    center: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    joints: NDArray[np.float64]
-    labelled: NDArray[np.bool_]
-    visible: NDArray[np.bool_]
-    head_size: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def select(self, rows: ArrayLike) -> People:
-        """The people of an index or bool array, in its order."""
-        index = np.arange(len(self))[np.asarray(rows)]
-        arrays = {field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "images"}
-        return People(images=tuple(self.images[row] for row in index), **arrays)
-
-
-def head_size_of(boxes: ArrayLike) -> NDArray[np.float64]:
-    """0.6 x the diagonal of head boxes [..., 4] given as x1, y1, x2, y2."""
-    boxes = np.asarray(boxes, np.float64)
-    return HEAD_FRACTION * np.hypot(boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1])
 
 
 def read_annotations(path: str | Path, split: Split = "all") -> People:
@@ -85,8 +42,6 @@ def read_annotations(path: str | Path, split: Split = "all") -> People:
     if start.startswith(b"\x89HDF"):
         people = _read_princeton(path)
     elif start.startswith(b"MATLAB"):
-        from fasthg.data.release import read_release
-
         people = read_release(path, split)
     else:
         people = _read_json(path, split)
@@ -108,15 +63,6 @@ def _read_json(path: Path, split: Split) -> People:
         f"annotations {path}: row 0 has the fields {', '.join(sorted(records[0]))}; neither bearpaw's (joint_self,"
         " objpos, scale_provided, img_paths, isValidation) nor HRNet's (joints, joints_vis, center, scale, image)"
     )
-
-
-def load_json(path: Path) -> Any:
-    """Content of a JSON file, gzipped or not; FasthgError names a file that is neither."""
-    try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
-    except (ValueError, EOFError, OSError) as error:
-        raise FasthgError(f"{path}: not a whole JSON file ({error}); copy it again") from None
 
 
 def _column(path: Path, records: list[dict[str, Any]], field: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -205,28 +151,6 @@ def _text(name: Any) -> str:
     """A file name of an HDF5 file: bytes, or one number for each character."""
     characters = name if isinstance(name, bytes) else np.asarray(name).astype(np.uint8).tobytes()
     return characters.rstrip(b"\0").decode()
-
-
-def make_people(
-    images: tuple[str, ...],
-    center: ArrayLike,
-    scale: ArrayLike,
-    joints: ArrayLike,
-    labelled: ArrayLike,
-    visible: ArrayLike,
-    head_size: ArrayLike,
-) -> People:
-    """People from a file's 1-based coordinates: shifted to the corner's origin, NaN where a joint is not labelled."""
-    is_labelled = np.asarray(labelled, bool)
-    return People(
-        images=images,
-        center=np.asarray(center, np.float64) - HALF_PIXEL,
-        scale=np.asarray(scale, np.float64),
-        joints=np.where(is_labelled[..., None], np.asarray(joints, np.float64) - HALF_PIXEL, np.nan),
-        labelled=is_labelled,
-        visible=np.asarray(visible, bool) & is_labelled,
-        head_size=np.asarray(head_size, np.float64),
-    )
 
 
 def _check(path: Path, people: People) -> None:

@@ -1,6 +1,6 @@
-"""The gate: crops of people with known joints, on which an artefact has to answer like the network it was made from.
+"""Crops of people with known joints, on which an artefact has to answer like the network it was made from.
 
-A small set ships with the package (`weights/gate.npz`, rendered people that no training has seen); a user's own dataset
+A small set ships with the package (`crops.npz`, rendered people that no training has seen); a user's own dataset
 takes its place. Part of the crops is set aside for calibration and never scored.
 """
 
@@ -23,10 +23,10 @@ SHIPPED = Path(__file__).with_name("crops.npz")
 
 
 @dataclass(frozen=True)
-class GateSet:
+class Crops:
     """Crops to calibrate on and crops to score.
 
-    crops        uint8 [M, S, S, 3] RGB
+    images       uint8 [M, S, S, 3] RGB
     joints       float64 [M, 16, 2] crop pixels, origin at the corner
     labelled     bool [M, 16]
     head_size    float64 [M] crop pixels, 0.6 x the diagonal of the head's box
@@ -34,7 +34,7 @@ class GateSet:
     source       where the crops come from, for people to read
     """
 
-    crops: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     joints: NDArray[np.float64]
     labelled: NDArray[np.bool_]
     head_size: NDArray[np.float64]
@@ -42,12 +42,12 @@ class GateSet:
     source: str
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return len(self.images)
 
-    def first(self, count: int) -> GateSet:
+    def first(self, count: int) -> Crops:
         """The same with the first `count` crops to score, and to calibrate on."""
-        return GateSet(
-            self.crops[:count],
+        return Crops(
+            self.images[:count],
             self.joints[:count],
             self.labelled[:count],
             self.head_size[:count],
@@ -56,38 +56,38 @@ class GateSet:
         )
 
 
-def load_gate(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> GateSet:
+def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> Crops:
     """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and
     `calibration` training people.
 
     Raises FasthgError for a dataset that cannot be read or has no head sizes.
     """
     if data is None:
-        return read_gate(SHIPPED, size)
+        return read_crops(SHIPPED, size)
     scored_set, calibration_set = load_dataset(data, "val"), load_dataset(data, "train")
     crops, joints, head_size = dataset_crops(scored_set, spread(len(scored_set), scored), size)
     labelled = scored_set.people.labelled[spread(len(scored_set), scored)]
     if not (head_size > 0).all():
         raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")
     others, _joints, _head_size = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
-    return GateSet(crops, joints, labelled, head_size, others, f"{len(crops)} validation people of {data}")
+    return Crops(crops, joints, labelled, head_size, others, f"{len(crops)} validation people of {data}")
 
 
-def read_gate(path: Path, size: int = INPUT_SIZE) -> GateSet:
-    """The crops of a file that `write_gate` wrote, scaled to `size` pixels."""
+def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
+    """The crops of a file that `training.make_crops` wrote, scaled to `size` pixels."""
     try:
         with np.load(path) as file:
             jpegs, ends, split = file["jpegs"], file["ends"], int(file["calibration"])
             joints, labelled, head_size = file["joints"], file["labelled"], file["head_size"]
     except (OSError, KeyError, ValueError) as error:
-        raise FasthgError(f"{path} holds no gate crops ({error}); give a dataset with --data DIR") from None
+        raise FasthgError(f"{path} holds no crops ({error}); give a dataset with --data DIR") from None
     encoded = np.split(jpegs, ends[:-1])
     whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
     factor = size / len(whole[0])
     resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in whole] if factor != 1 else whole
     crops = np.stack(resized).astype(np.uint8, copy=False)
-    return GateSet(
-        crops=crops[split:],
+    return Crops(
+        images=crops[split:],
         joints=joints[split:].astype(np.float64) * factor,
         labelled=labelled[split:],
         head_size=head_size[split:].astype(np.float64) * factor,

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.annotations import People, Split, head_size_of, read_annotations
+from fasthg.data.annotations import read_annotations
+from fasthg.data.people import People, Split, head_size_of
 from fasthg.errors import FasthgError
-
-__all__ = ["Dataset", "People", "Split", "load_dataset", "read_annotations", "with_head_sizes"]
 
 ANNOTATION_FILES = (
     "annotations.json",

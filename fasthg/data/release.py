@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.annotations import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
+from fasthg.data.people import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
 from fasthg.errors import FasthgError
 
 

@@ -12,18 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.data.crops import GateSet
+from fasthg.data.crops import Crops
 from fasthg.errors import ParityError
 from fasthg.metrics import pckh
+from fasthg.metrics.agreement import TOLERANCES, relative_error
 from fasthg.network.model import HourglassNet
 from fasthg.pixels.geometry import JOINT_NAMES
 
-#: Largest relative L2 error of the heatmaps; for int8 only PCKh decides, and the error shows a broken graph.
-HEATMAP_LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 2e-2, "int8": 0.5}
-#: Largest loss of PCKh@0.5 (weighted14), in percentage points; a set too small for it allows a single joint.
-PCKH_LIMITS = {"fp32": 0.1, "fp16": 0.1, "bf16": 0.1, "int8": 0.3}
-#: Largest median distance of the keypoints, in crop pixels, where keypoints are all that comes out.
-KEYPOINT_LIMITS = {"fp32": 0.01, "fp16": 0.1, "bf16": 0.5, "int8": 1.0}
 #: PCKh below which a network has not learnt enough for a change of PCKh to mean anything.
 LEARNT = 20.0
 
@@ -99,40 +94,32 @@ class Comparison:
         return asdict(self) | {"pckh_change": self.pckh_change}
 
 
-def compare(artefact: Answers, reference: Answers, gate: GateSet, precision: str, rounding: float = 0.0) -> Comparison:
-    """Figures of an artefact in `precision` against the reference, both on the gate's crops.
+def compare(artefact: Answers, reference: Answers, crops: Crops, precision: str, rounding: float = 0.0) -> Comparison:
+    """Figures of an artefact in `precision` against the reference, both on the same crops.
 
     rounding  the reference's own distance from exact arithmetic: an artefact may be as far off on the other side
     """
-    error = None
+    error, allowed = None, TOLERANCES[precision]
     if artefact.heatmaps is not None and reference.heatmaps is not None:
         error = relative_error(artefact.heatmaps, reference.heatmaps)
     distances = np.linalg.norm(artefact.keypoints - reference.keypoints, axis=-1)
-    scores = [_weighted14(answers.keypoints, gate) for answers in (reference, artefact)]
-    one_joint = 100.0 / max(1, int(gate.labelled.sum()) - int(gate.labelled[:, 6:8].sum()))
+    scores = [_weighted14(answers.keypoints, crops) for answers in (reference, artefact)]
+    one_joint = 100.0 / max(1, int(crops.labelled.sum()) - int(crops.labelled[:, 6:8].sum()))
     return Comparison(
         precision=precision,
-        num_crops=len(gate),
-        source=gate.source,
+        num_crops=len(crops),
+        source=crops.source,
         heatmap_error=error,
-        heatmap_limit=max(HEATMAP_LIMITS[precision], 3 * rounding),
+        heatmap_limit=max(allowed.heatmaps, 3 * rounding),
         keypoint_median=float(np.median(distances)),
         keypoint_p99=float(np.quantile(distances, 0.99)),
         keypoint_max=float(distances.max()),
-        keypoint_limit=KEYPOINT_LIMITS[precision],
+        keypoint_limit=allowed.keypoints,
         pckh_reference=scores[0],
         pckh_artefact=scores[1],
-        pckh_limit=max(PCKH_LIMITS[precision], 1.001 * one_joint),
+        pckh_limit=max(allowed.pckh, 1.001 * one_joint),  # few crops: one joint is allowed
         pckh_counts=scores[0] is not None and scores[0] >= LEARNT,
     )
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """L2 norm of the difference over that of `expected`; infinite where `found` holds NaN or infinity."""
-    if not torch.isfinite(found).all():
-        return float("inf")
-    found, expected = found.double().cpu(), expected.double().cpu()
-    return float(torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected))
 
 
 def rounding_error(model: HourglassNet, images: Tensor) -> float:
@@ -143,7 +130,7 @@ def rounding_error(model: HourglassNet, images: Tensor) -> float:
         return relative_error(model.final(images), exact)
 
 
-def _weighted14(keypoints: NDArray[np.float64], gate: GateSet) -> float | None:
+def _weighted14(keypoints: NDArray[np.float64], crops: Crops) -> float | None:
     if keypoints.shape[1] != len(JOINT_NAMES):
         return None
-    return pckh.score(keypoints, gate.joints, gate.labelled, gate.head_size).weighted14
+    return pckh.score(keypoints, crops.joints, crops.labelled, crops.head_size).weighted14

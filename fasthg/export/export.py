@@ -18,17 +18,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fasthg.data.crops import GateSet, load_gate
+from fasthg.data.crops import Crops, load_crops
 from fasthg.errors import FasthgError
 from fasthg.export import manifest, targets
 from fasthg.export.artefact import Artefact, load_artefact, write_metadata
 from fasthg.export.compare import Answers, Comparison, compare, rounding_error
 from fasthg.export.end_to_end import EndToEnd
-from fasthg.export.targets import Built, Plan, RunsHere
+from fasthg.export.targets import ArtefactSpec, Built, RunsHere
 from fasthg.files import atomic_folder, sha256
 from fasthg.network.checkpoint import create_model, default_weights, load_network, variant_name
 from fasthg.network.model import HourglassNet, check_input
-from fasthg.network.precision import tries
+from fasthg.network.precision import precision_attempts
 from fasthg.network.variants import INPUT_SIZE, STRIDE
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise
@@ -95,13 +95,13 @@ def export(options: ExportOptions) -> ExportResult:
     name = _name(model, options, precision)
     folder = Path(options.output) if options.output is not None else Path("export") / name
     with atomic_folder(folder) as aside:
-        gate = load_gate(options.data, options.size)
+        crops = load_crops(options.data, options.size)
         if options.weights == RANDOM:
-            gate = gate.first(_RANDOM_CROPS)
-        plan = _plan(model, options, precision, gate)
-        built, comparison = _build(plan, aside, gate, name)
-        _write_metadata(plan, built, aside, weights, comparison)
-    summary = manifest.summary(folder, plan, built, weights, comparison, time.perf_counter() - start)
+            crops = crops.first(_RANDOM_CROPS)
+        spec = _spec(model, options, precision, crops)
+        built, comparison = _build(spec, aside, crops, name)
+        _write_metadata(spec, built, aside, weights, comparison)
+    summary = manifest.summary(folder, spec, built, weights, comparison, time.perf_counter() - start)
     return ExportResult(folder, name, comparison, summary)
 
 
@@ -125,8 +125,8 @@ def _name(model: HourglassNet, options: ExportOptions, precision: str) -> str:
     return "-".join(parts + (["end-to-end"] if options.end_to_end else []))
 
 
-def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: GateSet) -> Plan:
-    return Plan(
+def _spec(model: HourglassNet, options: ExportOptions, precision: str, crops: Crops) -> ArtefactSpec:
+    return ArtefactSpec(
         model=model,
         target=options.target,
         precision=precision,
@@ -134,44 +134,44 @@ def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: Gat
         batch=options.batch,
         end_to_end=options.end_to_end,
         flip=options.flip and options.end_to_end,
-        calibration=gate.calibration if options.end_to_end else normalise(gate.calibration).numpy(),
+        calibration=crops.calibration if options.end_to_end else normalise(crops.calibration).numpy(),
     )
 
 
-def _build(plan: Plan, folder: Path, gate: GateSet, name: str) -> tuple[Built, Comparison]:
+def _build(spec: ArtefactSpec, folder: Path, crops: Crops, name: str) -> tuple[Built, Comparison]:
     """Fill the folder with files that answer like the reference, keeping as little as will do in higher precision.
 
     Raises ParityError where no try is good enough.
     """
-    reference = _answers(_reference(plan), gate, plan, batch=4)
-    rounding = rounding_error(plan.model, normalise(gate.crops[:4])) if plan.precision == "fp32" else 0.0
-    graph = targets.fp32_graph(plan)
+    reference = _answers(_reference(spec), crops, spec, batch=4)
+    rounding = rounding_error(spec.model, normalise(crops.images[:4])) if spec.precision == "fp32" else 0.0
+    graph = targets.fp32_graph(spec)
 
     def compared(runs_here: RunsHere) -> Comparison:
-        answers = _answers(_load(plan, folder, runs_here), gate, plan, plan.batch)
-        return compare(answers, reference, gate, plan.precision, rounding)
+        answers = _answers(_load(spec, folder, runs_here), crops, spec, spec.batch)
+        return compare(answers, reference, crops, spec.precision, rounding)
 
-    for keep in tries(plan.model.config, plan.precision):
+    for keep in precision_attempts(spec.model.config, spec.precision):
         for file in folder.iterdir():
             file.unlink()
-        built = targets.build(plan, graph, folder, keep, manifest.labels(plan))
+        built = targets.build(spec, graph, folder, keep, manifest.labels(spec))
         comparison = compared(built.runs_here)
         if not comparison.failures():
             break
     comparison.require(name)
-    if plan.target == "trt":
-        built = targets.add_engine(plan, built, folder)
+    if spec.target == "trt":
+        built = targets.add_engine(spec, built, folder)
         if built.runs_here.kind == "tensorrt":
             comparison = compared(built.runs_here)
             comparison.require(name)
     return built, comparison
 
 
-def _reference(plan: Plan) -> Callable[[Tensor], Tensor]:
+def _reference(spec: ArtefactSpec) -> Callable[[Tensor], Tensor]:
     """The network in plain PyTorch, with the same inputs and outputs as the artefact's `Prepared`."""
-    if not plan.end_to_end:
-        return plan.model.final
-    network = EndToEnd(plan.model, plan.flip).eval()
+    if not spec.end_to_end:
+        return spec.model.final
+    network = EndToEnd(spec.model, spec.flip).eval()
 
     def run(crops: Tensor) -> Tensor:
         keypoints, scores = network(crops)
@@ -180,54 +180,54 @@ def _reference(plan: Plan) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _load(plan: Plan, folder: Path, runs_here: RunsHere) -> Callable[[Tensor], Tensor]:
+def _load(spec: ArtefactSpec, folder: Path, runs_here: RunsHere) -> Callable[[Tensor], Tensor]:
     """A file in the folder, loaded back as a user's program loads it."""
     artefact = Artefact(
         folder=folder,
         model=folder / runs_here.file,
         kind=runs_here.kind,
-        precision=plan.precision,
-        end_to_end=plan.end_to_end,
-        config=plan.model.config,
-        size=plan.size,
-        max_batch=plan.batch,
+        precision=spec.precision,
+        end_to_end=spec.end_to_end,
+        config=spec.model.config,
+        size=spec.size,
+        max_batch=spec.batch,
         metadata={},
     )
-    return load_artefact(artefact, batch_size=plan.batch)
+    return load_artefact(artefact, batch_size=spec.batch)
 
 
-def _answers(run: Callable[[Tensor], Tensor], gate: GateSet, plan: Plan, batch: int) -> Answers:
-    """Keypoints, and heatmaps where there are any, of all crops of the gate.
+def _answers(run: Callable[[Tensor], Tensor], crops: Crops, spec: ArtefactSpec, batch: int) -> Answers:
+    """Keypoints, and heatmaps where there are any, of all crops to score.
 
     The first crop is answered alone and the others in batches, so that a graph of one fixed batch is found out.
     """
-    inputs = torch.from_numpy(gate.crops) if plan.end_to_end else normalise(gate.crops)
+    inputs = torch.from_numpy(crops.images) if spec.end_to_end else normalise(crops.images)
     with torch.inference_mode():
         outputs = torch.cat([run(part).cpu() for part in (inputs[:1], *inputs[1:].split(batch))])
-        if plan.end_to_end:
+        if spec.end_to_end:
             return Answers(outputs[..., :2].double().numpy(), None)
         points, _scores = decode(outputs)
     return Answers(points.double().numpy() * STRIDE, outputs)
 
 
-def _write_metadata(plan: Plan, built: Built, folder: Path, weights: str, comparison: Comparison) -> None:
+def _write_metadata(spec: ArtefactSpec, built: Built, folder: Path, weights: str, comparison: Comparison) -> None:
     write_metadata(
         folder,
         built.model,
         kind=built.kind,
-        precision=plan.precision,
-        config=plan.model.config,
-        size=plan.size,
-        max_batch=plan.batch,
-        end_to_end=plan.end_to_end,
-        joint_names=manifest.joint_names(plan),
-        variant=variant_name(plan.model.config),
+        precision=spec.precision,
+        config=spec.model.config,
+        size=spec.size,
+        max_batch=spec.batch,
+        end_to_end=spec.end_to_end,
+        joint_names=manifest.joint_names(spec),
+        variant=variant_name(spec.model.config),
         weights=weights,
-        flip=plan.flip,
-        inputs=manifest.inputs(plan),
-        outputs=manifest.outputs(plan),
+        flip=spec.flip,
+        inputs=manifest.inputs(spec),
+        outputs=manifest.outputs(spec),
         opset=OPSET,
-        versions=manifest.versions(plan.target),
+        versions=manifest.versions(spec.target),
         engine=built.engine,
         kept=list(built.kept),
         compared_through=built.runs_here.note,

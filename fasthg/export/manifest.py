@@ -9,7 +9,7 @@ from typing import Any
 
 from fasthg.export.compare import Comparison
 from fasthg.export.end_to_end import OUTPUT_NAMES
-from fasthg.export.targets import Built, Plan
+from fasthg.export.targets import ArtefactSpec, Built
 from fasthg.network.variants import STRIDE
 from fasthg.pixels.geometry import JOINT_NAMES, MEAN
 from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
@@ -17,19 +17,19 @@ from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
 _LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "trt": ("onnx", "onnxruntime"), "openvino": ("openvino", "nncf")}
 
 
-def inputs(plan: Plan) -> dict[str, Any]:
+def inputs(spec: ArtefactSpec) -> dict[str, Any]:
     """Name, type, shape and meaning of each input."""
-    if plan.end_to_end:
-        shape, meaning = ["batch", plan.size, plan.size, 3], "RGB crop as it is"
+    if spec.end_to_end:
+        shape, meaning = ["batch", spec.size, spec.size, 3], "RGB crop as it is"
         return {INPUT_NAME: {"type": "uint8", "shape": shape, "meaning": meaning}}
-    shape, meaning = ["batch", 3, plan.size, plan.size], f"RGB crop / 255 - {list(MEAN)}"
+    shape, meaning = ["batch", 3, spec.size, spec.size], f"RGB crop / 255 - {list(MEAN)}"
     return {INPUT_NAME: {"type": "float32", "shape": shape, "meaning": meaning}}
 
 
-def outputs(plan: Plan) -> dict[str, Any]:
+def outputs(spec: ArtefactSpec) -> dict[str, Any]:
     """Name, type, shape and meaning of each output."""
-    joints, side = plan.model.config.num_joints, plan.size // STRIDE
-    if plan.end_to_end:
+    joints, side = spec.model.config.num_joints, spec.size // STRIDE
+    if spec.end_to_end:
         keypoints, scores = OUTPUT_NAMES
         return {
             keypoints: {"type": "float32", "shape": ["batch", joints, 2], "meaning": "x, y in pixels of the crop"},
@@ -39,9 +39,9 @@ def outputs(plan: Plan) -> dict[str, Any]:
     return {OUTPUT_NAME: {"type": "float32", "shape": ["batch", joints, side, side], "meaning": meaning}}
 
 
-def joint_names(plan: Plan) -> list[str]:
+def joint_names(spec: ArtefactSpec) -> list[str]:
     """MPII's names, or numbers where the network has other joints."""
-    count = plan.model.config.num_joints
+    count = spec.model.config.num_joints
     return list(JOINT_NAMES) if count == len(JOINT_NAMES) else [str(i) for i in range(count)]
 
 
@@ -56,16 +56,16 @@ def versions(target: str) -> dict[str, str]:
     return found
 
 
-def labels(plan: Plan) -> dict[str, str]:
+def labels(spec: ArtefactSpec) -> dict[str, str]:
     """What the model file itself says, so that it can be used without metadata.json."""
     return {
-        "precision": plan.precision,
-        "input_size": str(plan.size),
+        "precision": spec.precision,
+        "input_size": str(spec.size),
         "mean": ",".join(map(str, MEAN)),
-        "inputs": describe(inputs(plan)),
-        "outputs": describe(outputs(plan)),
-        "joints": ",".join(joint_names(plan)),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions(plan.target).items()),
+        "inputs": describe(inputs(spec)),
+        "outputs": describe(outputs(spec)),
+        "joints": ",".join(joint_names(spec)),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions(spec.target).items()),
     }
 
 
@@ -87,17 +87,17 @@ def describe_engine(engine: Mapping[str, Any]) -> str:
 
 
 def summary(
-    folder: Path, plan: Plan, built: Built, weights: str, comparison: Comparison, seconds: float
+    folder: Path, spec: ArtefactSpec, built: Built, weights: str, comparison: Comparison, seconds: float
 ) -> list[tuple[str, str]]:
     """The artefact for people: pairs of a word and what it is."""
     files = sorted(folder.iterdir())
-    kept = "out of int8" if plan.precision == "int8" else "in fp32"
+    kept = "out of int8" if spec.precision == "int8" else "in fp32"
     lines = [
         ("folder", str(folder)),
         ("files", ", ".join(f"{file.name} ({file.stat().st_size / 1e6:.1f} MB)" for file in files)),
         ("weights", weights),
-        ("input", describe(inputs(plan))),
-        ("output", describe(outputs(plan))),
+        ("input", describe(inputs(spec))),
+        ("output", describe(outputs(spec))),
         ("engine", describe_engine(built.engine)),
         ("kept", f"{kept}: {_shortened(built.kept)}" if built.kept else ""),
         ("compared", str(comparison)),

@@ -15,7 +15,7 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.export.end_to_end import OUTPUT_NAMES, EndToEnd
 from fasthg.network.fold import fold
 from fasthg.network.model import HourglassNet
-from fasthg.network.precision import head, last_stack
+from fasthg.network.precision import final_head, last_stack
 from fasthg.runtimes import tensorrt_engine
 from fasthg.runtimes.onnx.convert import convert
 from fasthg.runtimes.onnx.graph import FinalHeatmaps, export_graph
@@ -29,7 +29,8 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
     "trt": ("fp16", "fp32", "int8"),
     "openvino": ("bf16", "fp32", "int8"),
 }
-_NEEDS: dict[str, tuple[str, ...]] = {  # modules, which pip knows by the same names
+_EXTRAS = {"onnx": "ort", "trt": "trt", "openvino": "openvino"}  # of pyproject.toml, with what each target needs
+_NEEDS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "trt": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
@@ -37,8 +38,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {  # modules, which pip knows by the same n
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One artefact to be made.
+class ArtefactSpec:
+    """What the files of one artefact are made from.
 
     batch        the largest
     calibration  what the graph's input takes, [M, ...]: uint8 crops end to end, else normalised images
@@ -92,7 +93,9 @@ def check(target: str, precision: str | None) -> str:
         raise FasthgError(f"{target} has no {chosen}; choose one of {', '.join(PRECISIONS[target])}")
     needs = _NEEDS[target] + (("nncf",) if (target, chosen) == ("openvino", "int8") else ())
     if missing := [module for module in needs if importlib.util.find_spec(module) is None]:
-        raise BackendUnavailable(f"export to {target} needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+        raise BackendUnavailable(
+            f"export to {target} needs {' and '.join(missing)}; pip install 'fasthg[{_EXTRAS[target]}]'"
+        )
     if target == "trt":
         tensorrt_engine.choose_library()
     if (target, chosen) == ("openvino", "bf16"):
@@ -103,43 +106,45 @@ def check(target: str, precision: str | None) -> str:
     return chosen
 
 
-def fp32_graph(plan: Plan) -> onnx.ModelProto:
-    """The folded network as a graph, with everything around it where the plan is end to end."""
-    folded = fold(plan.model)
-    example = torch.from_numpy(plan.calibration[:1])
-    if plan.end_to_end:
-        return export_graph(EndToEnd(folded, plan.flip).eval(), example, OUTPUT_NAMES)
+def fp32_graph(spec: ArtefactSpec) -> onnx.ModelProto:
+    """The folded network as a graph, with everything around it where the artefact is end to end."""
+    folded = fold(spec.model)
+    example = torch.from_numpy(spec.calibration[:1])
+    if spec.end_to_end:
+        return export_graph(EndToEnd(folded, spec.flip).eval(), example, OUTPUT_NAMES)
     return export_graph(FinalHeatmaps(folded).eval(), example)
 
 
-def build(plan: Plan, graph: onnx.ModelProto, folder: Path, keep: Sequence[str], labels: dict[str, str]) -> Built:
-    """Write the plan's files into the folder; an engine comes later, by `add_engine`.
+def build(
+    spec: ArtefactSpec, graph: onnx.ModelProto, folder: Path, keep: Sequence[str], labels: dict[str, str]
+) -> Built:
+    """Write the artefact's files into the folder; an engine comes later, by `add_engine`.
 
     graph   from `fp32_graph`
-    keep    modules that stay in higher precision, see `fasthg.network.precision.tries`
+    keep    modules that stay in higher precision, see `fasthg.network.precision.precision_attempts`
     labels  what the model file says of itself
     """
-    if plan.target == "openvino":
-        return _openvino(plan, graph, folder, keep, labels)
+    if spec.target == "openvino":
+        return _openvino(spec, graph, folder, keep, labels)
     import onnx
 
-    config = plan.model.config
-    converted, kept = convert(graph, plan.calibration, plan.precision, config, keep, plan.target == "trt")
+    config = spec.model.config
+    converted, kept = convert(graph, spec.calibration, spec.precision, config, keep, spec.target == "trt")
     onnx.helper.set_model_props(converted, labels)
     converted.graph.name = "stacked_hourglass"
     (folder / "model.onnx").write_bytes(converted.SerializeToString())
     here = RunsHere("model.onnx", "onnx", "ONNX Runtime")
-    return Built("model.onnx", "onnx", here, kept=keep if plan.precision == "int8" else kept)
+    return Built("model.onnx", "onnx", here, kept=keep if spec.precision == "int8" else kept)
 
 
-def add_engine(plan: Plan, built: Built, folder: Path) -> Built:
+def add_engine(spec: ArtefactSpec, built: Built, folder: Path) -> Built:
     """Build the engine of the ONNX graph in the folder, and time it where it runs on this machine."""
     library = tensorrt_engine.choose_library()
     name = f"model{tensorrt_engine.SUFFIXES[library]}"
     graph = (folder / built.model).read_bytes()
-    engine = tensorrt_engine.build_engine(library, graph, plan.batch, best_batch=plan.batch)
+    engine = tensorrt_engine.build_engine(library, graph, spec.batch, best_batch=spec.batch)
     (folder / name).write_bytes(engine)
-    about = tensorrt_engine.describe(library, plan.batch)
+    about = tensorrt_engine.describe(library, spec.batch)
     if not tensorrt_engine.runs_here(library):
         here = RunsHere(built.model, "onnx", "its ONNX twin in ONNX Runtime, since the engine cannot run here")
         return Built(name, "tensorrt", here, about, built.kept)
@@ -147,18 +152,20 @@ def add_engine(plan: Plan, built: Built, folder: Path) -> Built:
     return Built(name, "tensorrt", RunsHere(name, "tensorrt", "the engine itself"), about, built.kept)
 
 
-def _openvino(plan: Plan, graph: onnx.ModelProto, folder: Path, keep: Sequence[str], labels: dict[str, str]) -> Built:
+def _openvino(
+    spec: ArtefactSpec, graph: onnx.ModelProto, folder: Path, keep: Sequence[str], labels: dict[str, str]
+) -> Built:
     import openvino
 
     from fasthg.runtimes.openvino_ir import quantise, save
 
     network = openvino.Core().read_model(graph.SerializeToString())
-    if plan.precision == "int8":
-        network = quantise(network, plan.calibration, keep)
+    if spec.precision == "int8":
+        network = quantise(network, spec.calibration, keep)
     for key, value in labels.items():
         network.set_rt_info(value, ["fasthg", key])
-    if plan.precision == "int8":
-        save(network, folder / "model.xml", head(plan.model.config))
+    if spec.precision == "int8":
+        save(network, folder / "model.xml", final_head(spec.model.config))
     else:
-        save(network, folder / "model.xml", keep, [last_stack(plan.model.config)])
+        save(network, folder / "model.xml", keep, [last_stack(spec.model.config)])
     return Built("model.xml", "openvino", RunsHere("model.xml", "openvino", "OpenVINO"), kept=keep)

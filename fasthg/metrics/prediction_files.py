@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fasthg.data.annotations import HALF_PIXEL, NUM_JOINTS, Split, head_size_of, load_json, read_annotations
+from fasthg.data.annotations import read_annotations
+from fasthg.data.people import HALF_PIXEL, NUM_JOINTS, Split, head_size_of, load_json
 from fasthg.errors import FasthgError
 from fasthg.pixels.geometry import JOINT_NAMES
 

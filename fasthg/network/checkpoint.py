@@ -23,6 +23,7 @@ from fasthg.errors import FasthgError
 from fasthg.files import write_bytes
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig, get_config
+from fasthg.version import __version__
 
 log = logging.getLogger("fasthg")
 
@@ -52,8 +53,6 @@ def save(
     if config is None:
         raise FasthgError(f"cannot save {path}: a state_dict does not say its configuration; give config=")
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in state.items()}
-    from fasthg import __version__
-
     header = {"fasthg": __version__, **(metadata or {}), "config": json.dumps(asdict(config))}
     write_bytes(path, to_bytes(tensors, metadata=header))
 

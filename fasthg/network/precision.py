@@ -1,12 +1,13 @@
-"""Which parts of a network stand low precision, and networks with weights in it.
+"""Which parts of a network stay in higher precision where the rest computes in fp16, bf16 or int8.
 
 A network that has learnt ends in small numbers that are differences of large ones: the last stack's head multiplies
 activations of a few hundred to heatmaps below 1. Kept in float32, which costs a hundredth of the work, it takes the
 error of the heatmaps from 6e-3 to 2e-3 in fp16 and from 5e-2 to 1.5e-2 in bf16 (a trained `small`). bf16 also rounds
 the residual trunk at every addition; keeping the last stack's trunk in float32, its convolutions still in bf16, takes
-that to 6e-3, from where neither the trunk before it nor the convolutions take it any further. So every path and
-artefact of less than float32 keeps the head, and those of bf16 the last trunk; what else is sensitive differs from
-network to network.
+that to 6e-3, from where neither the trunk before it nor the convolutions take it any further. So the paths and
+artefacts of fp16 and bf16 keep the head in float32, those of bf16 also the last trunk, and int8 leaves out at least the
+head. `fused` keeps neither: its kernels add up in float32, but what they hand on has the network's precision (a trained
+`small` in bf16: 2.6e-2). What else is sensitive differs from network to network.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 
 
-def head(config: HourglassConfig) -> tuple[str, ...]:
+def final_head(config: HourglassConfig) -> tuple[str, ...]:
     """Names of what computes the final heatmaps: three modules of the last stack, and the operator between them."""
     last = last_stack(config)
     return (f"{last}.features", f"{last}.norm", f"{last}/Relu", f"{last}.score")
@@ -29,8 +30,8 @@ def last_stack(config: HourglassConfig) -> str:
     return f"stacks.{config.num_stacks - 1}"
 
 
-def tries(config: HourglassConfig, precision: str) -> list[tuple[str, ...]]:
-    """What to keep in higher precision, more with each try, until the answers are good enough.
+def precision_attempts(config: HourglassConfig, precision: str) -> list[tuple[str, ...]]:
+    """What to keep in higher precision: an entry for each attempt, in order, until the answers are good enough.
 
     int8            the head; also the first layer and the other heads; also the stem and the finest resolution; also
                     the last stack
@@ -40,11 +41,11 @@ def tries(config: HourglassConfig, precision: str) -> list[tuple[str, ...]]:
     if precision == "fp32":
         return [()]
     if precision != "int8":
-        return [head(config), (last,)]
+        return [final_head(config), (last,)]
     stacks = range(config.num_stacks)
     heads = [f"stacks.{i}.{name}" for i in stacks for name in ("features", "score", "merge_features")]
     finest = [f"stacks.{i}.hourglass.up1" for i in stacks]
-    return [head(config), ("stem.conv", *heads), ("stem", *heads, *finest), ("stem", *heads, *finest, last)]
+    return [final_head(config), ("stem.conv", *heads), ("stem", *heads, *finest), ("stem", *heads, *finest, last)]
 
 
 class InFloat(nn.Module):

@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from fasthg.files import staged_files
-from fasthg.network.precision import head, last_stack
+from fasthg.network.precision import final_head, last_stack
 from fasthg.runtimes.onnx.graph import cached_graph
 from fasthg.runtimes.openvino_ir import quantise, save
 from fasthg.runtimes.request import Prepared, Request, answer, device_name
@@ -112,7 +112,7 @@ def _network(request: Request, folder: Path) -> Path:
     import openvino
 
     graph = cached_graph(request.model, request.example, folder)
-    kept = head(request.model.config)
+    kept = final_head(request.model.config)
     if request.precision == "int8":
         assert request.calibration is not None
         crops = np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)

@@ -63,7 +63,7 @@ def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str]) -> Any:
     try:
         import nncf
     except ImportError:
-        raise BackendUnavailable("openvino:int8: nncf is not installed; pip install nncf") from None
+        raise BackendUnavailable("openvino:int8: nncf is not installed; pip install 'fasthg[openvino]'") from None
     operations = [(op.get_friendly_name(), op.get_type_name()) for op in network.get_ordered_ops()]
     ignored = [name for name, kind in operations if not within(name, NETWORK) or within(name, keep) or kind in _TRUNK]
     with _quiet():

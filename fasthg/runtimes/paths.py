@@ -3,7 +3,7 @@
     eager          plain PyTorch, fp32: the reference
     channels_last  the same in the memory format that convolutions like
     amp            channels_last under autocast: bf16 on the CPU, fp16 on CUDA
-    compile        torch.compile: inductor with frozen weights on the CPU, max-autotune and CUDA graphs on CUDA
+    compile        torch.compile (inductor), with max-autotune and CUDA graphs on CUDA
     fused          this project's kernels
     onnxruntime, openvino, tensorrt, torch_tensorrt
 
@@ -34,7 +34,8 @@ class ExecutionPath:
     runtime     module of `fasthg.runtimes` with `build(request)` and, where more than an import decides,
                 `unavailable(device, precision)`
     on          precisions on each kind of device, the default first; a kind that is not listed cannot run it
-    needs       modules that have to be installed, and the pip packages that bring them
+    needs       modules that have to be installed
+    install     what pip installs to bring them
     modes       "infer", "train"
     """
 
@@ -42,7 +43,8 @@ class ExecutionPath:
     summary: str
     runtime: str
     on: dict[str, tuple[str, ...]]
-    needs: tuple[tuple[str, str], ...] = ()
+    needs: tuple[str, ...] = ()
+    install: str = ""
     modes: tuple[str, ...] = ("infer",)
 
     @property
@@ -63,9 +65,9 @@ class ExecutionPath:
             return f"{self.name}: no CUDA device that this PyTorch ({torch.__version__}) can use"
         if precision is not None and precision not in self.on[target.type]:
             return f"{self.name}: no {precision} on {target.type}, only {', '.join(self.on[target.type])}"
-        for module, packages in self.needs:
+        for module in self.needs:
             if importlib.util.find_spec(module) is None:
-                return f"{self.name}: {module} is not installed; pip install {packages}"
+                return f"{self.name}: {module} is not installed; pip install {self.install}"
         unavailable = getattr(self._runtime(), "unavailable", None)
         reason = unavailable(target, precision or self.default_precision(target)) if unavailable else None
         return f"{self.name}: {reason}" if reason else None
@@ -77,8 +79,6 @@ class ExecutionPath:
     def _runtime(self):
         return importlib.import_module(f"fasthg.runtimes.{self.runtime}")
 
-
-_ONNX = (("onnx", "onnx"), ("onnxscript", "onnxscript"))
 
 PATHS: dict[str, ExecutionPath] = {
     path.name: path
@@ -106,7 +106,7 @@ PATHS: dict[str, ExecutionPath] = {
         ),
         ExecutionPath(
             "compile",
-            "torch.compile (inductor), weights frozen on the CPU, CUDA graphs on CUDA",
+            "torch.compile (inductor), CUDA graphs on CUDA",
             "inductor",
             {"cpu": ("fp32", "bf16"), "cuda": ("fp16", "bf16", "fp32")},
             modes=("infer", "train"),
@@ -122,28 +122,32 @@ PATHS: dict[str, ExecutionPath] = {
             "ONNX Runtime",
             "onnxruntime",
             {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")},
-            needs=(("onnxruntime", "onnxruntime"), *_ONNX),
+            needs=("onnxruntime", "onnx", "onnxscript"),
+            install="'fasthg[ort]'",
         ),
         ExecutionPath(
             "openvino",
             "OpenVINO",
             "openvino",
             {"cpu": ("fp32", "bf16", "int8")},
-            needs=(("openvino", "openvino"), *_ONNX),
+            needs=("openvino", "onnx", "onnxscript"),
+            install="'fasthg[openvino]'",
         ),
         ExecutionPath(
             "tensorrt",
             "engine of TensorRT or TensorRT-RTX, built on this GPU",
             "tensorrt",
             {"cuda": ("fp16", "fp32", "int8")},
-            needs=_ONNX,
+            needs=("onnx", "onnxscript"),
+            install="'fasthg[trt]'",
         ),
         ExecutionPath(
             "torch_tensorrt",
             "TensorRT through torch.compile's exported program",
             "torch_tensorrt",
             {"cuda": ("fp16", "fp32")},
-            needs=(("torch_tensorrt", "torch-tensorrt"),),
+            needs=("torch_tensorrt",),
+            install="torch-tensorrt",
         ),
     )
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from platformdirs import user_cache_path
 from torch import Tensor
 
 from fasthg.errors import FasthgError
@@ -96,4 +97,4 @@ def default_cache_dir() -> Path:
     """Where converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder."""
     if folder := os.environ.get("FASTHG_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasthg"
+    return user_cache_path("fasthg", appauthor=False)

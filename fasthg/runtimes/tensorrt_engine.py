@@ -21,7 +21,7 @@ from fasthg.errors import BackendUnavailable, FasthgError
 log = logging.getLogger("fasthg")
 
 RTX, FULL = "tensorrt_rtx", "tensorrt"
-PIP = {RTX: "pip install tensorrt-rtx-cu13", FULL: "pip install tensorrt-cu13"}
+PIP = {RTX: "pip install 'fasthg[trt]'", FULL: "pip install tensorrt-cu13"}
 #: Compute capabilities that an engine of TensorRT-RTX is built for ahead of time: Ampere, Ada and Blackwell.
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 THIS_GPU = ("current",)

@@ -4,6 +4,11 @@ An operator's default implementation is its meaning in `fasthg.kernels.reference
 registered by `operator.register_kernel("cpu")` or `("cuda")`. Fake implementations let `torch.compile` see through.
 """
 
-from fasthg.kernels.ops import heatmaps, network, norm  # importing them registers their operators
+import logging
+
+# Where Triton is not installed, PyTorch would warn of it once for every operator; the CPU needs none.
+logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+
+from fasthg.kernels.ops import heatmaps, network, norm  # noqa: E402  importing them registers their operators
 
 __all__ = ["heatmaps", "network", "norm"]

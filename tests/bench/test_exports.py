@@ -20,7 +20,7 @@ def test_an_export_that_cannot_be_made_is_a_row_with_its_reason_and_is_tried_aga
     assert exports_table(tmp_path).lines[0].values == ["small", "none"]
 
 
-def test_the_shipped_network_is_exported_within_the_gate(tmp_path: Path) -> None:
+def test_the_shipped_network_is_exported_within_the_tolerances(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     (row,) = run_all(["small"], ["onnx:fp32"], tmp_path, workers=1)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fasthg.data.dataset import People, load_dataset
+from fasthg.data.dataset import load_dataset
+from fasthg.data.people import People
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.annotations import People
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE, STRIDE
 from fasthg.pixels import geometry

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.data.annotations import People
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.kernels.cpu import NATIVE_ERROR
 from fasthg.network.variants import INPUT_SIZE, STRIDE

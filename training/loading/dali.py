@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.ahead import map_ahead
-from fasthg.data.annotations import Split
 from fasthg.data.dataset import Dataset
+from fasthg.data.people import Split
 from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.pixels import geometry
 from training.loading.batches import LoaderOptions, MadeBatch, Reading, Source
@@ -166,7 +166,7 @@ def _dali() -> Any:
         import nvidia.dali.math
         import nvidia.dali.types
     except ImportError as error:
-        raise BackendUnavailable(f"DALI is not installed ({error}); pip install nvidia-dali-cuda130") from None
+        raise BackendUnavailable(f"DALI is not installed ({error}); pip install 'fasthg[dali]'") from None
     return nvidia.dali
 
 

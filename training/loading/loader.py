@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from fasthg.ahead import map_ahead
-from fasthg.data.annotations import People
 from fasthg.data.dataset import Dataset
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.pixels.image import read_encoded, read_image
 from training.loading.batches import Batch, BatchMaker, LoaderOptions, MadeBatch, Source

@@ -23,19 +23,20 @@ import os
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
-from fasthg.data.annotations import People, Split
+from fasthg.data.people import People, Split
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
 from training.loading.augment import Augmentation
 from training.loading.batches import LoaderOptions
 from training.loading.loader import Loader, ThreadLoader
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT, VERSION = "fasthg crops", 2
 INDEX = ("matrix", "offset", "length", "crc32")
@@ -90,6 +91,8 @@ class PackedSource:
 
     def read(self, row: int, view: int) -> NDArray[np.uint8]:
         """Stored crop as [side,side,4] RGBX: four channels decode as fast as three and a pixel is one word."""
+        import simplejpeg
+
         return simplejpeg.decode_jpeg(self.read_encoded(row, view), colorspace="RGBX")
 
     def check_reach(self, augmentation: Augmentation) -> None:
@@ -139,6 +142,8 @@ def table_digest(file: h5py.File) -> str:
 
 def _open(path: Path, split: str) -> tuple[People, PackIndex, int, NDArray[np.int64], float]:
     """People, index, the byte at which /jpeg starts, sides of the stored crops in pixels, reach in box sides."""
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             _check(path, file, split)

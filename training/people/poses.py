@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fasthg.data.annotations import HALF_PIXEL, NUM_JOINTS, People, load_json, read_annotations
+from fasthg.data.annotations import read_annotations
+from fasthg.data.people import HALF_PIXEL, NUM_JOINTS, People, load_json
 from fasthg.errors import FasthgError
 from training.people.synthetic.chunk import PosedImage
 from training.people.synthetic.scene import Person

@@ -11,10 +11,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from fasthg.data.crops import load_gate
+from fasthg.data.crops import load_crops
 from fasthg.files import make_folder, write_bytes
 from fasthg.network.fold import fold
-from fasthg.network.precision import head
+from fasthg.network.precision import final_head
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.image import normalise
 from fasthg.runtimes.onnx.graph import FinalHeatmaps, export_graph, model_digest
@@ -39,7 +39,7 @@ def convert(
     """An fp32 graph in `precision`, and the names of the nodes that stay fp32 in an fp16 graph.
 
     crops         what the graph's input takes, [M, ...], to find ranges on
-    keep          modules that stay fp32 in fp16, or that int8 leaves out: see `fasthg.network.precision.tries`
+    keep          modules that stay fp32 in fp16, or that int8 leaves out: see `precision_attempts`
     for_tensorrt  int8 in the form that TensorRT wants, and fp16 for what is not int8
     """
     if precision == "fp32":
@@ -50,14 +50,14 @@ def convert(
         graph = quantise(graph, crops, for_tensorrt, keep)
     if not half:
         return graph, []
-    return to_fp16(graph, largest, head(config) if precision == "int8" else keep)
+    return to_fp16(graph, largest, final_head(config) if precision == "int8" else keep)
 
 
 def converted_graph(request: Request, for_tensorrt: bool = False) -> onnx.ModelProto:
     """The request's folded network in its precision."""
     graph = export_graph(FinalHeatmaps(fold(request.model).cpu()).eval(), request.example)
     config = request.model.config
-    converted, _kept = convert(graph, _crops(request), request.precision, config, head(config), for_tensorrt)
+    converted, _kept = convert(graph, _crops(request), request.precision, config, final_head(config), for_tensorrt)
     return converted
 
 
@@ -77,4 +77,4 @@ def _crops(request: Request) -> NDArray[np.float32]:
     """The request's calibration crops, or those that ship with the package, as the network takes them."""
     if request.calibration is not None:
         return np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
-    return normalise(load_gate(None, request.example.shape[-1]).calibration).numpy()
+    return normalise(load_crops(None, request.example.shape[-1]).calibration).numpy()

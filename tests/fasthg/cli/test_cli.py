@@ -16,7 +16,8 @@ import torch
 import fasthg
 from fasthg.cli import app as cli
 from fasthg.cli.app import main
-from fasthg.cli.tables import machine_tables, variants_table
+from fasthg.cli.env import machine_tables
+from fasthg.cli.variants import variants_table
 from fasthg.console import output_console
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.network.checkpoint import save
@@ -233,12 +234,25 @@ def test_help_is_shown_where_no_command_is_given(
     assert "predict" in capsys.readouterr().out
 
 
+def test_every_help_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for entry in cli.app.registered_commands:
+        name = entry.name or entry.callback.__name__
+        assert main([name, "--help"]) == 0
+        assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"  Example: fasthg {name}")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fasthg {fasthg.__version__}\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (ParityError("x differs"), 3, "fasthg: x differs"),
         (BackendUnavailable("x is absent"), 4, "fasthg: x is absent"),
         (KeyboardInterrupt(), 130, "fasthg: interrupted"),
+        (ModuleNotFoundError(name="h5py"), 4, "fasthg: h5py is not installed; pip install 'fasthg[formats]'"),
     ],
 )
 def test_every_kind_of_failure_has_its_exit_code(

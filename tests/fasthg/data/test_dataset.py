@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from fasthg.data.dataset import People, Split, load_dataset, read_annotations
+from fasthg.data.annotations import read_annotations
+from fasthg.data.dataset import load_dataset
+from fasthg.data.people import People, Split
 from fasthg.errors import FasthgError
 
 # Two people in one photograph and one in another, in the files' 1-based pixels: (x, y, visible), None if missing.

@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 from rich.console import Console
 
-from fasthg.data.dataset import People
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.metrics import pckh
 from fasthg.metrics.prediction_files import predictions_document

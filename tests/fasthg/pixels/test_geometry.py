@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasthg.data.dataset import People
+from fasthg.data.people import People
 from fasthg.pixels import geometry, heatmap
 
 

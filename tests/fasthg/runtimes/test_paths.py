@@ -19,4 +19,4 @@ def test_either_tensorrt_is_enough_for_its_path(absent: str, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, other, sys.modules[__name__])
     assert PATHS["tensorrt"].why_not("cuda:0") is None
     monkeypatch.setitem(sys.modules, other, None)
-    assert "no TensorRT is installed; pip install tensorrt-rtx-cu13" in str(PATHS["tensorrt"].why_not("cuda:0"))
+    assert "no TensorRT is installed; pip install 'fasthg[trt]'" in str(PATHS["tensorrt"].why_not("cuda:0"))

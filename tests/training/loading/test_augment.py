@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fasthg.data.annotations import People
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
 from training.loading.augment import (

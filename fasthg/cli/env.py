@@ -1,4 +1,4 @@
-"""What this machine can run, and why not the rest."""
+"""`fasthg env`: what this machine is, what it can run, and why not the rest."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from typing import Any
 
 import psutil
 import torch
+from rich.console import Group
+from rich.table import Table
 
 from fasthg.errors import FasthgError
+from fasthg.kernels.cpu import NATIVE_ERROR
 from fasthg.network.variants import VARIANTS
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.measured import cache_file, device_model, measurements
 from fasthg.runtimes.paths import PATHS
+from fasthg.version import __version__
 
 #: CPU features that decide how fast a path is, as Linux names them.
 CPU_FEATURES = (
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "avx_vnni",
-    "amx_bf16",
-    "amx_int8",
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("avx_vnni", "amx_bf16", "amx_int8"),
 )
 LIBRARIES = (
     *("torch", "numpy", "opencv-python-headless", "av", "triton", "onnx", "onnxruntime", "openvino", "nncf"),
@@ -36,9 +33,6 @@ LIBRARIES = (
 
 def describe() -> dict[str, Any]:
     """JSON-able description: versions, CPU, memory, GPUs, the compiled operators and every execution path."""
-    from fasthg import __version__
-    from fasthg.kernels.cpu import NATIVE_ERROR
-
     return {
         "fasthg": __version__,
         "python": platform.python_version(),
@@ -109,3 +103,41 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def machine_tables(content: dict[str, Any]) -> Group:
+    """What the machine is, and every path with each precision: runs, or why not."""
+    cpu = content["cpu"]
+    facts = Table(show_header=False, title="This machine")
+    facts.add_row("fasthg", f"{content['fasthg']}, Python {content['python']}")
+    facts.add_row("libraries", ", ".join(f"{name} {version}" for name, version in content["libraries"].items()))
+    facts.add_row(
+        "CPU", f"{cpu['model']}: {cpu['cores']} cores, {cpu['threads']} threads used, {content['memory_gb']} GB"
+    )
+    facts.add_row("CPU features", f"{' '.join(cpu['features']) or 'not known'} (PyTorch uses {cpu['pytorch_uses']})")
+    gpus = [f"{gpu['name']} (compute {gpu['compute']}, {gpu['memory_gb']} GB)" for gpu in content["gpus"]]
+    facts.add_row("GPU", ", ".join(gpus) or "none that PyTorch can use")
+    native = content["native_operators"]
+    facts.add_row(
+        "compiled operators", native if native == "built" else f"NOT BUILT, the slow reference runs: {native}"
+    )
+    kept = content["measurements"]
+    facts.add_row("measured", f"{kept['kept']} times in {kept['file']}; python -m bench.sweep adds to them")
+    facts.add_row("auto takes", _grouped(content["auto"]))
+    paths = Table(title="Execution paths")
+    for column in ("path", "device", "precision", "here", "what it is"):
+        paths.add_column(column)
+    for name, path in content["paths"].items():
+        first = True
+        for device, precisions in path["devices"].items():
+            for precision, answer in precisions.items():
+                here = answer if answer == "runs" else f"no: {answer}"
+                paths.add_row(name if first else "", device, precision, here, path["summary"] if first else "")
+                first = False
+    return Group(facts, paths)
+
+
+def _grouped(choices: dict[str, str]) -> str:
+    """ "channels_last (original, small); openvino:bf16 (feats64)"."""
+    paths = dict.fromkeys(choices.values())
+    return "; ".join(f"{path} ({', '.join(v for v, p in choices.items() if p == path)})" for path in paths)

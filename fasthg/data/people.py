@@ -1,0 +1,87 @@
+"""People of a dataset, as every reader of an annotation format hands them on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fasthg.errors import FasthgError
+
+Split = Literal["train", "val", "all"]
+NUM_JOINTS = 16
+HEAD_FRACTION = 0.6  # of the head box's diagonal: the length that PCKh divides by
+HALF_PIXEL = 0.5
+
+
+@dataclass(frozen=True)
+class People:
+    """N annotated people; lengths are pixels of their photograph.
+
+    images     N file names
+    center     float64 [N, 2], annotated centre
+    scale      float64 [N], the person's height over 200 pixels, about
+    joints     float64 [N, 16, 2], NaN where not labelled
+    labelled   bool [N, 16]
+    visible    bool [N, 16], labelled and not occluded
+    head_size  float64 [N], 0.6 x the diagonal of the head's box; NaN where not known
+    """
+
+    images: tuple[str, ...]
+    center: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    joints: NDArray[np.float64]
+    labelled: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
+    head_size: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, rows: ArrayLike) -> People:
+        """The people of an index or bool array, in its order."""
+        index = np.arange(len(self))[np.asarray(rows)]
+        arrays = {field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "images"}
+        return People(images=tuple(self.images[row] for row in index), **arrays)
+
+
+def head_size_of(boxes: ArrayLike) -> NDArray[np.float64]:
+    """0.6 x the diagonal of head boxes [..., 4] given as x1, y1, x2, y2."""
+    boxes = np.asarray(boxes, np.float64)
+    return HEAD_FRACTION * np.hypot(boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1])
+
+
+def make_people(
+    images: tuple[str, ...],
+    center: ArrayLike,
+    scale: ArrayLike,
+    joints: ArrayLike,
+    labelled: ArrayLike,
+    visible: ArrayLike,
+    head_size: ArrayLike,
+) -> People:
+    """People from a file's 1-based coordinates: shifted to the corner's origin, NaN where a joint is not labelled."""
+    is_labelled = np.asarray(labelled, bool)
+    return People(
+        images=images,
+        center=np.asarray(center, np.float64) - HALF_PIXEL,
+        scale=np.asarray(scale, np.float64),
+        joints=np.where(is_labelled[..., None], np.asarray(joints, np.float64) - HALF_PIXEL, np.nan),
+        labelled=is_labelled,
+        visible=np.asarray(visible, bool) & is_labelled,
+        head_size=np.asarray(head_size, np.float64),
+    )
+
+
+def load_json(path: Path) -> Any:
+    """Content of a JSON file, gzipped or not; FasthgError names a file that is neither."""
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    except (ValueError, EOFError, OSError) as error:
+        raise FasthgError(f"{path}: not a whole JSON file ({error}); copy it again") from None
