@@ -17,8 +17,8 @@ from training.options import TrainOptions
 def load_validation(data: Path) -> Dataset:
     """The validation people of a folder; raises FasthgError where PCKh cannot be measured on them."""
     validation = load_dataset(data, "val")
-    unknown = np.count_nonzero(~(validation.people.head_size > 0))
-    if unknown:
+    unknown = np.count_nonzero(~(validation.lengths > 0))
+    if unknown and validation.protocol.everyone:
         raise FasthgError(
             f"data {data}: {unknown} of {len(validation)} validation people have no known head size; "
             "PCKh needs it: put valid.h5 beside the annotations, or give --validate-every 0"

@@ -54,7 +54,7 @@ def make_reference(settings: Settings, variant: str) -> None:
         scored = scored_people(settings)
         scores = evaluate(torch.inference_mode()(model.final), scored, None, settings.size, batch_size=1)
         basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(scored):,} crops"
-        basis += f" with {scores.num_joints:,} joints"
+        basis += f" with {scores.num_joints:,} joints, {scores.protocol}"
         write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis})
     with atomic_path(folder / REFERENCE_FILE) as aside:
         save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
@@ -97,8 +97,8 @@ def scored_people(settings: Settings) -> Dataset:
 
 
 def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
-    """At most `people` rows with a known head size, spread over the dataset."""
-    usable = np.flatnonzero(np.isfinite(dataset.people.head_size))
+    """At most `people` rows that can be scored, with a known head size on MPII, spread over the dataset."""
+    usable = np.flatnonzero(np.isfinite(dataset.lengths))
     return usable[np.linspace(0, len(usable) - 1, min(people, len(usable))).astype(int)]
 
 

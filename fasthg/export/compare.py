@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.data.crops import GateSet
+from fasthg.data.protocols import PCKH
 from fasthg.errors import ParityError
-from fasthg.metrics import pckh
+from fasthg.metrics import pck
 from fasthg.network.model import HourglassNet
 from fasthg.pixels.geometry import JOINT_NAMES
 
@@ -42,7 +43,7 @@ class Comparison:
 
     heatmap_error     relative L2; None where the artefact gives keypoints only
     keypoint_median, keypoint_p99, keypoint_max   distances in crop pixels
-    pckh_reference, pckh_artefact   PCKh@0.5 weighted14 in percent; None where the joints are not MPII's
+    pckh_reference, pckh_artefact   PCKh, or what `protocol` names, weighted14 in percent; None for other joints
     pckh_counts       whether the reference has learnt enough for PCKh to decide
     """
 
@@ -59,6 +60,7 @@ class Comparison:
     pckh_artefact: float | None
     pckh_limit: float
     pckh_counts: bool
+    protocol: str = str(PCKH)
 
     @property
     def pckh_change(self) -> float | None:
@@ -84,7 +86,7 @@ class Comparison:
         distances = f"keypoints {self.keypoint_median:.3f} px median, {self.keypoint_p99:.2f} px at 99 %"
         if not self.pckh_counts:
             return f"{heatmaps}{distances}; PCKh says nothing, the network has not learnt enough"
-        return f"{heatmaps}{distances}; PCKh@0.5 {self.pckh_reference:.2f} -> {self.pckh_artefact:.2f}"
+        return f"{heatmaps}{distances}; {self.protocol} {self.pckh_reference:.2f} -> {self.pckh_artefact:.2f}"
 
     def require(self, what: str) -> None:
         """Raise ParityError naming the figures that are out of their limits."""
@@ -124,6 +126,7 @@ def compare(artefact: Answers, reference: Answers, gate: GateSet, precision: str
         pckh_artefact=scores[1],
         pckh_limit=max(PCKH_LIMITS[precision], 1.001 * one_joint),
         pckh_counts=scores[0] is not None and scores[0] >= LEARNT,
+        protocol=str(gate.protocol),
     )
 
 
@@ -146,4 +149,4 @@ def rounding_error(model: HourglassNet, images: Tensor) -> float:
 def _weighted14(keypoints: NDArray[np.float64], gate: GateSet) -> float | None:
     if keypoints.shape[1] != len(JOINT_NAMES):
         return None
-    return pckh.score(keypoints, gate.joints, gate.labelled, gate.head_size).weighted14
+    return pck.score(keypoints, gate.joints, gate.labelled, gate.lengths, gate.protocol).weighted14

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.data.dataset import Dataset
-from fasthg.metrics import pckh
+from fasthg.metrics.pck import Scores, score_people
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_crop
@@ -32,12 +32,11 @@ def evaluate(
     batch_size: int = 8,
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> pckh.Scores:
-    """Scores of `predict_dataset` against the annotations; the arguments are the same."""
+) -> Scores:
+    """Scores of `predict_dataset` against the annotations, by the dataset's protocol; the arguments are the same."""
     chosen = range(len(dataset)) if rows is None else list(rows)
     joints = predict_dataset(runner, dataset, chosen, size, batch_size, flip, progress)
-    people = dataset.people.select(chosen)
-    return pckh.score(joints, people.joints, people.labelled, people.head_size)
+    return score_people(joints, dataset.people.select(chosen), dataset.protocol)
 
 
 def predict_dataset(
