@@ -47,6 +47,7 @@ def open_loader(options: TrainOptions, dataset: Dataset, world: World) -> Loader
         dataset,
         device_id=world.device.index if world.device.type == "cuda" else None,
         size=recipe.size,
+        mean=recipe.config.mean,
         batch_size=recipe.batch_size // world.size,
         augmentation=recipe.augmentation,
         seed=recipe.seed,

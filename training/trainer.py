@@ -197,7 +197,8 @@ class Trainer:
         rows = np.arange(self.world.rank, len(dataset), self.world.size)
         batch_size = self.loader.options.batch_size
         mine = predict_dataset(
-            self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test
+            *(self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test),
+            mean=self.recipe.config.mean,
         )
         return self.world.gather_rows(len(dataset), rows, mine)
 

@@ -117,7 +117,9 @@ def evaluate(
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
         predictions = predict_dataset(
-            runner, dataset, None, served.size, served.batch_size, flip, lambda count: bar.advance(task, count)
+            *(runner, dataset, None, served.size, served.batch_size, flip),
+            lambda count: bar.advance(task, count),
+            served.mean,
         )
     run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
     _print_scores(predictions, dataset.people, dataset.protocols, run, as_json)

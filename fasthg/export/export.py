@@ -134,7 +134,7 @@ def _plan(model: HourglassNet, options: ExportOptions, precision: str, gate: Gat
         batch=options.batch,
         end_to_end=options.end_to_end,
         flip=options.flip and options.end_to_end,
-        calibration=gate.calibration if options.end_to_end else normalise(gate.calibration).numpy(),
+        calibration=gate.calibration if options.end_to_end else normalise(gate.calibration, model.config.mean).numpy(),
     )
 
 
@@ -144,7 +144,11 @@ def _build(plan: Plan, folder: Path, gate: GateSet, name: str) -> tuple[Built, C
     Raises ParityError where no try is good enough.
     """
     reference = _answers(_reference(plan), gate, plan, batch=4)
-    rounding = rounding_error(plan.model, normalise(gate.crops[:4])) if plan.precision == "fp32" else 0.0
+    rounding = (
+        rounding_error(plan.model, normalise(gate.crops[:4], plan.model.config.mean))
+        if plan.precision == "fp32"
+        else 0.0
+    )
     graph = targets.fp32_graph(plan)
 
     def compared(runs_here: RunsHere) -> Comparison:
@@ -201,7 +205,7 @@ def _answers(run: Callable[[Tensor], Tensor], gate: GateSet, plan: Plan, batch: 
 
     The first crop is answered alone and the others in batches, so that a graph of one fixed batch is found out.
     """
-    inputs = torch.from_numpy(gate.crops) if plan.end_to_end else normalise(gate.crops)
+    inputs = torch.from_numpy(gate.crops) if plan.end_to_end else normalise(gate.crops, plan.model.config.mean)
     with torch.inference_mode():
         outputs = torch.cat([run(part).cpu() for part in (inputs[:1], *inputs[1:].split(batch))])
         if plan.end_to_end:

@@ -11,7 +11,7 @@ from fasthg.export.compare import Comparison
 from fasthg.export.end_to_end import OUTPUT_NAMES
 from fasthg.export.targets import Built, Plan
 from fasthg.network.variants import STRIDE
-from fasthg.pixels.geometry import JOINT_NAMES, MEAN
+from fasthg.pixels.geometry import JOINT_NAMES
 from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
 
 _LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "trt": ("onnx", "onnxruntime"), "openvino": ("openvino", "nncf")}
@@ -22,7 +22,7 @@ def inputs(plan: Plan) -> dict[str, Any]:
     if plan.end_to_end:
         shape, meaning = ["batch", plan.size, plan.size, 3], "RGB crop as it is"
         return {INPUT_NAME: {"type": "uint8", "shape": shape, "meaning": meaning}}
-    shape, meaning = ["batch", 3, plan.size, plan.size], f"RGB crop / 255 - {list(MEAN)}"
+    shape, meaning = ["batch", 3, plan.size, plan.size], f"RGB crop / 255 - {list(plan.model.config.mean)}"
     return {INPUT_NAME: {"type": "float32", "shape": shape, "meaning": meaning}}
 
 
@@ -61,7 +61,7 @@ def labels(plan: Plan) -> dict[str, str]:
     return {
         "precision": plan.precision,
         "input_size": str(plan.size),
-        "mean": ",".join(map(str, MEAN)),
+        "mean": ",".join(map(str, plan.model.config.mean)),
         "inputs": describe(inputs(plan)),
         "outputs": describe(outputs(plan)),
         "joints": ",".join(joint_names(plan)),
