@@ -17,8 +17,8 @@ from training.options import TrainOptions
 def load_validation(data: Path) -> Dataset:
     """The validation people of a folder; raises FasthgError where PCKh cannot be measured on them."""
     validation = load_dataset(data, "val")
-    unknown = np.count_nonzero(~(validation.people.head_size > 0))
-    if unknown:
+    unknown = np.count_nonzero(~(validation.lengths > 0))
+    if unknown and validation.protocol.everyone:
         raise FasthgError(
             f"data {data}: {unknown} of {len(validation)} validation people have no known head size; "
             "PCKh needs it: put valid.h5 beside the annotations, or give --validate-every 0"
@@ -47,6 +47,7 @@ def open_loader(options: TrainOptions, dataset: Dataset, world: World) -> Loader
         dataset,
         device_id=world.device.index if world.device.type == "cuda" else None,
         size=recipe.size,
+        mean=recipe.config.mean,
         batch_size=recipe.batch_size // world.size,
         augmentation=recipe.augmentation,
         seed=recipe.seed,

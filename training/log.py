@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fasthg.console import note
 from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path, write_text
-from fasthg.metrics.pckh import Scores
+from fasthg.metrics.pck import Scores
 from fasthg.pixels import geometry
 from fasthg.pixels.draw import draw_poses
 from fasthg.pixels.image import read_crop
@@ -58,9 +58,13 @@ class EpochMeter:
 
 
 def score_columns(scores: Scores) -> dict[str, float]:
-    """PCKh under every protocol, as columns of the history."""
-    measures = {"pckh@0.5": scores.at_05, "pckh@0.1": scores.at_01, "auc": scores.auc}
-    return {f"{protocol}_{name}": getattr(pckh, protocol) for name, pckh in measures.items() for protocol in PROTOCOLS}
+    """The measures of the data's protocol, such as PCKh, by every mean, as columns of the history."""
+    return {f"{mean}_{name}": getattr(found, mean) for name, found in scores.measures.items() for mean in PROTOCOLS}
+
+
+def measures_of(row: dict[str, Any]) -> list[str]:
+    """The measures, the protocol's own first, of a row of the history: those that a data set is scored by."""
+    return [name.removeprefix(f"{PROTOCOLS[0]}_") for name in row if name.startswith(f"{PROTOCOLS[0]}_")]
 
 
 def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64], people: int = 4) -> NDArray[np.uint8]:
@@ -122,10 +126,11 @@ class RunLog:
         row = history[-1]
         scores = {name: value for name, value in row.items() if name.startswith(PROTOCOLS)}
         if self.show_progress:
-            shown = "  ".join(f"{name} {row[f'{name}_pckh@0.5']:.2f}" for name in PROTOCOLS if scores)
+            measure = next(iter(measures_of(row)), "")
+            shown = "  ".join(f"{name} {row[f'{name}_{measure}']:.2f}" for name in PROTOCOLS if scores)
             note(
                 f"epoch {row['epoch']}  step {row['step']}  loss {row['loss']:.3e}  {row['images_per_s']:.1f} images/s"
-                f"  data wait {row['data_wait']:.0%}  {shown and 'PCKh@0.5 ' + shown}".rstrip()
+                f"  data wait {row['data_wait']:.0%}  {shown and f'{measure} {shown}'}".rstrip()
             )
         if self.folder:
             write_csv(self.folder / CSV, history)
@@ -166,14 +171,14 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     epochs = [row["epoch"] for row in history]
     loss.semilogy(epochs, [row["loss"] for row in history])
     rate.plot(epochs, [row["lr"] for row in history])
-    scored = [row for row in history if "mean14_pckh@0.5" in row]
-    for measure, style in (("pckh@0.5", "-"), ("pckh@0.1", "--")):
+    scored = [row for row in history if measures_of(row)]
+    for measure, style in zip(measures_of(scored[0]) if scored else (), ("-", "--")):
         for protocol, colour in zip(PROTOCOLS, ("C0", "C1", "C2")):
             values = [row[f"{protocol}_{measure}"] for row in scored]
             pckh.plot([row["epoch"] for row in scored], values, style, color=colour, label=f"{protocol} {measure}")
     if scored:
         pckh.legend()
-    for axes, title in ((loss, "training loss"), (rate, "learning rate"), (pckh, "PCKh on validation, %")):
+    for axes, title in ((loss, "training loss"), (rate, "learning rate"), (pckh, "joints found on validation, %")):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
     with atomic_path(path) as aside:

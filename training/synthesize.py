@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from fasthg.console import make_app, note, progress_bar, run_app
+from fasthg.data.dataset import find_annotations
 from fasthg.errors import FasthgError
 from fasthg.files import cannot_write, make_folder, sha256, write_json
 from training.people.poses import read_poses
@@ -48,8 +49,8 @@ def synthesize(
 ) -> Path:
     """Render `train` + `val` people into the folder `out` and return it.
 
-    poses    a bearpaw JSON file: draw its people instead of sampled ones, in images named like theirs; `train` and
-             `val` then limit the people of each split, None takes all
+    poses    a bearpaw JSON file, or LSP's joints.mat, or the folder of either: draw its people instead of sampled ones,
+             in images named like theirs; `train` and `val` then limit the people of each split, None takes all
     size     width and height of the images; those of `poses` are scaled to fit into it, or with None keep their size
     workers  processes, by default one for each usable core; 1 renders in this process
 
@@ -57,6 +58,8 @@ def synthesize(
     the folder holds something else or cannot be written, or an argument makes no sense.
     """
     out = Path(out)
+    if poses and Path(poses).is_dir():
+        poses = find_annotations(Path(poses))
     _check(train, val, seed, poses, size)
     digest = sha256(poses) if poses else None
     settings = {"renderer": RENDERER, "train": train, "val": val, "seed": seed, "size": size, "poses": digest}

@@ -17,7 +17,7 @@ from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder
 from fasthg.metrics.evaluate import predict_dataset
-from fasthg.metrics.pckh import Scores, score
+from fasthg.metrics.pck import Scores, score_people
 from fasthg.network.checkpoint import save
 from fasthg.network.model import HourglassNet
 from fasthg.runtimes.request import resolve_device
@@ -30,7 +30,7 @@ from training.log import EpochMeter, RunLog, draw_predictions, score_columns
 from training.options import TrainOptions
 from training.state import LAST, check_same_run, load_state, save_state
 
-BEST_METRIC = "weighted14_pckh@0.5"
+BEST_MEAN = "weighted14"  # of the validation people's own measure: the best epoch has the highest
 BEST, LATEST = "best.safetensors", "last.safetensors"
 _CHECK_STEPS = 20  # between two looks at the losses on a GPU, which has to be waited for
 
@@ -183,8 +183,7 @@ class Trainer:
         picture = None
         if self.validation and (epoch % self.options.validate_every == 0 or self.step == self.total_steps):
             predictions = self._predict(self.validation)
-            people = self.validation.people
-            self.result.scores = score(predictions, people.joints, people.labelled, people.head_size)
+            self.result.scores = score_people(predictions, self.validation.people, self.validation.protocol)
             row |= score_columns(self.result.scores)
             if self.options.tensorboard and self.options.out and self.world.leads:
                 picture = draw_predictions(self.validation, predictions)
@@ -198,7 +197,8 @@ class Trainer:
         rows = np.arange(self.world.rank, len(dataset), self.world.size)
         batch_size = self.loader.options.batch_size
         mine = predict_dataset(
-            self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test
+            *(self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test),
+            mean=self.recipe.config.mean,
         )
         return self.world.gather_rows(len(dataset), rows, mine)
 
@@ -241,8 +241,9 @@ class Trainer:
         if self.options.out is None:
             return
         names = [LATEST]
-        if row.get(BEST_METRIC, -math.inf) > self.best:
-            self.best = row[BEST_METRIC]
+        score = row.get(f"{BEST_MEAN}_{self.validation.protocol.key()}", -math.inf) if self.validation else -math.inf
+        if score > self.best:
+            self.best = score
             names.append(BEST)
         metadata = {name: f"{value:.6g}" for name, value in row.items()} | {"data": self.dataset.digest}
         for name in names:

@@ -30,6 +30,7 @@ from bench.sweep.materials import (
     load_network,
     load_reference,
     load_reference_pckh,
+    network_mean,
     scored_people,
 )
 from bench.sweep.settings import Settings
@@ -64,7 +65,7 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
         device=settings.device,
         precision=cell.precision,
         threads=settings.threads,
-        calibration=calibration_crops(settings, cell.precision),
+        calibration=calibration_crops(settings, cell.variant, cell.precision),
         cache_dir=settings.cache / CONVERTED_DIR,
     )
     startup_s = prepared.startup_s + conversion_seconds(settings, cell.variant, cell.path)
@@ -89,7 +90,8 @@ def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
     reference = load_reference_pckh(settings, cell.variant)
     if reference is None:
         return {}
-    score = evaluate(prepared, scored_people(settings), None, settings.size, cell.batch_size).weighted14
+    mean = network_mean(settings, cell.variant)
+    score = evaluate(prepared, scored_people(settings), None, settings.size, cell.batch_size, mean=mean).weighted14
     return {"pckh": score, "pckh_change": score - reference[0], "pckh_basis": reference[1]}
 
 

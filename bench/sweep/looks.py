@@ -17,7 +17,8 @@ from torch import Tensor
 
 from fasthg.data.dataset import Dataset
 from fasthg.data.people import People
-from fasthg.metrics import pckh
+from fasthg.data.protocols import Protocol
+from fasthg.metrics import pck
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_image
@@ -33,19 +34,21 @@ class Looks:
     crops      uint8 [N, S, S, 3] RGB
     joints     float64 [N, 16, 2], NaN where not labelled
     labelled   bool [N, 16]
-    head_size  float64 [N]
+    lengths    float64 [N], what the protocol divides by
+    protocol   how they are scored
     """
 
     crops: NDArray[np.uint8]
     joints: NDArray[np.float64]
     labelled: NDArray[np.bool_]
-    head_size: NDArray[np.float64]
+    lengths: NDArray[np.float64]
+    protocol: Protocol
 
     def __len__(self) -> int:
         return len(self.crops)
 
     def __getitem__(self, rows: slice) -> Looks:
-        return Looks(self.crops[rows], self.joints[rows], self.labelled[rows], self.head_size[rows])
+        return Looks(self.crops[rows], self.joints[rows], self.labelled[rows], self.lengths[rows], self.protocol)
 
     @property
     def num_joints(self) -> int:
@@ -86,7 +89,7 @@ def vary(people: People, rows: NDArray[np.int64], each: int, seed: int) -> Peopl
 
 
 def make_looks(dataset: Dataset, rows: NDArray[np.int64], each: int, size: int, seed: int) -> Looks:
-    """The crops of `vary`, all but the first round brightened or darkened too; head sizes have to be known."""
+    """The crops of `vary`, all but the first round brightened or darkened too; lengths have to be known."""
     people = vary(dataset.people, rows, each, seed)
     matrices = geometry.crop_matrix(people.center, people.scale, size)
     gains = 1 + GAIN * np.random.default_rng([seed, 1]).uniform(-1.0, 1.0, len(people))
@@ -98,14 +101,16 @@ def make_looks(dataset: Dataset, rows: NDArray[np.int64], each: int, size: int, 
             crop = geometry.warp(photograph, matrices[look], size)
             crops[look] = np.clip(crop * gains[look], 0, 255).round()
     zoom = np.sqrt(np.linalg.det(matrices[:, :, :2]))
-    return Looks(crops, geometry.apply(matrices, people.joints), people.labelled, people.head_size * zoom)
+    lengths = dataset.protocol.measure(people) * zoom
+    return Looks(crops, geometry.apply(matrices, people.joints), people.labelled, lengths, dataset.protocol)
 
 
-def score(runner: Callable[[Tensor], Tensor], looks: Looks, batch_size: int) -> pckh.Scores:
-    """PCKh of a runner (images [batch_size, 3, S, S] -> heatmaps); every batch is full, the last by repeating looks."""
+def score(runner: Callable[[Tensor], Tensor], looks: Looks, batch_size: int) -> pck.Scores:
+    """Scores of a runner (images [batch_size, 3, S, S] -> heatmaps); every batch is full, the last repeats looks."""
     points = []
     with torch.inference_mode():
         for start in range(0, len(looks), batch_size):
             heatmaps = runner(looks.images(np.arange(start, start + batch_size) % len(looks)))
             points.append(decode(heatmaps)[0].double().cpu() * (looks.size / heatmaps.shape[-1]))
-    return pckh.score(torch.cat(points)[: len(looks)].numpy(), looks.joints, looks.labelled, looks.head_size)
+    found = torch.cat(points)[: len(looks)].numpy()
+    return pck.score(found, looks.joints, looks.labelled, looks.lengths, looks.protocol)

@@ -47,14 +47,15 @@ def make_reference(settings: Settings, variant: str) -> None:
     model = create_model(variant, weights=trained).eval()
     checkpoint.save(model, folder / "weights.safetensors")
     dataset = load_dataset(settings.data, "val", check_files=False)
-    images = read_crops(dataset, np.arange(REFERENCE_IMAGES) % len(dataset), settings.size)
+    mean = model.config.mean
+    images = read_crops(dataset, np.arange(REFERENCE_IMAGES) % len(dataset), settings.size, mean)
     with torch.inference_mode():
         heatmaps = model.final(images)
     if trained:
         scored = scored_people(settings)
-        scores = evaluate(torch.inference_mode()(model.final), scored, None, settings.size, batch_size=1)
+        scores = evaluate(torch.inference_mode()(model.final), scored, None, settings.size, batch_size=1, mean=mean)
         basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(scored):,} crops"
-        basis += f" with {scores.num_joints:,} joints"
+        basis += f" with {scores.num_joints:,} joints, {scores.protocol}"
         write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis})
     with atomic_path(folder / REFERENCE_FILE) as aside:
         save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
@@ -81,11 +82,16 @@ def load_reference_pckh(settings: Settings, variant: str) -> tuple[float, str] |
     return found["pckh"], found["basis"]
 
 
-def read_crops(dataset: Dataset, rows: np.ndarray, size: int) -> Tensor:
+def network_mean(settings: Settings, variant: str) -> tuple[float, float, float]:
+    """What the variant's network takes off RGB in 0..1."""
+    return checkpoint.load_config(settings.shared(variant) / "weights.safetensors").mean
+
+
+def read_crops(dataset: Dataset, rows: np.ndarray, size: int, mean: tuple[float, float, float]) -> Tensor:
     """Network input [N, 3, size, size] of some people."""
     people = dataset.people
     crops = [read_crop(dataset.image_path(row), people.center[row], people.scale[row], size)[0] for row in rows]
-    return normalise(np.stack(crops))
+    return normalise(np.stack(crops), mean)
 
 
 def scored_people(settings: Settings) -> Dataset:
@@ -97,17 +103,18 @@ def scored_people(settings: Settings) -> Dataset:
 
 
 def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
-    """At most `people` rows with a known head size, spread over the dataset."""
-    usable = np.flatnonzero(np.isfinite(dataset.people.head_size))
+    """At most `people` rows that can be scored, with a known head size on MPII, spread over the dataset."""
+    usable = np.flatnonzero(np.isfinite(dataset.lengths))
     return usable[np.linspace(0, len(usable) - 1, min(people, len(usable))).astype(int)]
 
 
-def calibration_crops(settings: Settings, precision: str) -> Tensor | None:
+def calibration_crops(settings: Settings, variant: str, precision: str) -> Tensor | None:
     """Crops of people of the training split where int8 has to be calibrated; None for other precisions."""
     if precision != "int8":
         return None
     dataset = load_dataset(settings.data, "train", check_files=False)
-    return read_crops(dataset, np.arange(min(CALIBRATION_IMAGES, len(dataset))), settings.size)
+    rows = np.arange(min(CALIBRATION_IMAGES, len(dataset)))
+    return read_crops(dataset, rows, settings.size, network_mean(settings, variant))
 
 
 def convert(settings: Settings, variant: str) -> None:

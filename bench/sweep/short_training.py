@@ -76,7 +76,8 @@ def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, 
     model, steps = memorise(reduced_config(variant), learnt, settings.seed)
     basis = (
         f"reduced network ({STACKS} stacks, {model.config.num_feats} features, {SIZE} px) that learnt {len(people)} "
-        f"people by heart in {steps} steps, {len(scored):,} other looks at them with {scored.num_joints:,} joints"
+        f"people by heart in {steps} steps, {len(scored):,} other looks at them with {scored.num_joints:,} joints, "
+        f"{scored.protocol}"
     )
     checkpoint.save(model, folder / "weights.safetensors", metadata={"training": basis})
     scores, reasons = {}, {}

@@ -116,9 +116,9 @@ def evaluate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score weights on a dataset: PCKh under every protocol."""
+    """Score weights on a dataset: PCKh on MPII's format, PCK by the torso on LSP's."""
     from fasthg.data.dataset import load_dataset
-    from fasthg.metrics.evaluate import evaluate as score_dataset
+    from fasthg.metrics.evaluate import predict_dataset
     from fasthg.predict.load import load_runner
 
     if split not in ("train", "val", "all"):
@@ -131,11 +131,13 @@ def evaluate(
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
-        scores = score_dataset(
-            runner, dataset, None, served.size, served.batch_size, flip, lambda count: bar.advance(task, count)
+        predictions = predict_dataset(
+            *(runner, dataset, None, served.size, served.batch_size, flip),
+            lambda count: bar.advance(task, count),
+            served.mean,
         )
     run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
-    _print(scores.to_dict() | run, as_json, lambda _: scores.table())
+    _print_scores(predictions, dataset.people, dataset.protocols, run, as_json)
 
 
 @app.command(epilog="Example: fasthg score predictions.json --truth MPII/annotations.json")
@@ -145,14 +147,13 @@ def score(
     split: Annotated[str, typer.Option(help="People of the annotations: train, val or all.")] = "val",
     as_json: AsJson = False,
 ) -> None:
-    """Score a file of predictions: PCKh under every protocol."""
-    from fasthg.metrics import pckh
+    """Score a file of predictions by its truth's protocols: PCKh for MPII, PCK by the torso for LSP."""
+    from fasthg.metrics.prediction_files import read_predictions, read_truth
 
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
-    known = pckh.read_truth(truth, split)  # type: ignore[arg-type]
-    scores = pckh.score(pckh.read_predictions(predictions), known.joints, known.labelled, known.head_size)
-    _print(scores.to_dict(), as_json, lambda _: scores.table())
+    known = read_truth(truth, split)  # type: ignore[arg-type]
+    _print_scores(read_predictions(predictions), known, known.protocols, {}, as_json)
 
 
 @app.command(epilog="Example: fasthg convert checkpoint.pth.tar -o published.safetensors")
@@ -223,6 +224,19 @@ def _one_of(**flags: bool) -> str | None:
     if len(chosen) > 1:
         raise FasthgError(f"{' and '.join(f'--{name}' for name in chosen)} both given; give one of them")
     return chosen[0] if chosen else None
+
+
+def _print_scores(predictions: Any, people: Any, protocols: Any, run: dict[str, Any], as_json: bool) -> None:
+    """Scores under each protocol of some people: a table each, or the first one's JSON with the others beside."""
+    from rich.console import Group
+
+    from fasthg.metrics.pck import score_people
+
+    first, *others = [score_people(predictions, people, protocol) for protocol in protocols]
+    content = first.to_dict() | run
+    if others:
+        content["others"] = [scores.to_dict() for scores in others]
+    _print(content, as_json, lambda _: Group(*(scores.table() for scores in (first, *others))))
 
 
 def _print(content: dict[str, Any], as_json: bool, table: Any) -> None:

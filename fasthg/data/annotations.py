@@ -1,4 +1,4 @@
-"""The four formats in which MPII's annotations go round, read into one table of people.
+"""The four formats in which MPII's annotations go round, and LSP's, read into one table of people.
 
 Every reader subtracts 0.5 from the files' 1-based pixel indices, so that coordinates are continuous with their origin
 at the corner of the top-left pixel. A labelled joint counts also when it is occluded; what says "not labelled" differs:
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthg.data.lsp import is_lsp, read_lsp
 from fasthg.data.people import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
 from fasthg.data.release import read_release
 from fasthg.errors import FasthgError
@@ -25,9 +26,10 @@ from fasthg.errors import FasthgError
 def read_annotations(path: str | Path, split: Split = "all") -> People:
     """People of an annotation file, whose format is told by its content.
 
-    `split` picks people of bearpaw's JSON and of the release `.mat`. HRNet's JSON and princeton's `.h5` hold one split
-    each and are read whole. The release `.mat` does not know the validation split (Tompson et al., CVPR 2015): for
-    "train" and "val" it needs `valid.h5` or `mpii_annotations.json[.gz]` in its folder.
+    `split` picks people of bearpaw's JSON, of the release `.mat` and of LSP's `joints.mat`. HRNet's JSON and
+    princeton's `.h5` hold one split each and are read whole. The release `.mat` does not know the validation split
+    (Tompson et al., CVPR 2015): for "train" and "val" it needs `valid.h5` or `mpii_annotations.json[.gz]` in its
+    folder.
 
     Raises FasthgError that names the file and, where there is one, the row and the field that is missing or wrong.
     """
@@ -42,11 +44,15 @@ def read_annotations(path: str | Path, split: Split = "all") -> People:
     if start.startswith(b"\x89HDF"):
         people = _read_princeton(path)
     elif start.startswith(b"MATLAB"):
-        people = read_release(path, split)
+        people = _read_matlab(path, split)
     else:
         people = _read_json(path, split)
     _check(path, people)
     return people
+
+
+def _read_matlab(path: Path, split: Split) -> People:
+    return read_lsp(path, split) if is_lsp(path) else read_release(path, split)
 
 
 def _read_json(path: Path, split: Split) -> People:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.protocols import PCKH, Protocol
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.pixels import geometry
@@ -29,17 +30,19 @@ class Crops:
     images       uint8 [M, S, S, 3] RGB
     joints       float64 [M, 16, 2] crop pixels, origin at the corner
     labelled     bool [M, 16]
-    head_size    float64 [M] crop pixels, 0.6 x the diagonal of the head's box
+    lengths      float64 [M] crop pixels, what the protocol divides by: 0.6 x the diagonal of the head's box on MPII
     calibration  uint8 [K, S, S, 3] RGB, other people
     source       where the crops come from, for people to read
+    protocol     how they are scored
     """
 
     images: NDArray[np.uint8]
     joints: NDArray[np.float64]
     labelled: NDArray[np.bool_]
-    head_size: NDArray[np.float64]
+    lengths: NDArray[np.float64]
     calibration: NDArray[np.uint8]
     source: str
+    protocol: Protocol = PCKH
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,9 +53,10 @@ class Crops:
             self.images[:count],
             self.joints[:count],
             self.labelled[:count],
-            self.head_size[:count],
+            self.lengths[:count],
             self.calibration[:count],
             f"the first of {self.source}",
+            self.protocol,
         )
 
 
@@ -60,17 +64,20 @@ def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 25
     """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and
     `calibration` training people.
 
-    Raises FasthgError for a dataset that cannot be read or has no head sizes.
+    Raises FasthgError for a dataset that cannot be read or scored.
     """
     if data is None:
         return read_crops(SHIPPED, size)
     scored_set, calibration_set = load_dataset(data, "val"), load_dataset(data, "train")
-    crops, joints, head_size = dataset_crops(scored_set, spread(len(scored_set), scored), size)
-    labelled = scored_set.people.labelled[spread(len(scored_set), scored)]
-    if not (head_size > 0).all():
+    usable = np.flatnonzero(scored_set.lengths > 0)
+    if not len(usable) or (scored_set.protocol.everyone and len(usable) < len(scored_set)):
         raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")
-    others, _joints, _head_size = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
-    return Crops(crops, joints, labelled, head_size, others, f"{len(crops)} validation people of {data}")
+    rows = usable[spread(len(usable), scored)]
+    crops, joints, lengths = dataset_crops(scored_set, rows, size)
+    labelled = scored_set.people.labelled[rows]
+    others, _joints, _lengths = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
+    source = f"{len(crops)} validation people of {data}"
+    return Crops(crops, joints, labelled, lengths, others, source, scored_set.protocol)
 
 
 def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
@@ -90,7 +97,7 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
         images=crops[split:],
         joints=joints[split:].astype(np.float64) * factor,
         labelled=labelled[split:],
-        head_size=head_size[split:].astype(np.float64) * factor,
+        lengths=head_size[split:].astype(np.float64) * factor,
         calibration=crops[:split],
         source=f"{len(crops) - split} rendered people that ship with fasthg",
     )
@@ -99,13 +106,14 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
 def dataset_crops(
     dataset: Dataset, rows: NDArray[np.int64], size: int = INPUT_SIZE
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-    """Crops uint8 [M, S, S, 3], joints float64 [M, 16, 2] and head sizes [M] in crop pixels of some of its people."""
+    """Crops uint8 [M, S, S, 3], joints float64 [M, 16, 2] and the protocol's lengths [M] of some of its people, both in
+    crop pixels."""
     people = dataset.people
     found = [read_crop(dataset.image_path(row), people.center[row], people.scale[row], size) for row in rows]
     matrices = np.stack([matrix for _crop, matrix in found])
     zoom = np.sqrt(np.linalg.det(matrices[:, :, :2]))
     joints = geometry.apply(matrices, people.joints[rows])
-    return np.stack([crop for crop, _matrix in found]), joints, people.head_size[rows] * zoom
+    return np.stack([crop for crop, _matrix in found]), joints, dataset.lengths[rows] * zoom
 
 
 def spread(length: int, count: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""A folder of photographs with MPII's annotations, checked before anything is computed from it."""
+"""A folder of photographs with their people's annotations, checked before anything is computed from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthg.data.annotations import read_annotations
+from fasthg.data.lsp import JOINTS_FILE, is_lsp
 from fasthg.data.people import People, Split, head_size_of
+from fasthg.data.protocols import LSP_PROTOCOLS, MPII_PROTOCOLS, Protocol
 from fasthg.errors import FasthgError
 
 ANNOTATION_FILES = (
@@ -19,17 +21,19 @@ ANNOTATION_FILES = (
     "mpii_annotations.json",
     "mpii_annotations.json.gz",
     "mpii_human_pose_v1_u12_1.mat",
+    JOINTS_FILE,
 )
 HEAD_FILES = ("detections_our_format.mat", "gt_valid.mat", "valid.h5")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """People and the folder of their photographs."""
+    """People, the folder of their photographs, and the protocols that score them, the dataset's own first."""
 
     people: People
     image_dir: Path
     annotations: Path = field(default=Path())
+    protocols: tuple[Protocol, ...] = MPII_PROTOCOLS
 
     def __len__(self) -> int:
         return len(self.people)
@@ -37,6 +41,16 @@ class Dataset:
     def image_path(self, row: int) -> Path:
         """Photograph of person `row`."""
         return self.image_dir / self.people.images[row]
+
+    @property
+    def protocol(self) -> Protocol:
+        """The dataset's own way of scoring."""
+        return self.protocols[0]
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """What each person's errors are divided by, [N] pixels; NaN where it is not known."""
+        return self.protocol.measure(self.people)
 
     @cached_property
     def digest(self) -> str:
@@ -49,7 +63,7 @@ class Dataset:
 
 
 def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -> Dataset:
-    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's format) or beside MPII's own files.
+    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's format), MPII's own files or LSP's.
 
     `data_dir` may also be an annotation file of any format, with `images/` beside it. Head sizes that the annotations
     lack are taken from `detections_our_format.mat`, `gt_valid.mat` or `valid.h5` beside them (validation people only).
@@ -58,17 +72,23 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
     looks for every photograph.
     """
     data_dir = Path(data_dir)
-    annotations = data_dir if data_dir.is_file() else _find_annotations(data_dir)
+    annotations = data_dir if data_dir.is_file() else find_annotations(data_dir)
     people = with_head_sizes(read_annotations(annotations, split), annotations.parent, split)
     if not len(people):
         raise FasthgError(f"data {annotations}: split {split!r} is empty; choose another split or file")
-    dataset = Dataset(people, annotations.parent / "images", annotations)
+    dataset = Dataset(people, annotations.parent / "images", annotations, protocols_of(annotations))
     if check_files:
         _check_images(dataset)
     return dataset
 
 
-def _find_annotations(data_dir: Path) -> Path:
+def protocols_of(annotations: Path) -> tuple[Protocol, ...]:
+    """How the people of an annotation file are scored."""
+    return LSP_PROTOCOLS if is_lsp(annotations) else MPII_PROTOCOLS
+
+
+def find_annotations(data_dir: Path) -> Path:
+    """The annotation file in a folder; raises FasthgError where there is none."""
     if not data_dir.is_dir():
         raise FasthgError(f"data {data_dir}: no such folder; render one with `python -m training.synthesize --out DIR`")
     for name in ANNOTATION_FILES:

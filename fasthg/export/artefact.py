@@ -26,7 +26,7 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.files import sha256, write_json
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
-from fasthg.pixels.geometry import JOINT_NAMES, MEAN
+from fasthg.pixels.geometry import JOINT_NAMES
 from fasthg.runtimes.paths import PATHS
 from fasthg.runtimes.request import Mode, Prepared, Request, default_cache_dir, resolve_device
 
@@ -86,7 +86,12 @@ def write_metadata(
         "model": model,
         "files": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
         "config": asdict(config),
-        "input": {"size": size, "max_batch": max_batch, "colour": "RGB in 0..1 less the mean", "mean": list(MEAN)},
+        "input": {
+            "size": size,
+            "max_batch": max_batch,
+            "colour": "RGB in 0..1 less the mean",
+            "mean": list(config.mean),
+        },
         "joint_names": list(JOINT_NAMES),
     }
     write_json(folder / METADATA, content | more)

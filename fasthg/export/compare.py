@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.data.crops import Crops
+from fasthg.data.protocols import PCKH
 from fasthg.errors import ParityError
-from fasthg.metrics import pckh
+from fasthg.metrics import pck
 from fasthg.metrics.agreement import TOLERANCES, relative_error
 from fasthg.network.model import HourglassNet
 from fasthg.pixels.geometry import JOINT_NAMES
@@ -37,7 +38,7 @@ class Comparison:
 
     heatmap_error     relative L2; None where the artefact gives keypoints only
     keypoint_median, keypoint_p99, keypoint_max   distances in crop pixels
-    pckh_reference, pckh_artefact   PCKh@0.5 weighted14 in percent; None where the joints are not MPII's
+    pckh_reference, pckh_artefact   PCKh, or what `protocol` names, weighted14 in percent; None for other joints
     pckh_counts       whether the reference has learnt enough for PCKh to decide
     """
 
@@ -54,6 +55,7 @@ class Comparison:
     pckh_artefact: float | None
     pckh_limit: float
     pckh_counts: bool
+    protocol: str = str(PCKH)
 
     @property
     def pckh_change(self) -> float | None:
@@ -79,7 +81,7 @@ class Comparison:
         distances = f"keypoints {self.keypoint_median:.3f} px median, {self.keypoint_p99:.2f} px at 99 %"
         if not self.pckh_counts:
             return f"{heatmaps}{distances}; PCKh says nothing, the network has not learnt enough"
-        return f"{heatmaps}{distances}; PCKh@0.5 {self.pckh_reference:.2f} -> {self.pckh_artefact:.2f}"
+        return f"{heatmaps}{distances}; {self.protocol} {self.pckh_reference:.2f} -> {self.pckh_artefact:.2f}"
 
     def require(self, what: str) -> None:
         """Raise ParityError naming the figures that are out of their limits."""
@@ -119,6 +121,7 @@ def compare(artefact: Answers, reference: Answers, crops: Crops, precision: str,
         pckh_artefact=scores[1],
         pckh_limit=max(allowed.pckh, 1.001 * one_joint),  # few crops: one joint is allowed
         pckh_counts=scores[0] is not None and scores[0] >= LEARNT,
+        protocol=str(crops.protocol),
     )
 
 
@@ -133,4 +136,4 @@ def rounding_error(model: HourglassNet, images: Tensor) -> float:
 def _weighted14(keypoints: NDArray[np.float64], crops: Crops) -> float | None:
     if keypoints.shape[1] != len(JOINT_NAMES):
         return None
-    return pckh.score(keypoints, crops.joints, crops.labelled, crops.head_size).weighted14
+    return pck.score(keypoints, crops.joints, crops.labelled, crops.lengths, crops.protocol).weighted14

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fasthg.kernels.reference import decode_heatmaps
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import STRIDE
-from fasthg.pixels.geometry import MEAN, flip_heatmaps
+from fasthg.pixels.geometry import flip_heatmaps
 
 OUTPUT_NAMES = ("keypoints", "scores")
 
@@ -25,7 +25,7 @@ class EndToEnd(nn.Module):
         super().__init__()
         self.model = model
         self.flip = flip
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(model.config.mean).view(3, 1, 1))
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         images = crops.float().permute(0, 3, 1, 2) / 255.0 - self.mean  # TensorRT only casts uint8, and permutes floats

@@ -134,7 +134,9 @@ def _spec(model: HourglassNet, options: ExportOptions, precision: str, crops: Cr
         batch=options.batch,
         end_to_end=options.end_to_end,
         flip=options.flip and options.end_to_end,
-        calibration=crops.calibration if options.end_to_end else normalise(crops.calibration).numpy(),
+        calibration=crops.calibration
+        if options.end_to_end
+        else normalise(crops.calibration, model.config.mean).numpy(),
     )
 
 
@@ -144,7 +146,11 @@ def _build(spec: ArtefactSpec, folder: Path, crops: Crops, name: str) -> tuple[B
     Raises ParityError where no try is good enough.
     """
     reference = _answers(_reference(spec), crops, spec, batch=4)
-    rounding = rounding_error(spec.model, normalise(crops.images[:4])) if spec.precision == "fp32" else 0.0
+    rounding = (
+        rounding_error(spec.model, normalise(crops.images[:4], spec.model.config.mean))
+        if spec.precision == "fp32"
+        else 0.0
+    )
     graph = targets.fp32_graph(spec)
 
     def compared(runs_here: RunsHere) -> Comparison:
@@ -201,7 +207,7 @@ def _answers(run: Callable[[Tensor], Tensor], crops: Crops, spec: ArtefactSpec, 
 
     The first crop is answered alone and the others in batches, so that a graph of one fixed batch is found out.
     """
-    inputs = torch.from_numpy(crops.images) if spec.end_to_end else normalise(crops.images)
+    inputs = torch.from_numpy(crops.images) if spec.end_to_end else normalise(crops.images, spec.model.config.mean)
     with torch.inference_mode():
         outputs = torch.cat([run(part).cpu() for part in (inputs[:1], *inputs[1:].split(batch))])
         if spec.end_to_end:

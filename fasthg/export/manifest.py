@@ -11,7 +11,7 @@ from fasthg.export.compare import Comparison
 from fasthg.export.end_to_end import OUTPUT_NAMES
 from fasthg.export.targets import ArtefactSpec, Built
 from fasthg.network.variants import STRIDE
-from fasthg.pixels.geometry import JOINT_NAMES, MEAN
+from fasthg.pixels.geometry import JOINT_NAMES
 from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
 
 _LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "trt": ("onnx", "onnxruntime"), "openvino": ("openvino", "nncf")}
@@ -22,7 +22,7 @@ def inputs(spec: ArtefactSpec) -> dict[str, Any]:
     if spec.end_to_end:
         shape, meaning = ["batch", spec.size, spec.size, 3], "RGB crop as it is"
         return {INPUT_NAME: {"type": "uint8", "shape": shape, "meaning": meaning}}
-    shape, meaning = ["batch", 3, spec.size, spec.size], f"RGB crop / 255 - {list(MEAN)}"
+    shape, meaning = ["batch", 3, spec.size, spec.size], f"RGB crop / 255 - {list(spec.model.config.mean)}"
     return {INPUT_NAME: {"type": "float32", "shape": shape, "meaning": meaning}}
 
 
@@ -61,7 +61,7 @@ def labels(spec: ArtefactSpec) -> dict[str, str]:
     return {
         "precision": spec.precision,
         "input_size": str(spec.size),
-        "mean": ",".join(map(str, MEAN)),
+        "mean": ",".join(map(str, spec.model.config.mean)),
         "inputs": describe(inputs(spec)),
         "outputs": describe(outputs(spec)),
         "joints": ",".join(joint_names(spec)),

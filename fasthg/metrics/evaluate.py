@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.data.dataset import Dataset
-from fasthg.metrics import pckh
+from fasthg.metrics.pck import Scores, score_people
 from fasthg.pixels import geometry
+from fasthg.pixels.geometry import MEAN
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_crop
 
@@ -32,12 +33,12 @@ def evaluate(
     batch_size: int = 8,
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> pckh.Scores:
-    """Scores of `predict_dataset` against the annotations; the arguments are the same."""
+    mean: Sequence[float] = MEAN,
+) -> Scores:
+    """Scores of `predict_dataset` against the annotations, by the dataset's protocol; the arguments are the same."""
     chosen = range(len(dataset)) if rows is None else list(rows)
-    joints = predict_dataset(runner, dataset, chosen, size, batch_size, flip, progress)
-    people = dataset.people.select(chosen)
-    return pckh.score(joints, people.joints, people.labelled, people.head_size)
+    joints = predict_dataset(runner, dataset, chosen, size, batch_size, flip, progress, mean)
+    return score_people(joints, dataset.people.select(chosen), dataset.protocol)
 
 
 def predict_dataset(
@@ -48,6 +49,7 @@ def predict_dataset(
     batch_size: int = 8,
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
+    mean: Sequence[float] = MEAN,
 ) -> NDArray[np.float64]:
     """Joints [N, 16, 2] in continuous pixels of each person's photograph.
 
@@ -56,6 +58,7 @@ def predict_dataset(
     rows        the people to predict, in this order; None for all
     flip        average the heatmaps of the crop and of its mirror image
     progress    called after each batch with the number of people that it finished
+    mean        what the network takes off RGB in 0..1, its `config.mean`
 
     Raises FasthgError that names a photograph that cannot be read.
     """
@@ -63,7 +66,7 @@ def predict_dataset(
     predictions = np.empty((len(chosen), len(geometry.JOINT_NAMES), 2))
     done = 0
     for crops in _read_ahead(dataset, chosen, size, batch_size):
-        images = normalise(np.stack([crop for crop, _matrix in crops]))
+        images = normalise(np.stack([crop for crop, _matrix in crops]), mean)
         matrices = np.stack([matrix for _crop, matrix in crops])
         if len(chosen) > batch_size:
             images = _fill_up(images, batch_size)

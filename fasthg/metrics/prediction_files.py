@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasthg.data.annotations import read_annotations
 from fasthg.data.people import HALF_PIXEL, NUM_JOINTS, Split, head_size_of, load_json
+from fasthg.data.protocols import MPII_PROTOCOLS, Protocol
 from fasthg.errors import FasthgError
 from fasthg.pixels.geometry import JOINT_NAMES
 
@@ -34,6 +35,7 @@ class Truth:
     joints: NDArray[np.float64]  # [N, 16, 2], NaN where not labelled
     labelled: NDArray[np.bool_]  # [N, 16]
     head_size: NDArray[np.float64]  # [N], 0.6 x the diagonal of the head's box; NaN where not known
+    protocols: tuple[Protocol, ...] = MPII_PROTOCOLS  # how these people are scored
 
 
 def predictions_document(
@@ -80,7 +82,7 @@ def read_truth(path: str | Path, split: Split = "val") -> Truth:
     FasthgError that names the file and what is missing.
     """
     path = Path(path)
-    if path.suffix == ".mat" and not _is_release(path):
+    if path.suffix == ".mat" and not _is_annotations(path):
         names = ("pos_gt_src", "jnt_missing", "headboxes_src")
         joints, missing, boxes = (_arrays_of_mat(path, *names)[name] for name in names)
         labelled = missing.T == 0
@@ -89,17 +91,18 @@ def read_truth(path: str | Path, split: Split = "val") -> Truth:
             labelled=labelled,
             head_size=head_size_of(boxes.transpose(2, 0, 1).reshape(-1, 4)),
         )
-    from fasthg.data.dataset import with_head_sizes
+    from fasthg.data.dataset import protocols_of, with_head_sizes
 
     people = with_head_sizes(read_annotations(path, split), path.parent, split)
-    return Truth(people.joints, people.labelled, people.head_size)
+    return Truth(people.joints, people.labelled, people.head_size, protocols_of(path))
 
 
-def _is_release(path: Path) -> bool:
+def _is_annotations(path: Path) -> bool:
+    """Whether a MATLAB file is MPII's release or LSP's, rather than the published truth."""
     import scipy.io
 
     try:
-        return any(name == "RELEASE" for name, _shape, _kind in scipy.io.whosmat(path))
+        return any(name in ("RELEASE", "joints") for name, _shape, _kind in scipy.io.whosmat(path))
     except Exception as error:  # scipy raises whatever its parser meets in a damaged file
         raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
 

@@ -23,6 +23,7 @@ from fasthg.errors import FasthgError
 from fasthg.files import write_bytes
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig, get_config
+from fasthg.pixels.geometry import MEAN
 from fasthg.version import __version__
 
 log = logging.getLogger("fasthg")
@@ -96,11 +97,16 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
 def load_into(model: HourglassNet, path: str | Path) -> None:
     """Load a checkpoint into a network of the same configuration, in place.
 
-    Raises FasthgError that names the configuration that differs, or the missing, extra and misshapen keys.
+    Raises FasthgError that names the configuration or the mean that differs, or the missing, extra and misshapen keys.
     """
     theirs = _config_of(path, read_metadata(path))
     if theirs is not None:
         check_same_network(str(path), theirs, model.config)
+        if theirs.mean != model.config.mean:
+            raise FasthgError(
+                f"{path} was trained on images less the mean {_short(theirs.mean)}, the network takes them less"
+                f" {_short(model.config.mean)}; make it with that mean"
+            )
     state, wanted = load_state(path), model.state_dict()
     check_keys(str(path), state, wanted)
     model.load_state_dict(state, strict=False)
@@ -126,13 +132,14 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
     """A network by name or configuration, in evaluation mode where weights are loaded.
 
     weights   None: fresh (He) initialisation; "default": the weights that ship with the package (`small` only);
-              else the path of a `.safetensors` checkpoint of the same configuration
+              else the path of a `.safetensors` checkpoint of the same architecture, with which comes its mean
     """
     config = get_config(variant) if isinstance(variant, str) else variant
-    model = HourglassNet(config)
     if weights is None:
-        return model
+        return HourglassNet(config)
     path = default_weights(variant) if weights == "default" else Path(weights)
+    theirs = _config_of(path, read_metadata(path))
+    model = HourglassNet(config if theirs is None else replace(config, mean=theirs.mean))
     load_into(model, path)
     return model.eval()
 
@@ -160,16 +167,19 @@ def load_network(weights: str | Path | None = None, variant: str | None = None) 
 
 
 def variant_name(config: HourglassConfig) -> str | None:
-    """The name in VARIANTS of a configuration, dropout and number of joints aside; None for another network."""
+    """The name in VARIANTS of an architecture, dropout, mean and number of joints aside; None for another network."""
     for name, known in VARIANTS.items():
-        if replace(config, dropout=known.dropout, num_joints=known.num_joints) == known:
+        if replace(config, dropout=known.dropout, num_joints=known.num_joints, mean=known.mean) == known:
             return name
     return None
 
 
 def check_same_network(source: str, theirs: HourglassConfig, ours: HourglassConfig) -> None:
-    """Raise FasthgError naming each field in which two configurations need different weights (dropout needs none)."""
-    theirs, ours = replace(theirs, dropout=0.0), replace(ours, dropout=0.0)
+    """Raise FasthgError naming each field in which two configurations need different weights.
+
+    Dropout needs none, and the mean is part of them.
+    """
+    theirs, ours = replace(theirs, dropout=0.0, mean=MEAN), replace(ours, dropout=0.0, mean=MEAN)
     names = [field.name for field in fields(ours) if getattr(theirs, field.name) != getattr(ours, field.name)]
     if not names:
         return

@@ -5,7 +5,7 @@
         of anibali's releases. Input: RGB in 0..1 less MPII's mean, as here.
     princeton-vl/pytorch_stacked_hourglass
         `{"state_dict": {"model.module....": ...}}`. Its stem is 64-128-128-256 where the others' is 64-128-256-256, and
-        its input is RGB in 0..1, no mean subtracted.
+        its input is RGB in 0..1, no mean subtracted; `config.mean` says so.
 
 The architecture is read from the shapes. Files are only ever unpickled with `weights_only=True`.
 """
@@ -16,6 +16,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,11 +48,10 @@ def convert(path: str | Path) -> Converted:
     theirs = load_published(path)
     if "conv1.weight" in theirs and any(name.startswith("hg.0.hg.") for name in theirs):
         origin, state = "bearpaw/pytorch-pose or anibali/pytorch-stacked-hourglass", from_pytorch_pose(theirs)
-        inputs = "RGB in 0..1 less MPII's mean, as trained"
+        mean, inputs = MEAN, "RGB in 0..1 less MPII's mean"
     elif "pre.0.conv.weight" in theirs:
         origin, state = "princeton-vl/pytorch_stacked_hourglass", from_princeton(theirs)
-        state["stem.conv.bias"] = _absorb_mean(state)
-        inputs = "RGB in 0..1 less MPII's mean; trained without the mean, which stem.conv.bias makes up for"
+        mean, inputs = (0.0, 0.0, 0.0), "RGB in 0..1, no mean subtracted"
     elif "stem.conv.weight" in theirs:
         raise FasthgError(f"{path} is a fasthg checkpoint already; use it as it is with --weights")
     else:
@@ -59,7 +59,7 @@ def convert(path: str | Path) -> Converted:
             f"{path}: names such as {', '.join(list(theirs)[:3])} are of no known network; "
             "give a checkpoint of bearpaw/pytorch-pose, anibali/pytorch-stacked-hourglass or princeton-vl"
         )
-    config = infer_config(path, state)
+    config = replace(infer_config(path, state), mean=mean)
     state = _without_last_merge(state, config)
     with torch.device("meta"):
         check_keys(str(path), state, HourglassNet(config).state_dict())
@@ -201,15 +201,6 @@ _BOTTLENECK: tuple[_Rule, ...] = (
     (r"\.bn(\d)\.", lambda match: f".norms.{int(match[1]) - 1}."),
     (r"\.conv(\d)\.", lambda match: f".convs.{int(match[1]) - 1}."),
 )
-
-
-def _absorb_mean(state: Mapping[str, Tensor]) -> Tensor:
-    """The stem's bias with which the network takes images less the mean instead of images.
-
-    Exact but within three pixels of the crop's border, where padding stands for the mean's colour instead of black.
-    """
-    weight, bias = state["stem.conv.weight"].double(), state["stem.conv.bias"].double()
-    return (bias + weight.sum(dim=(2, 3)) @ torch.tensor(MEAN, dtype=torch.float64)).float()
 
 
 def _without_last_merge(state: Mapping[str, Tensor], config: HourglassConfig) -> dict[str, Tensor]:

@@ -108,7 +108,7 @@ class Stack(nn.Module):
 
 
 class HourglassNet(nn.Module):
-    """Images [N, 3, H, W] (RGB in 0..1 less the dataset's mean) -> heatmaps [N, num_stacks, num_joints, H/4, W/4].
+    """Images [N, 3, H, W] (RGB in 0..1 less `config.mean`) -> heatmaps [N, num_stacks, num_joints, H/4, W/4].
 
     In evaluation only the last stack's heatmaps matter: `final` returns [N, num_joints, H/4, W/4].
     """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from fasthg.errors import FasthgError
+from fasthg.pixels.geometry import MEAN
 
 INPUT_SIZE = 256  # pixels, the side of a crop
 STRIDE = 4  # pixels of the crop for one pixel of the heatmap
@@ -24,6 +26,10 @@ class HourglassConfig:
     dropout      probability of dropping a whole channel after each hourglass, 0 to switch off
     num_joints   heatmaps of each stack
     stem_feats   bottleneck widths of the stem's first two blocks; (64, 64) is princeton-vl's stem
+    mean         what is subtracted from RGB in 0..1; the weights were trained with it, and it goes where they go
+
+    Inputs are not divided by anything. Weights of a network that divides them by a standard deviation take it into
+    their first convolution, which is exact; a mean they could not, because the zeros that pad an image stand for it.
 
     Raises FasthgError for a configuration that no network can have.
     """
@@ -37,6 +43,7 @@ class HourglassConfig:
     dropout: float = 0.0
     num_joints: int = 16
     stem_feats: tuple[int, int] = (64, 128)
+    mean: tuple[float, float, float] = MEAN
 
     def __post_init__(self) -> None:
         for name in ("num_stacks", "num_feats", "num_blocks", "num_joints"):
@@ -59,7 +66,11 @@ class HourglassConfig:
         stem = tuple(self.stem_feats)
         if len(stem) != 2 or not all(isinstance(feats, int) and feats >= 1 for feats in stem):
             raise FasthgError(f"stem_feats is {self.stem_feats!r}; give two bottleneck widths")
+        mean = tuple(self.mean)
+        if len(mean) != 3 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in mean):
+            raise FasthgError(f"mean is {self.mean!r}; give three numbers, for R, G and B in 0..1")
         object.__setattr__(self, "depths", depths)
+        object.__setattr__(self, "mean", tuple(map(float, mean)))
         object.__setattr__(self, "stem_feats", stem)
 
     @property

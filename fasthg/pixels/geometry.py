@@ -68,6 +68,13 @@ def box_to_center_scale(x: float, y: float, width: float, height: float) -> tupl
     return np.array([x + width / 2, y + height / 2 - _BOX_DROP * scale]), scale
 
 
+def crop_to_center_scale(center: ArrayLike, side: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres [..., 2] and scales [...] with which `crop_matrix` cuts squares of `side` [...] pixels about `center`."""
+    scale = np.asarray(side, np.float64) / (_BOX_SIDE * _BOX_MARGIN)
+    drop = np.stack([np.zeros_like(scale), _BOX_DROP * scale], axis=-1)
+    return np.asarray(center, np.float64) - drop, scale
+
+
 def apply(matrix: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
     """Map points [..., n, 2] by [..., 2, 3], or points [..., 2] by one [2, 3]."""
     matrix, points = np.asarray(matrix, np.float64), np.asarray(points, np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -61,8 +62,10 @@ def read_crop(
     return warp(read_image(path), matrix, size), matrix
 
 
-def normalise(crops: NDArray[np.uint8] | Tensor) -> Tensor:
-    """Crops [N, H, W, 3] uint8 RGB -> network input [N, 3, H, W] float32 on the same device: `x / 255 - MEAN`."""
+def normalise(crops: NDArray[np.uint8] | Tensor, mean: Sequence[float] = MEAN) -> Tensor:
+    """Crops [N, H, W, 3] uint8 RGB -> network input [N, 3, H, W] float32 on the same device: `x / 255 - mean`.
+
+    `mean` is the network's own, `config.mean`; MPII's is that of most.
+    """
     images = torch.as_tensor(crops).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    return images.div_(255.0).sub_(mean)
+    return images.div_(255.0).sub_(torch.tensor(mean, device=images.device).view(3, 1, 1))

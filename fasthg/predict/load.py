@@ -29,6 +29,7 @@ class Served:
     size        side of the crops in pixels
     batch_size  people in one run
     why         one sentence on the choice of the path
+    mean        what the network takes off RGB in 0..1
     end_to_end  the runner takes crops uint8 [N, size, size, 3] instead and returns points and scores: see Prepared
     """
 
@@ -36,6 +37,7 @@ class Served:
     size: int
     batch_size: int
     why: str
+    mean: tuple[float, float, float]
     end_to_end: bool = False
 
 
@@ -71,7 +73,7 @@ def load_runner(
     path, why = choose_path(model.config, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     example = torch.zeros(batch_size, 3, size, size)
     prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
-    return Served(prepared, size, batch_size, why)
+    return Served(prepared, size, batch_size, why, model.config.mean)
 
 
 def _load_exported(
@@ -93,4 +95,5 @@ def _load_exported(
     prepared = load_artefact(artefact, device, batch_size, threads, mode)
     if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
         raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
-    return Served(prepared, artefact.size, batch_size, f"exported for {prepared.path}", artefact.end_to_end)
+    why = f"exported for {prepared.path}"
+    return Served(prepared, artefact.size, batch_size, why, artefact.config.mean, artefact.end_to_end)

@@ -129,6 +129,7 @@ class Predictor:
             )
         self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
         self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
+        self.mean = served.mean
         self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
 
     def __call__(
@@ -190,7 +191,7 @@ class Predictor:
             answer = self._run(crops)
             points, scores, sound = answer[..., :2], answer[..., 2], answer.isfinite().all()
         else:
-            images = normalise(crops)
+            images = normalise(crops, self.mean)
             heatmaps = self._run(images)
             if self.flip:
                 heatmaps = (heatmaps + geometry.flip_heatmaps(self._run(images.flip(-1)))) / 2

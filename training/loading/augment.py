@@ -10,6 +10,7 @@ bearpaw/pytorch-pose, six people in ten are rotated, half are mirrored, and each
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +125,7 @@ def place_joints(
     return heatmap.astype(np.float32), (labelled & inside).astype(np.float32)
 
 
-def colour_table(gain: NDArray[np.float64]) -> NDArray[np.float32]:
+def colour_table(gain: NDArray[np.float64], mean: Sequence[float] = geometry.MEAN) -> NDArray[np.float32]:
     """What each byte of each channel becomes under gain [3], float32 [256,3]: clip(byte / 255 * gain, 0, 1) - mean."""
     levels = np.arange(256, dtype=np.float64)[:, None] / 255.0
-    return (np.clip(levels * gain, 0.0, 1.0) - np.asarray(geometry.MEAN)).astype(np.float32)
+    return (np.clip(levels * gain, 0.0, 1.0) - np.asarray(mean)).astype(np.float32)

@@ -32,8 +32,6 @@ from training.loading.sampling import BatchRows, EpochOrder
 if NATIVE_ERROR is None:
     from fasthg.kernels.cpu import _native
 
-_MEAN = np.array(geometry.MEAN, np.float32)
-
 Content = TypeVar("Content")
 
 
@@ -68,6 +66,7 @@ class LoaderOptions:
     skip_bad       people that may be replaced because their image cannot be read; one more stops the run
     channels_last  memory format of the images
     pin_memory     batches lie in page-locked memory, ready for a GPU
+    mean           what is subtracted from RGB in 0..1: the network's
     """
 
     size: int = INPUT_SIZE
@@ -84,6 +83,7 @@ class LoaderOptions:
     skip_bad: int = 0
     channels_last: bool = False
     pin_memory: bool = False
+    mean: tuple[float, float, float] = geometry.MEAN
 
     def __post_init__(self) -> None:
         if self.size < STRIDE or self.size % STRIDE:
@@ -215,6 +215,7 @@ class BatchMaker:
     def __init__(self, source: Source, options: LoaderOptions) -> None:
         self.source = source
         self.options = options
+        self._mean = np.array(options.mean, np.float32)
         self._free: list[NDArray[np.float32]] = []  # memory of batches that nobody refers to any more
 
     def __call__(self, job: BatchRows) -> MadeBatch:
@@ -238,9 +239,9 @@ class BatchMaker:
         """
         if picture.shape[-1] == 4 and NATIVE_ERROR is None:
             to_picture, factors = geometry.invert(matrix), gain.astype(np.float32)
-            _native.cut_crop(picture, to_picture, factors, _MEAN, self.options.channels_last, out)
+            _native.cut_crop(picture, to_picture, factors, self._mean, self.options.channels_last, out)
         else:
-            colour(geometry.warp(picture, matrix, self.options.size), colour_table(gain), out)
+            colour(geometry.warp(picture, matrix, self.options.size), colour_table(gain, self.options.mean), out)
 
     def _empty(self, count: int) -> Tensor:
         """Memory for the images of a batch; that of an earlier batch, where one was let go.

@@ -145,7 +145,7 @@ class DaliLoader(Loader):
         """Encoded images, maps and gains -> normalised crops: the same graph on either device."""
         fn, types, on_gpu = dali.fn, dali.types, self._device_id is not None
         encoded, matrices, gains = fn.external_source(self._next_input, num_outputs=3, batch=True)
-        mean = types.Constant(np.array(geometry.MEAN, np.float32), device="gpu" if on_gpu else "cpu")
+        mean = types.Constant(np.array(self.options.mean, np.float32), device="gpu" if on_gpu else "cpu")
         pictures = fn.decoders.image(
             encoded,
             device="mixed" if on_gpu else "cpu",

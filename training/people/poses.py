@@ -1,4 +1,4 @@
-"""The people of an MPII annotation file as images to render: real joints, scales and neighbours, other pixels."""
+"""The people of an annotation file as images to render: real joints, scales and neighbours, other pixels."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fasthg.data.annotations import read_annotations
+from fasthg.data.lsp import is_lsp
 from fasthg.data.people import HALF_PIXEL, NUM_JOINTS, People, load_json
 from fasthg.errors import FasthgError
 from training.people.synthetic.chunk import PosedImage
@@ -23,7 +24,7 @@ _NO_BOX = np.full(4, np.nan)  # known once the head is drawn
 def read_poses(
     path: Path, train: int | None, val: int | None, seed: int, size: tuple[int, int] | None
 ) -> list[PosedImage]:
-    """One image for each photograph of a bearpaw JSON file, with all people that the file knows in it.
+    """One image for each photograph of a bearpaw JSON file or of LSP, with all people that the file knows in it.
 
     `train` and `val` limit the people of each split (None: all of them), in the file's order; others in the same
     photograph are drawn but get no record. Images are shrunk or enlarged to fit into `size` (width, height); None keeps
@@ -52,6 +53,8 @@ def read_poses(
 
 
 def _records(path: Path) -> list[Record]:
+    if is_lsp(path):
+        return _lsp_records(path)
     try:
         records = load_json(path)
     except FasthgError:
@@ -65,6 +68,20 @@ def _records(path: Path) -> list[Record]:
             raise FasthgError(f"--poses {path}: row {row}: an image of {width} x {height} pixels; correct the file")
         if name != Path(name).name or name in ("", "..") or name.startswith("."):
             raise FasthgError(f"--poses {path}: row {row}: {name!r} is not a plain file name; correct the file")
+    return records
+
+
+def _lsp_records(path: Path) -> list[Record]:
+    """What bearpaw's JSON would say of LSP's photographs, whose sizes are read from them."""
+    from PIL import Image
+
+    held_out, records = set(read_annotations(path, "val").images), []
+    for name in read_annotations(path, "all").images:
+        try:
+            width, height = Image.open(path.parent / "images" / name).size
+        except OSError as error:
+            raise FasthgError(f"--poses {path}: images/{name} cannot be read ({error}); copy it again") from None
+        records.append({"isValidation": float(name in held_out), "img_width": width, "img_height": height})
     return records
 
 

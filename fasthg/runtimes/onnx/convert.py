@@ -77,4 +77,5 @@ def _crops(request: Request) -> NDArray[np.float32]:
     """The request's calibration crops, or those that ship with the package, as the network takes them."""
     if request.calibration is not None:
         return np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
-    return normalise(load_crops(None, request.example.shape[-1]).calibration).numpy()
+    crops = load_crops(None, request.example.shape[-1]).calibration
+    return normalise(crops, request.model.config.mean).numpy()

@@ -35,7 +35,7 @@ def test_first_look_at_a_person_is_the_plain_crop(dataset, looks):
 def test_joints_follow_the_change_of_the_crop(dataset, looks):
     # The joints of a look and of the plain crop differ by a zoom and a shift, the same for all joints; so do the heads.
     plain, look, seen = looks.joints[2], looks.joints[2 + 4 * 3], looks.labelled[2]
-    zoom = looks.head_size[2 + 4 * 3] / looks.head_size[2]
+    zoom = looks.lengths[2 + 4 * 3] / looks.lengths[2]
     assert 0.9 < zoom < 1.1
     shift = look[seen] - zoom * plain[seen]
     np.testing.assert_allclose(shift, np.broadcast_to(shift[0], shift.shape), atol=1e-9)

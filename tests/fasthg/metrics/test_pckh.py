@@ -33,7 +33,7 @@ def score_against(predictions: np.ndarray, truth: Path) -> pckh.Scores:
 def test_published_predictions_have_their_published_scores(mpii_dir: Path, real_predictions: np.ndarray) -> None:
     scores = score_against(real_predictions, mpii_dir / "detections_our_format.mat")
     assert (scores.num_people, scores.num_joints) == (2958, 44_240)
-    found = [scores.mean14, scores.weighted14, scores.pooled16, scores.at_01.weighted14]
+    found = [scores.mean14, scores.weighted14, scores.pooled16, scores.strict.weighted14]
     assert found == pytest.approx([83.347, 83.927, 85.009, 18.350], abs=5e-4)
     groups = [scores.per_group[name] for name in ("head", "wrist", "ankle")]
     assert groups == pytest.approx([93.690, 77.916, 72.863], abs=5e-4)
@@ -73,7 +73,7 @@ def test_a_distance_of_exactly_half_a_head_counts_as_found() -> None:
     joints = joints.round()
     for offset, expected in ((5.0, 100.0), (5.001, 0.0)):
         assert pckh.score(joints + np.array([offset, 0.0]), joints, labelled, head_size).pooled16 == expected
-    assert pckh.score(joints + np.array([0.0, 1.0]), joints, labelled, head_size).at_01.pooled16 == 100.0
+    assert pckh.score(joints + np.array([0.0, 1.0]), joints, labelled, head_size).strict.pooled16 == 100.0
 
 
 def test_area_under_the_curve_of_one_distance() -> None:

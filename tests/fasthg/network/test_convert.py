@@ -23,10 +23,11 @@ from fasthg.network.checkpoint import load_model, read_metadata, save
 from fasthg.network.convert import convert
 from fasthg.network.model import Bottleneck, Hourglass, HourglassNet
 from fasthg.network.variants import HourglassConfig
-from fasthg.pixels.geometry import MEAN
+from fasthg.pixels.image import normalise
 
 State = dict[str, Tensor]
-PRINCETON = HourglassConfig(num_stacks=2, num_feats=16, depths=3, stem_feats=(64, 64))
+BLACK = (0.0, 0.0, 0.0)
+PRINCETON = HourglassConfig(num_stacks=2, num_feats=16, depths=3, stem_feats=(64, 64), mean=BLACK)
 
 
 def randomised(config: HourglassConfig) -> HourglassNet:
@@ -163,24 +164,23 @@ def test_the_published_two_stack_network_is_read_whole(tmp_path: Path) -> None:
     torch.save(wrapped("module.", names), tmp_path / "hg2.pth.tar")
     converted = convert(tmp_path / "hg2.pth.tar")
     assert converted.config == net.config
-    assert converted.metadata["input"] == "RGB in 0..1 less MPII's mean, as trained"
+    assert converted.metadata["input"] == "RGB in 0..1 less MPII's mean"
 
 
-def test_princeton_checkpoints_give_equal_heatmaps_for_their_input(tmp_path: Path) -> None:
-    """Theirs takes RGB in 0..1, ours the same less the mean: equal away from the border, where padding differs."""
+def test_princeton_checkpoints_give_equal_heatmaps_up_to_the_border(tmp_path: Path) -> None:
+    """Theirs takes RGB in 0..1 with no mean subtracted, and so does what becomes of it, from the crop's bytes on."""
     net = randomised(PRINCETON)
     torch.save(wrapped("model.module.", princeton_names(net)), tmp_path / "checkpoint.pt")
-    ours, image = loaded(tmp_path / "checkpoint.pt"), torch.rand(1, 3, 64, 64)
+    ours = loaded(tmp_path / "checkpoint.pt")
     assert ours.config == PRINCETON
-    shifted = image - torch.tensor(MEAN).view(3, 1, 1)
-    torch.testing.assert_close(ours.stem.conv(shifted)[..., 2:-2, 2:-2], net.stem.conv(image)[..., 2:-2, 2:-2])
-    with torch.no_grad():
-        ours.stem.conv.bias.copy_(net.stem.conv.bias)
-    assert torch.equal(ours(image), net(image))
+    assert ours.config.mean == BLACK
+    crop = torch.randint(256, (1, 64, 64, 3), dtype=torch.uint8)
+    theirs = net.final(crop.permute(0, 3, 1, 2) / 255)
+    torch.testing.assert_close(ours.final(normalise(crop, ours.config.mean)), theirs, rtol=0, atol=1e-6)
 
 
 def test_the_published_princeton_network_is_read_whole(tmp_path: Path) -> None:
-    net = HourglassNet(HourglassConfig(num_stacks=2, stem_feats=(64, 64)))
+    net = HourglassNet(HourglassConfig(num_stacks=2, stem_feats=(64, 64), mean=BLACK))
     names = princeton_names(net)
     assert len(names) == 742
     counted = sum(t.numel() for name, t in names.items() if "running" not in name and "tracked" not in name)
@@ -188,7 +188,7 @@ def test_the_published_princeton_network_is_read_whole(tmp_path: Path) -> None:
     torch.save(wrapped("model.module.", names), tmp_path / "checkpoint.pt")
     converted = convert(tmp_path / "checkpoint.pt")
     assert converted.config == net.config
-    assert "stem.conv.bias makes up for" in converted.metadata["input"]
+    assert converted.metadata["input"] == "RGB in 0..1, no mean subtracted"
 
 
 def test_a_way_back_after_the_last_stack_is_left_out(tmp_path: Path) -> None:
