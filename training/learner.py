@@ -124,6 +124,16 @@ class Learner:
             module.training = True
         return heatmaps
 
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Make the running statistics of batch normalisation the means over all ranks, in the average of weights too.
+
+        They are moving averages, linear in what they have seen, so this gives what averaging at every step would give.
+        """
+        models = [self.model, self.average.model] if self.average else [self.model]
+        buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+        self.world.average(buffers)
+
     def not_finite(self) -> str | None:
         """Name of the first weight or statistic that is NaN or infinite; None where all is well."""
         tensors = {name: tensor for name, tensor in self.model.state_dict().items() if tensor.is_floating_point()}
