@@ -66,7 +66,7 @@ class Trainer:
         self.options, self.recipe = options, options.recipe
         self.world: World = join_world(resolve_device(options.device))
         self.dataset = load_dataset(options.data, "train")
-        self.validation = load_validation(options.data) if options.validate_every else None
+        self.validation = load_validation(options, self.dataset) if options.validate_every else None
         self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
         self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights)
@@ -76,6 +76,7 @@ class Trainer:
         self.best = -math.inf
         self._prepare_folder()
         self._unchecked: list[Tensor] = []
+        self._check_steps = 1 if self.world.device.type == "cpu" else _CHECK_STEPS
         self._saved = time.monotonic()
         self.result = TrainResult(self.learner.evaluated, history=self.history, steps=self.step)
 
@@ -146,7 +147,7 @@ class Trainer:
         self.meter.images += images
         self.result.images += images
         self.result.steps = self.step
-        if self.world.device.type == "cpu" or len(self._unchecked) >= _CHECK_STEPS:
+        if len(self._unchecked) >= self._check_steps:
             losses = self._check_losses()
             epoch = (self.step - 1) // len(self.loader)
             log.step(self.step, epoch, losses[-1], self.learner.schedule(self.step - 1), self.meter)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.data.annotations import People
+from fasthg.data.annotations import PERSON_HEIGHT, People
 from fasthg.data.dataset import Dataset
 from fasthg.metrics import pckh
 from fasthg.pixels import geometry
@@ -23,7 +23,6 @@ from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_image
 
 SHIFT, ZOOM, GAIN = 0.04, 0.05, 0.1  # of the person's height, of the box's side, of the brightness: largest changes
-_HEIGHT = 200.0  # pixels of a person whose scale is 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def vary(people: People, rows: NDArray[np.int64], each: int, seed: int) -> Peopl
     draws = draws.reshape(-1, 3)
     return replace(
         many,
-        center=many.center + SHIFT * _HEIGHT * many.scale[:, None] * draws[:, :2],
+        center=many.center + SHIFT * PERSON_HEIGHT * many.scale[:, None] * draws[:, :2],
         scale=many.scale * (1 + ZOOM * draws[:, 2]),
     )
 

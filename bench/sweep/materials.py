@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bench.sweep.looks import vary
 from bench.sweep.settings import Settings
+from fasthg.data.crops import apart_from
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.files import atomic_path, write_json
 from fasthg.metrics.evaluate import evaluate
@@ -103,10 +104,10 @@ def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
 
 
 def calibration_crops(settings: Settings, precision: str) -> Tensor | None:
-    """Crops of people of the training split where int8 has to be calibrated; None for other precisions."""
+    """Crops of training people who are not scored, where int8 has to be calibrated; None for other precisions."""
     if precision != "int8":
         return None
-    dataset = load_dataset(settings.data, "train", check_files=False)
+    dataset = apart_from(load_dataset(settings.data, "train", check_files=False), scored_people(settings))
     return read_crops(dataset, np.arange(min(CALIBRATION_IMAGES, len(dataset))), settings.size)
 
 

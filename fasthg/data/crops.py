@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.dataset import Dataset, find_people, load_dataset
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.pixels import geometry
@@ -58,17 +58,19 @@ class GateSet:
 
 def load_gate(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> GateSet:
     """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and
-    `calibration` training people.
+    `calibration` training people. Where its file holds one split, nobody who is scored is calibrated on.
 
-    Raises FasthgError for a dataset that cannot be read or has no head sizes.
+    Raises FasthgError for a dataset that cannot be read, has no head sizes, or leaves nobody to calibrate on.
     """
     if data is None:
         return read_gate(SHIPPED, size)
     scored_set, calibration_set = load_dataset(data, "val"), load_dataset(data, "train")
-    crops, joints, head_size = dataset_crops(scored_set, spread(len(scored_set), scored), size)
-    labelled = scored_set.people.labelled[spread(len(scored_set), scored)]
+    scored_set = scored_set.select(spread(len(scored_set), scored))
+    crops, joints, head_size = dataset_crops(scored_set, np.arange(len(scored_set)), size)
+    labelled = scored_set.people.labelled
     if not (head_size > 0).all():
         raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")
+    calibration_set = apart_from(calibration_set, scored_set)
     others, _joints, _head_size = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
     return GateSet(crops, joints, labelled, head_size, others, f"{len(crops)} validation people of {data}")
 
@@ -94,6 +96,17 @@ def read_gate(path: Path, size: int = INPUT_SIZE) -> GateSet:
         calibration=crops[:split],
         source=f"{len(crops) - split} rendered people that ship with fasthg",
     )
+
+
+def apart_from(dataset: Dataset, scored: Dataset) -> Dataset:
+    """The people of `dataset` who are not among the scored ones; raises FasthgError where that leaves nobody."""
+    free = ~find_people(dataset, scored)
+    if not free.any():
+        raise FasthgError(
+            f"data {dataset.annotations}: all {len(dataset)} people are scored, which leaves nobody to calibrate on; "
+            "give a dataset with a training split"
+        )
+    return dataset.select(free)
 
 
 def dataset_crops(

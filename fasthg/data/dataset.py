@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fasthg.data.annotations import People, Split, head_size_of, read_annotations
+from fasthg.data.annotations import PERSON_HEIGHT, People, Split, head_size_of, read_annotations
 from fasthg.errors import FasthgError
 
 __all__ = ["Dataset", "People", "Split", "load_dataset", "read_annotations", "with_head_sizes"]
@@ -38,6 +38,10 @@ class Dataset:
     def image_path(self, row: int) -> Path:
         """Photograph of person `row`."""
         return self.image_dir / self.people.images[row]
+
+    def select(self, rows: ArrayLike) -> Dataset:
+        """The people of an index or bool array, in its order."""
+        return replace(self, people=self.people.select(rows))
 
     @cached_property
     def digest(self) -> str:
@@ -67,6 +71,20 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
     if check_files:
         _check_images(dataset)
     return dataset
+
+
+def find_people(dataset: Dataset, others: Dataset) -> NDArray[np.bool_]:
+    """Which people of `dataset` are among `others`, bool [N]: in the same photograph, their annotated centres nearer
+    to each other than a tenth of the person's height.
+    """
+    centers: dict[Path, list[NDArray[np.float64]]] = {}
+    for row, center in enumerate(others.people.center):
+        centers.setdefault(others.image_path(row).resolve(), []).append(center)
+    found = np.zeros(len(dataset), bool)
+    for row, (center, scale) in enumerate(zip(dataset.people.center, dataset.people.scale)):
+        there = centers.get(dataset.image_path(row).resolve(), [])
+        found[row] = any(np.linalg.norm(center - other) < 0.1 * PERSON_HEIGHT * scale for other in there)
+    return found
 
 
 def _find_annotations(data_dir: Path) -> Path:

@@ -44,8 +44,7 @@ rank = trainer.world.rank
 if skew:  # every rank's clock runs at its own speed, and losses are read as seldom as on a GPU
     clock = time.monotonic
     module.time = types.SimpleNamespace(monotonic=lambda: clock() * (1 + skew * rank), perf_counter=time.perf_counter)
-    check = trainer._check_losses
-    trainer._check_losses = lambda: check() if len(trainer._unchecked) >= 3 else [0.0]
+    trainer._check_steps = 3
 result = trainer.run()
 torch.save(
     {
