@@ -32,6 +32,7 @@ from training.loading.sampling import BatchRows, EpochOrder
 if NATIVE_ERROR is None:
     from fasthg.kernels.cpu import _native
 
+_FLOAT_BYTES = 4
 _MEAN = np.array(geometry.MEAN, np.float32)
 
 Content = TypeVar("Content")
@@ -91,6 +92,12 @@ class LoaderOptions:
         for name in ("seed", "epoch", "start_batch", "num_workers", "skip_bad"):
             if getattr(self, name) < 0:
                 raise FasthgError(f"{name} is {getattr(self, name)}; give 0 or more")
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that all ranks' batches take between processes: two a worker, one in use, one on its way to a GPU."""
+        batch = self.batch_size * 3 * self.size * self.size * _FLOAT_BYTES
+        return self.world_size * (2 * self.num_workers + 2) * batch if self.num_workers else 0
 
     def order(self, num_people: int) -> EpochOrder:
         """The batches that these options ask for."""
