@@ -27,6 +27,7 @@ from fasthg.metrics.pckh import Scores
 from fasthg.pixels import geometry
 from fasthg.pixels.draw import draw_poses
 from fasthg.pixels.image import read_crop
+from training.extras import require
 
 CSV, CURVES, TENSORBOARD = "log.csv", "curves.png", "tensorboard"
 PROTOCOLS = ("mean14", "weighted14", "pooled16")
@@ -92,7 +93,10 @@ class RunLog:
     _noted: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
+        if self.folder:
+            require("matplotlib", "train")  # for the curves at the end, when it would be too late to say so
         if self.folder and self.use_tensorboard:
+            require("tensorboard", "train")
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start_step)

@@ -18,7 +18,6 @@ from typing import Annotated
 
 import h5py
 import numpy as np
-import simplejpeg
 import typer
 from numpy.typing import NDArray
 
@@ -30,6 +29,7 @@ from fasthg.errors import FasthgError
 from fasthg.files import atomic_path
 from fasthg.pixels import geometry
 from fasthg.pixels.image import read_image
+from training.extras import require
 from training.loading.augment import Augmentation
 from training.loading.checks import check_boxes
 from training.loading.journal import NO_PIECE, Journal
@@ -102,6 +102,7 @@ def pack(
     many, and when the output cannot be written.
     """
     settings = settings or PackSettings()
+    require("simplejpeg", "train")
     out = Path(out)
     datasets = {split: load_dataset(data, split) for split in splits}
     for dataset in datasets.values():
@@ -173,7 +174,8 @@ def _encode(
 
 def _jpegs(image: NDArray[np.uint8], matrices: NDArray[np.float64], settings: PackSettings) -> list[bytes]:
     crops = (_resample(image, matrix, side) for matrix, side in zip(matrices, settings.sides))
-    return [simplejpeg.encode_jpeg(crop, settings.quality, "RGB", colorsubsampling="444") for crop in crops]
+    encode = require("simplejpeg", "train").encode_jpeg
+    return [encode(crop, settings.quality, "RGB", colorsubsampling="444") for crop in crops]
 
 
 def _resample(image: NDArray[np.uint8], matrix: NDArray[np.float64], side: int) -> NDArray[np.uint8]:

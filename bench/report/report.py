@@ -11,6 +11,7 @@ from bench.report import tables
 from bench.report.charts import parity_chart, speed_chart
 from bench.report.tables import Table
 from fasthg.files import write_text
+from training.extras import require
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -69,8 +70,7 @@ def write_reports(results: Results, out: Path) -> None:
 
 def render(name: str, results: Results, sections: Sequence[Section]) -> str:
     """One of the templates, filled in."""
-    import jinja2
-
+    jinja2 = require("jinja2", "bench")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=name.endswith(".html"),

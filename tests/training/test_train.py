@@ -93,6 +93,16 @@ def test_curves_and_tensorboard_are_written(run):
     assert len(events.Images("validation/predictions")) == 2
 
 
+@pytest.mark.parametrize("absent", ["matplotlib", "tensorboard"])
+def test_a_library_for_the_log_that_is_missing_is_named_before_the_first_step(
+    tiny_dataset, tmp_path, monkeypatch, absent
+):
+    monkeypatch.setitem(sys.modules, absent, None)
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(FasthgError, match=rf"{absent} cannot be imported .*; pip install 'fasthg\[train\]'"):
+        train(options_for(tiny_dataset, tmp_path / "run"))
+
+
 def test_nothing_is_written_without_a_folder(tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = train(options_for(tiny_dataset, validate_every=0, max_steps=2))

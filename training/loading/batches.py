@@ -132,7 +132,7 @@ class MadeBatch(NamedTuple):
     failures: dict[int, str]
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """What is known of a batch before its pictures are read.
 
     views     int64 [n], which view of each person is read
@@ -149,14 +149,14 @@ class Plan(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray[np.int64]) -> Plan:
+def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray[np.int64]) -> BatchPlan:
     """Crops, colours, joints and weights of `rows` in an epoch."""
     people, size = source.people, options.size
     draws = _epoch_draws(options.augmentation, len(people), options.seed, epoch).take(rows)
     matrices = crop_matrices(people, rows, draws, size)
     joints, weights = place_joints(people, rows, matrices, draws.flip, size)
     views, from_view = source.choose_views(rows, matrices, size)
-    return Plan(views, from_view, draws.gain, joints, weights)
+    return BatchPlan(views, from_view, draws.gain, joints, weights)
 
 
 _epoch_draws = functools.lru_cache(maxsize=2)(epoch_draws)

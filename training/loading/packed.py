@@ -27,12 +27,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from fasthg.data.annotations import People, Split
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
+from training.extras import require
 from training.loading.augment import Augmentation
 from training.loading.batches import LoaderOptions
 from training.loading.loader import Loader, ThreadLoader
@@ -61,6 +61,7 @@ class PackedSource:
         self.path = Path(path)
         self.people, self._index, self._start, self.sides, self.reach = _open(self.path, split)
         self._descriptor = os.open(self.path, os.O_RDONLY)
+        self._decode = require("simplejpeg", "train").decode_jpeg
 
     def __len__(self) -> int:
         return len(self.people)
@@ -90,7 +91,7 @@ class PackedSource:
 
     def read(self, row: int, view: int) -> NDArray[np.uint8]:
         """Stored crop as [side,side,4] RGBX: four channels decode as fast as three and a pixel is one word."""
-        return simplejpeg.decode_jpeg(self.read_encoded(row, view), colorspace="RGBX")
+        return self._decode(self.read_encoded(row, view), colorspace="RGBX")
 
     def check_reach(self, augmentation: Augmentation) -> None:
         """Raise FasthgError where the augmentation can ask for more of the photograph than is stored."""
