@@ -14,8 +14,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,47 +22,20 @@ import torch
 import typer
 
 from bench.measure import isolate
-from bench.measure.record import commit, versions
-from bench.report.tables import Line, Table
-from bench.sweep.plan import flops
-from bench.sweep.preparation import Job, run_jobs
+from bench.measure.exported import RESULTS, ExportRow, read_rows, write_rows
+from bench.measure.jobs import Job, run_jobs
+from bench.measure.record import commit
 from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.errors import FasthgError
 from fasthg.export.export import RANDOM, ExportOptions, export
 from fasthg.export.targets import PRECISIONS
-from fasthg.files import make_folder, write_json
+from fasthg.files import make_folder
 from fasthg.network.checkpoint import WEIGHTS_DIR
+from fasthg.network.flops import count_flops
 from fasthg.network.variants import VARIANTS, get_config
-from fasthg.runtimes.measured import device_model
 
-RESULTS = "exports.json"
 FORMATS = ("onnx:fp32", "onnx:fp16", "openvino:fp32", "openvino:bf16", "openvino:int8", "trt:fp16")
 LIMIT_S = 1800.0  # for one export
-
-
-@dataclass(frozen=True)
-class ExportRow:
-    """One variant in one format; `reason` says why there is none.
-
-    megabytes        size of the artefact, 10^6 bytes
-    heatmap_error    relative L2 distance from eager fp32, and the largest that is allowed
-    pckh_change      percentage points; None for a network that has learnt nothing
-    engine           what metadata says of a TensorRT engine
-    """
-
-    variant: str
-    format: str
-    commit: str
-    reason: str = ""
-    weights: str = ""
-    megabytes: float | None = None
-    heatmap_error: float | None = None
-    heatmap_limit: float | None = None
-    keypoint_p99: float | None = None
-    pckh_change: float | None = None
-    num_crops: int | None = None
-    compared_through: str = ""
-    engine: dict[str, Any] | None = None
 
 
 def run_export(variant: str, text: str) -> dict[str, Any]:
@@ -97,7 +69,10 @@ def run_all(variants: Sequence[str], formats: Sequence[str], out: Path, workers:
     path = make_folder(out) / RESULTS
     rows = {(row.variant, row.format): row for row in read_rows(path) if not row.reason} if path.exists() else {}
     missing = [(variant, text) for variant in variants for text in formats if (variant, text) not in rows]
-    jobs = [Job(f"{variant} {text}", run_export, (variant, text), flops(variant)) for variant, text in missing]
+    jobs = [
+        Job(f"{variant} {text}", run_export, (variant, text), count_flops(get_config(variant)))
+        for variant, text in missing
+    ]
     jobs.sort(key=lambda job: -job.cost)
     with tempfile.TemporaryDirectory() as logs, progress_bar() as bar:
         task = bar.add_task("exports", total=len(jobs))
@@ -113,37 +88,6 @@ def run_all(variants: Sequence[str], formats: Sequence[str], out: Path, workers:
         finally:
             isolate.end_all()
     return list(rows.values())
-
-
-def write_rows(path: Path, rows: Iterable[ExportRow]) -> None:
-    """Write exports.json: where and with what the exports were made, and the rows in the order of VARIANTS."""
-    ordered = sorted(rows, key=lambda row: (list(VARIANTS).index(row.variant), row.format))
-    machine = {"model": device_model(), "cores": os.cpu_count(), "versions": versions()}
-    write_json(path, {"machine": machine, "rows": [asdict(row) for row in ordered]})
-
-
-def read_rows(path: Path) -> list[ExportRow]:
-    """The rows of an exports.json; raises FasthgError for one of another version."""
-    try:
-        return [ExportRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FasthgError(f"{path} holds no exports of this version ({error}); give another --out") from error
-
-
-def exports_table(folder: Path) -> Table:
-    """Variants by formats: relative heatmap error against eager fp32."""
-    rows = read_rows(folder / RESULTS)
-    formats = list(dict.fromkeys(row.format for row in rows))
-    found = {(row.variant, row.format): row for row in rows}
-    lines = []
-    for variant in dict.fromkeys(row.variant for row in rows):
-        mine = [found.get((variant, text)) for text in formats]
-        lines.append(Line([variant, *("" if row is None else _cell(row) for row in mine)]))
-    return Table(["variant", *formats], lines)
-
-
-def _cell(row: ExportRow) -> str:
-    return f"{row.heatmap_error:.1e}" if not row.reason else "none"
 
 
 app = make_app()

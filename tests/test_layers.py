@@ -42,12 +42,22 @@ bench.study
 bench.report
 bench.sweep
 bench.gpu
-bench.exports
-bench.readme bench.micro
+bench.exports bench.micro
 """
 ORDER = {room: rank for rank, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "torch_tensorrt"}
-OPTIONAL |= {"nvidia", "matplotlib", "av", "triton", "polygraphy", "h5py", "scipy", "simplejpeg", "tensorboard"}
+OPTIONAL |= {
+    "nvidia",
+    "matplotlib",
+    "jinja2",
+    "av",
+    "triton",
+    "polygraphy",
+    "h5py",
+    "scipy",
+    "simplejpeg",
+    "tensorboard",
+}
 
 
 def files() -> dict[str, Path]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.dataset import Dataset, find_people, load_dataset
 from fasthg.errors import FasthgError
 from training.distributed import World
 from training.loading.loader import Loader, make_loader
 from training.options import TrainOptions
 
 
-def load_validation(data: Path) -> Dataset:
-    """The validation people of a folder; raises FasthgError where PCKh cannot be measured on them."""
+def load_validation(options: TrainOptions, trained_on: Dataset) -> Dataset:
+    """The validation people; raises FasthgError where PCKh cannot be measured on them, or some are trained on."""
+    data = options.val or options.data
     validation = load_dataset(data, "val")
+    if both := np.count_nonzero(find_people(validation, trained_on)):
+        raise FasthgError(
+            f"data {data}: {both} of {len(validation)} validation people are trained on too; give --val FILE with "
+            "others, or --validate-every 0"
+        )
     unknown = np.count_nonzero(~(validation.lengths > 0))
     if unknown and validation.protocol.everyone:
         raise FasthgError(
@@ -60,8 +65,8 @@ def open_loader(options: TrainOptions, dataset: Dataset, world: World) -> Loader
         channels_last=recipe.path != "eager",
         pin_memory=world.device.type == "cuda",
     )
-    if loader.people.images != dataset.people.images:
-        raise FasthgError(f"{options.pack} holds other people than {options.data}; pack the folder again")
+    if Dataset(loader.people, dataset.image_dir).digest != dataset.digest:
+        raise FasthgError(f"{options.pack} holds other people or labels than {options.data}; pack the folder again")
     return loader
 
 

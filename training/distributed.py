@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,10 @@ class World:
                 raise FasthgError("sync_norm needs GPUs: PyTorch's SyncBatchNorm does not run on a CPU; leave it out")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=[self.device.index] if self.device.type == "cuda" else None, gradient_as_bucket_view=True
+            model,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # each rank gathers statistics of its own batches: see `average`
         )
 
     def mean(self, values: Tensor) -> Tensor:
@@ -46,9 +50,21 @@ class World:
             values /= self.size
         return values
 
-    def any(self, condition: bool) -> bool:
-        """Whether `condition` holds on any rank; the same answer on every rank."""
-        return bool(self.mean(torch.tensor(float(condition), device=self.device)))
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace floating `tensors` by their means over the world, in one exchange."""
+        if self.size == 1 or not tensors:
+            return
+        whole = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
+        for tensor, mean in zip(tensors, whole.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(mean.view_as(tensor))
+
+    def as_leader(self, conditions: tuple[bool, ...]) -> tuple[bool, ...]:
+        """What the rank that leads says of `conditions`; clocks differ from rank to rank."""
+        if self.size == 1:
+            return conditions
+        shared = torch.tensor(conditions, dtype=torch.uint8, device=self.device)
+        dist.broadcast(shared, 0)
+        return tuple(map(bool, shared.tolist()))
 
     def gather_rows(self, num_rows: int, rows: NDArray[np.int64], mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """[num_rows, ...] from the rows that each rank holds; every row has to be held by exactly one."""

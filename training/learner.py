@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fasthg.network.checkpoint import load_into
 from fasthg.network.model import HourglassNet, heatmap_size
+from fasthg.network.precision import without_tf32
 from fasthg.pixels.heatmap import render_targets
 from fasthg.runtimes.paths import training_setup
 from training.distributed import World
@@ -69,6 +70,7 @@ class Learner:
         dtype = self.setup.amp_dtype
         return torch.autocast(self.world.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
+    @without_tf32()
     def learn(self, batch: Batch, step: int) -> Tensor:
         """Step number `step` on this rank's part of a batch; returns its loss, a scalar on the device."""
         recipe = self.recipe
@@ -113,6 +115,7 @@ class Learner:
         """The network that is validated and shipped: the average where there is one."""
         return cast(HourglassNet, self.average.model) if self.average else self.model
 
+    @without_tf32()
     def predict(self, images: Tensor) -> Tensor:
         """Images float32 [N,3,S,S] -> final heatmaps float32 [N,J,S/4,S/4] of the evaluated network."""
         model = self.evaluated
@@ -123,6 +126,16 @@ class Learner:
         for module in training:
             module.training = True
         return heatmaps
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Make the running statistics of batch normalisation the means over all ranks, in the average of weights too.
+
+        They are moving averages, linear in what they have seen, so this gives what averaging at every step would give.
+        """
+        models = [self.model, self.average.model] if self.average else [self.model]
+        buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
+        self.world.average(buffers)
 
     def not_finite(self) -> str | None:
         """Name of the first weight or statistic that is NaN or infinite; None where all is well."""

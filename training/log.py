@@ -96,7 +96,10 @@ class RunLog:
     _noted: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
+        if self.folder:
+            import matplotlib  # noqa: F401  for the curves at the end, when it would be too late to say so
         if self.folder and self.use_tensorboard:
+            import tensorboard  # noqa: F401
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start_step)

@@ -103,6 +103,8 @@ def pack(
     many, and when the output cannot be written.
     """
     settings = settings or PackSettings()
+    import simplejpeg  # noqa: F401  before hours of work
+
     out = Path(out)
     datasets = {split: load_dataset(data, split) for split in splits}
     for dataset in datasets.values():
@@ -173,10 +175,12 @@ def _encode(
 
 
 def _jpegs(image: NDArray[np.uint8], matrices: NDArray[np.float64], settings: PackSettings) -> list[bytes]:
-    import simplejpeg
 
     crops = (_resample(image, matrix, side) for matrix, side in zip(matrices, settings.sides))
-    return [simplejpeg.encode_jpeg(crop, settings.quality, "RGB", colorsubsampling="444") for crop in crops]
+    import simplejpeg
+
+    encode = simplejpeg.encode_jpeg
+    return [encode(crop, settings.quality, "RGB", colorsubsampling="444") for crop in crops]
 
 
 def _resample(image: NDArray[np.uint8], matrix: NDArray[np.float64], side: int) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,22 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     last = folder / LAST
     # Made in memory: PyTorch's own file writer reports a full disk in ways that cannot be told from other errors.
     with atomic_path(last) as aside:
-        aside.write_bytes(buffer.getbuffer())
+        with open(aside, "wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         if last.exists():
-            os.replace(last, folder / PREVIOUS)
+            _keep(last, folder / PREVIOUS)
+
+
+def _keep(last: Path, previous: Path) -> None:
+    """Give the last state its second name; the first stays until the new state takes it."""
+    with atomic_path(previous) as second:
+        second.unlink()
+        try:
+            os.link(last, second)
+        except OSError:  # a file system without links
+            shutil.copyfile(last, second)
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -49,6 +63,7 @@ def load_state(folder: Path) -> dict[str, Any]:
             if state["format"] != _FORMAT:
                 raise FasthgError(f"{folder / name} has format {state['format']}, not {_FORMAT}; start a new run")
         except FileNotFoundError:
+            problems.append(f"{folder} holds no {name}")
             continue
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
             problems.append(f"{folder / name} is damaged ({type(error).__name__})")
@@ -56,8 +71,9 @@ def load_state(folder: Path) -> dict[str, Any]:
         for problem in problems:
             note(f"{problem}; going on from {folder / name} at step {state['step']}")
         return state
-    found = "; ".join(problems) or f"{folder} holds no {LAST}"
-    raise FasthgError(f"nothing to resume: {found}; give the folder of a run with --out, or start without --resume")
+    raise FasthgError(
+        f"nothing to resume: {'; '.join(problems)}; give the folder of a run with --out, or start without --resume"
+    )
 
 
 def check_same_run(saved: dict[str, Any], wanted: dict[str, Any], free: tuple[str, ...] = ()) -> None:

@@ -32,7 +32,7 @@ from training.state import LAST, check_same_run, load_state, save_state
 
 BEST_MEAN = "weighted14"  # of the validation people's own measure: the best epoch has the highest
 BEST, LATEST = "best.safetensors", "last.safetensors"
-_CHECK_STEPS = 20  # between two looks at the losses on a GPU, which has to be waited for
+_CHECK_STEPS = 20  # after which losses are read and clocks compared on a GPU, which has to be waited for
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Trainer:
         self.options, self.recipe = options, options.recipe
         self.world: World = join_world(resolve_device(options.device))
         self.dataset = load_dataset(options.data, "train")
-        self.validation = load_validation(options.data) if options.validate_every else None
+        self.validation = load_validation(options, self.dataset) if options.validate_every else None
         self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
         self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights)
@@ -76,6 +76,7 @@ class Trainer:
         self.best = -math.inf
         self._prepare_folder()
         self._unchecked: list[Tensor] = []
+        self._check_steps = 1 if self.world.device.type == "cpu" else _CHECK_STEPS
         self._saved = time.monotonic()
         self.result = TrainResult(self.learner.evaluated, history=self.history, steps=self.step)
 
@@ -106,16 +107,23 @@ class Trainer:
         for batch in self._timed_batches():
             self._unchecked.append(self.learner.learn(batch, self.step))
             self._count(batch, log)
-            seconds = time.monotonic() - self._started
-            if self.options.max_seconds and self.world.any(seconds > self.options.max_seconds):
-                self._stop_at = self.step
+            save = not self._unchecked and self._read_clock()
             if self.step == self._stop_at:
                 break
-            if self.step % len(self.loader) and time.monotonic() - self._saved >= self.options.checkpoint_seconds:
+            if save and self.step % len(self.loader):
                 self._save()
         if self.step % len(self.loader) == 0:
             self._end_epoch(log)
         self._save()
+
+    def _read_clock(self) -> bool:
+        """Whether a checkpoint is due; sets where to stop once the time is over. All ranks go by the one that leads."""
+        now, options = time.monotonic(), self.options
+        over = bool(options.max_seconds) and now - self._started > options.max_seconds
+        over, due = self.world.as_leader((over, now - self._saved >= options.checkpoint_seconds))
+        if over:
+            self._stop_at = self.step
+        return due
 
     def _timed_batches(self) -> Iterator[Batch]:
         """The loader's batches; measures the wait for each, and the time until the next one is asked for."""
@@ -139,7 +147,7 @@ class Trainer:
         self.meter.images += images
         self.result.images += images
         self.result.steps = self.step
-        if self.world.device.type == "cpu" or len(self._unchecked) >= _CHECK_STEPS:
+        if len(self._unchecked) >= self._check_steps:
             losses = self._check_losses()
             epoch = (self.step - 1) // len(self.loader)
             log.step(self.step, epoch, losses[-1], self.learner.schedule(self.step - 1), self.meter)
@@ -180,6 +188,7 @@ class Trainer:
             "images_per_s": meter.images_per_s,
             "data_wait": meter.data_wait,
         }
+        self.learner.average_statistics()
         picture = None
         if self.validation and (epoch % self.options.validate_every == 0 or self.step == self.total_steps):
             predictions = self._predict(self.validation)
@@ -222,6 +231,7 @@ class Trainer:
     def _save(self) -> None:
         """Keep the state of the run, unless it went bad."""
         self._check_losses()
+        self.learner.average_statistics()
         self._saved = time.monotonic()
         if self.options.out is None or not self.world.leads:
             return

@@ -26,7 +26,7 @@ from rich.table import Table
 from bench.gpu.calls import TOLERANCES, Oracle, distinct_calls, time_call
 from bench.measure.record import commit, versions
 from bench.measure.roofline import Limits, measure_limits
-from bench.sweep.run import Request, sweep
+from bench.sweep.run import SweepRequest, sweep
 from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.files import make_folder, write_json
@@ -183,7 +183,7 @@ def check_variants(plan: Plan) -> list[dict[str, Any]]:
 def compare(plan: Plan, out: Path) -> None:
     """The paths side by side at each batch size, by the sweep; it goes on with one that is in the folder."""
     sweep(
-        Request(
+        SweepRequest(
             variants=plan.compared,
             paths=plan.paths,
             modes=("infer",),

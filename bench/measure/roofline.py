@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.measure.timing import measure, synchronise
+from fasthg.network.precision import without_tf32
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side: large enough to stream from the caches, small enough for a second
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
@@ -39,6 +40,7 @@ def measure_limits(device: str = "cpu", budget: float = 1.0) -> Limits:
     )
 
 
+@without_tf32()
 def matrix_product(device: str, dtype: torch.dtype, side: int, budget: float) -> float:
     """10^12 FLOP/s of one `side` x `side` matrix product."""
     a = torch.randn(side, side, device=device).to(dtype)

@@ -73,9 +73,9 @@ def measure(
 
 
 def synchronise(device: str) -> None:
-    """Wait for the device's queue; nothing to wait for on a CPU."""
+    """Wait for the queue of `device`, such as "cuda:1"; nothing to wait for on a CPU."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 class PeakMemory:
@@ -86,7 +86,7 @@ class PeakMemory:
     """
 
     def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
+        self.device, self.cuda = device, device.startswith("cuda")
         give_back_freed_memory()  # else `restart` would give back what counts as having been there before
         self.before = self._used()
 
@@ -105,7 +105,7 @@ class PeakMemory:
 
     def _used(self) -> int:
         if self.cuda:
-            free, total = torch.cuda.mem_get_info()
+            free, total = torch.cuda.mem_get_info(self.device)
             return total - free
         return psutil.Process().memory_info().rss
 

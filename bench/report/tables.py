@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from bench.measure.exported import ExportRow
 from bench.measure.record import Row
 from bench.study import published
 from fasthg.metrics.agreement import TOLERANCES
@@ -189,6 +190,17 @@ def published_table() -> Table:
     return Table(["The study's runs", "Batch", "PCKh", *published.PARTS], lines)
 
 
+def exports_table(rows: Sequence[ExportRow]) -> Table:
+    """Variants by formats: relative heatmap error against eager fp32."""
+    formats = list(dict.fromkeys(row.format for row in rows))
+    found = {(row.variant, row.format): row for row in rows}
+    lines = []
+    for variant in dict.fromkeys(row.variant for row in rows):
+        mine = [found.get((variant, text)) for text in formats]
+        lines.append(Line([variant, *("" if row is None else _export_error(row) for row in mine)]))
+    return Table(["variant", *formats], lines)
+
+
 def missing_table(rows: Sequence[Row]) -> Table:
     """Cells without a time, those with the same reason in one line."""
     groups: dict[tuple[str, str, str, str], list[Row]] = {}
@@ -221,6 +233,10 @@ def _speed_table(columns: list[str], rows: Sequence[Row], values: Callable[[Row]
 def _or_status(row: Row, values: list[str], names: int) -> list[str]:
     """The values, or the status and nothing else for a row without a time; the reason stands in its own table."""
     return values if row.status == "ok" else [*values[:names], row.status, *[""] * (len(values) - names - 1)]
+
+
+def _export_error(row: ExportRow) -> str:
+    return f"{row.heatmap_error:.1e}" if not row.reason else "none"
 
 
 def _error(error: float | None) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 TRAIN_PEOPLE = 22_246
 VALIDATION_PEOPLE = 2_958
-TRAIN_BATCH = 20
 PARTS = ("head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 

@@ -20,7 +20,7 @@ _SIGNIFICANT = 2.0  # standard errors that a difference has to exceed
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantScores:
     """Scores of one variant over its seeds."""
 
     variant: str
@@ -33,22 +33,22 @@ class Outcome:
         return statistics.fmean(self.scores)
 
 
-def outcomes(rows: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """One outcome a variant, in the study's order."""
+def scores_by_variant(rows: Sequence[dict[str, Any]]) -> list[VariantScores]:
+    """One variant a variant, in the study's order."""
     found = []
     for variant in STUDY_VARIANTS:
         runs = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["seed"])
         if runs:
             scores = tuple(row["scores"][METRIC] for row in runs)
-            found.append(Outcome(variant, scores, runs[0]["parameters"], runs[0]["gflop"]))
+            found.append(VariantScores(variant, scores, runs[0]["parameters"], runs[0]["gflop"]))
     return found
 
 
-def spread_of_seeds(found: Sequence[Outcome]) -> float:
+def spread_of_seeds(found: Sequence[VariantScores]) -> float:
     """Standard deviation between seeds, pooled over the variants that were repeated; NaN where none was."""
-    repeated = [outcome for outcome in found if len(outcome.scores) > 1]
-    degrees = sum(len(outcome.scores) - 1 for outcome in repeated)
-    squares = sum((score - outcome.mean) ** 2 for outcome in repeated for score in outcome.scores)
+    repeated = [variant for variant in found if len(variant.scores) > 1]
+    degrees = sum(len(variant.scores) - 1 for variant in repeated)
+    squares = sum((score - variant.mean) ** 2 for variant in repeated for score in variant.scores)
     return math.sqrt(squares / degrees) if degrees else math.nan
 
 
@@ -69,7 +69,7 @@ class Comparison:
         return "holds" if self.ours > 0 else "reversed"
 
 
-def compare(found: Sequence[Outcome]) -> list[Comparison]:
+def compare(found: Sequence[VariantScores]) -> list[Comparison]:
     """Every pair of variants, the study's largest difference first."""
     spread = spread_of_seeds(found)
     pairs = []
@@ -90,7 +90,7 @@ def write_report(out: Path, rows: Sequence[dict[str, Any]], command: str) -> Non
 
 def report(rows: Sequence[dict[str, Any]], command: str) -> str:
     """The report in Markdown."""
-    found, first = outcomes(rows), rows[0]
+    found, first = scores_by_variant(rows), rows[0]
     pairs = compare(found)
     count = {verdict: sum(pair.verdict == verdict for pair in pairs) for verdict in ("holds", "reversed")}
     lines = [
@@ -105,7 +105,7 @@ def report(rows: Sequence[dict[str, Any]], command: str) -> str:
         "",
         "| variant | study PCKh | PCKh@0.5 mean14 | each seed | parameters | GFLOP/image |",
         "|---|---|---|---|---|---|",
-        *map(_outcome_line, found),
+        *map(_variant_line, found),
         "",
         f"Standard deviation between seeds: {spread_of_seeds(found):.2f} points, pooled over the repeated variants and "
         f"taken for all. A difference counts when it exceeds {_SIGNIFICANT:g} standard errors.",
@@ -123,10 +123,10 @@ def report(rows: Sequence[dict[str, Any]], command: str) -> str:
     return "\n".join(lines)
 
 
-def _outcome_line(outcome: Outcome) -> str:
-    seeds = " ".join(f"{score:.2f}" for score in outcome.scores)
-    numbers = f"{BY_VARIANT[outcome.variant].pckh:.2f} | {outcome.mean:.2f} | {seeds}"
-    return f"| {outcome.variant} | {numbers} | {outcome.parameters:,} | {outcome.gflop:.3f} |"
+def _variant_line(variant: VariantScores) -> str:
+    seeds = " ".join(f"{score:.2f}" for score in variant.scores)
+    numbers = f"{BY_VARIANT[variant.variant].pckh:.2f} | {variant.mean:.2f} | {seeds}"
+    return f"| {variant.variant} | {numbers} | {variant.parameters:,} | {variant.gflop:.3f} |"
 
 
 def _pair_line(pair: Comparison) -> str:

@@ -38,7 +38,7 @@ RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """What every run of the table has in common.
 
     shrink   every width (features, stem) is divided by it
@@ -89,7 +89,7 @@ class Plan:
         return {name: value for name, value in asdict(self).items() if name in names}
 
 
-def run_one(plan: Plan, variant: str, seed: int) -> dict[str, Any]:
+def run_one(plan: StudyPlan, variant: str, seed: int) -> dict[str, Any]:
     """Train one variant with one seed, or go on with it; returns its line of the results."""
     torch.set_num_threads(1)
     out = plan.work / f"{variant}-{seed}"
@@ -123,7 +123,7 @@ def run_one(plan: Plan, variant: str, seed: int) -> dict[str, Any]:
     }
 
 
-def run_all(plan: Plan, out: Path, jobs: int) -> list[dict[str, Any]]:
+def run_all(plan: StudyPlan, out: Path, jobs: int) -> list[dict[str, Any]]:
     """Every run of the plan that is not in the results yet, `jobs` at a time; returns all results."""
     done = read_results(out / RESULTS)
     for row in done:
@@ -157,20 +157,22 @@ def _command(
     data: Annotated[Path, typer.Option(help="folder of people, such as training.synthesize renders")],
     out: Annotated[Path, typer.Option(help="folder of the table")],
     work: Annotated[Path, typer.Option(help="folder of the runs' checkpoints")] = Path("runs/study"),
-    size: Annotated[int, typer.Option(help="side of the crops, pixels")] = Plan.size,
-    shrink: Annotated[int, typer.Option(help="divide every width by this")] = Plan.shrink,
-    epochs: Annotated[int, typer.Option(help="passes over the people, for every variant")] = Plan.epochs,
-    batch_size: Annotated[int, typer.Option(help="people in a step")] = Plan.batch_size,
-    lr: Annotated[float, typer.Option(help="learning rate after the warm-up")] = Plan.lr,
-    seeds: Annotated[int, typer.Option(help="runs of each variant that is repeated")] = Plan.seeds,
-    repeat: Annotated[str, typer.Option(help="variants to repeat, by comma")] = ",".join(Plan.repeat),
+    size: Annotated[int, typer.Option(help="side of the crops, pixels")] = StudyPlan.size,
+    shrink: Annotated[int, typer.Option(help="divide every width by this")] = StudyPlan.shrink,
+    epochs: Annotated[int, typer.Option(help="passes over the people, for every variant")] = StudyPlan.epochs,
+    batch_size: Annotated[int, typer.Option(help="people in a step")] = StudyPlan.batch_size,
+    lr: Annotated[float, typer.Option(help="learning rate after the warm-up")] = StudyPlan.lr,
+    seeds: Annotated[int, typer.Option(help="runs of each variant that is repeated")] = StudyPlan.seeds,
+    repeat: Annotated[str, typer.Option(help="variants to repeat, by comma")] = ",".join(StudyPlan.repeat),
     jobs: Annotated[int, typer.Option(help="runs at a time, one thread each")] = 2,
 ) -> None:
     """Train the study's eight variants at reduced size and compare their order with the study's."""
     repeated = tuple(name for name in repeat.split(",") if name)
     for name in repeated:
         get_config(name)
-    plan = Plan(data, work, size, shrink, epochs, batch_size, lr, repeated, seeds)
+    import matplotlib  # noqa: F401  for the curves at the end
+
+    plan = StudyPlan(data, work, size, shrink, epochs, batch_size, lr, repeated, seeds)
     rows = run_all(plan, make_folder(out), jobs)
     write_report(out, rows, " ".join(["python -m bench.study.run", *sys.argv[1:]]))
     note(f"{len(rows)} runs; the report is {out / 'report.md'}")

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from bench.sweep.plan import MODES
-from bench.sweep.run import MINUTES, Request, sweep
+from bench.sweep.run import MINUTES, SweepRequest, sweep
 from fasthg.console import make_app, run_app
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE, VARIANTS
@@ -60,7 +60,7 @@ def main(
     cell_limit: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which a cell is ended.")] = None,
 ) -> None:
     """Measure every variant by every execution path and write results.jsonl, results.csv, report.md and report.html."""
-    request = Request(
+    request = SweepRequest(
         _names(variants),
         _names(paths),
         _names(modes),

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.sweep.looks import vary
 from bench.sweep.settings import Settings
+from bench.sweep.views import vary
+from fasthg.data.crops import apart_from
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.files import atomic_path, write_json
 from fasthg.metrics.evaluate import evaluate
@@ -66,6 +68,12 @@ def load_network(settings: Settings, variant: str) -> HourglassNet:
     return checkpoint.load_model(settings.shared(variant) / "weights.safetensors")
 
 
+@cache
+def checked_weights(settings: Settings, variant: str) -> str:
+    """Digest of the weights that the variant's paths are compared on."""
+    return checkpoint.weights_digest(load_network(settings, variant))
+
+
 def load_reference(settings: Settings, variant: str, batch_size: int) -> tuple[Tensor, Tensor]:
     """Images [batch_size, 3, S, S] and eager's heatmaps [batch_size, J, S/4, S/4] of them."""
     tensors = load_file(settings.shared(variant) / REFERENCE_FILE)
@@ -95,10 +103,10 @@ def read_crops(dataset: Dataset, rows: np.ndarray, size: int, mean: tuple[float,
 
 
 def scored_people(settings: Settings) -> Dataset:
-    """The people that PCKh at full size is measured on; where they are few, several looks at each."""
+    """The people that PCKh at full size is measured on; where they are few, several views of each."""
     dataset = load_dataset(settings.data, "val", check_files=False)
     rows = scored_rows(dataset, settings.people)
-    each = -(-settings.looks // len(rows))
+    each = -(-settings.views // len(rows))
     return replace(dataset, people=vary(dataset.people, rows, each, settings.seed))
 
 
@@ -109,10 +117,10 @@ def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
 
 
 def calibration_crops(settings: Settings, variant: str, precision: str) -> Tensor | None:
-    """Crops of people of the training split where int8 has to be calibrated; None for other precisions."""
+    """Crops of training people who are not scored, where int8 has to be calibrated; None for other precisions."""
     if precision != "int8":
         return None
-    dataset = load_dataset(settings.data, "train", check_files=False)
+    dataset = apart_from(load_dataset(settings.data, "train", check_files=False), scored_people(settings))
     rows = np.arange(min(CALIBRATION_IMAGES, len(dataset)))
     return read_crops(dataset, rows, settings.size, network_mean(settings, variant))
 

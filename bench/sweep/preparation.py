@@ -7,17 +7,9 @@ hold until it is their turn. Then the cells take their times one after the other
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import psutil
-
-from bench.measure.isolate import Isolated, Outcome
+from bench.measure.jobs import Job
 from bench.measure.record import Cell
 from bench.sweep.cells import measure_cell
 from bench.sweep.loaders import PACKED_FILE
@@ -27,31 +19,15 @@ from bench.sweep.short_training import reduced_name, short_training
 from fasthg.network.variants import get_config
 
 COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # paths that take long to start
-SPARE_MEMORY = 0.25  # of the machine's, that stays free; with less, no further cell starts ahead of its turn
 COMPILE_COST, CONVERT_COST, LOAD_COST = 3.0, 0.5, 0.2  # for each convolution of a network
-LEFT_OUT = Outcome(reason="no time or memory was left to prepare it beforehand")
 TRAINING_COST = 400.0  # of a short training, in the same unit
-
-
-@dataclass(frozen=True)
-class Job:
-    """One function call.
-
-    cell   the cell that it measures: it holds when it is prepared; None for a call that just ends
-    cost   a guess in no particular unit; the costly ones begin first, so that the cores finish together
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    cost: float
-    cell: Cell | None = None
 
 
 def rounds(cells: Sequence[Cell], settings: Settings) -> list[list[Job]]:
     """All jobs, in rounds that each need the one before."""
     return [
-        by_cost(jobs) for jobs in (first_jobs(cells, settings), slow_jobs(cells, settings), load_jobs(cells, settings))
+        sorted(jobs, key=lambda job: -job.cost)
+        for jobs in (first_jobs(cells, settings), slow_jobs(cells, settings), load_jobs(cells, settings))
     ]
 
 
@@ -111,42 +87,6 @@ def pack_crops(settings: Settings) -> None:
         pack(settings.data, settings.cache / PACKED_FILE, splits=("train",), threads=1, progress=False)
 
 
-def run_jobs(
-    jobs: Sequence[Job], workers: int, log_dir: Path, limit_s: float, deadline: float
-) -> Iterator[tuple[Job, Outcome | Isolated]]:
-    """Run the jobs and yield each when it ends, with its outcome, or when it holds, with its process.
-
-    A job is left out where `deadline` (time.monotonic) has passed or memory is short: a cell then does the work itself.
-    """
-
-    stopped = threading.Event()
-
-    def run(job: Job) -> Outcome | Isolated:
-        if time.monotonic() >= deadline or (job.cell and memory_is_short()):
-            return LEFT_OUT
-        log = log_dir / f"{job.name.replace(' ', '-')}.log"
-        process = Isolated(job.function, job.arguments, log, holds=job.cell is not None)
-        if stopped.is_set():  # while it was being started: whoever ends all processes may have missed it
-            process.end()
-            return LEFT_OUT
-        return process.wait(limit_s) or process
-
-    pool = ThreadPoolExecutor(workers)
-    futures = {pool.submit(run, job): job for job in jobs}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def memory_is_short() -> bool:
-    """Whether processes that hold may take no more."""
-    memory = psutil.virtual_memory()
-    return memory.available < SPARE_MEMORY * memory.total
-
-
 def variants_of(cells: Sequence[Cell], mode: str) -> list[str]:
     """The variants that some cell of a mode has, in their order."""
     return list(dict.fromkeys(cell.variant for cell in cells if cell.mode == mode))
@@ -154,7 +94,7 @@ def variants_of(cells: Sequence[Cell], mode: str) -> list[str]:
 
 def reference_cost(settings: Settings, variant: str) -> float:
     """One answer, and as many as PCKh takes where the weights are trained."""
-    return size_of(variant) * (settings.looks if settings.trained(variant) else 1)
+    return size_of(variant) * (settings.views if settings.trained(variant) else 1)
 
 
 def size_of(variant: str) -> float:
@@ -162,7 +102,3 @@ def size_of(variant: str) -> float:
     config = get_config(variant)
     locations = sum(3 * depth + 2 for depth in config.stack_depths)
     return float(locations * config.num_blocks * config.num_convs)
-
-
-def by_cost(jobs: Sequence[Job]) -> list[Job]:
-    return sorted(jobs, key=lambda job: -job.cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,14 @@ import torch
 
 from bench.measure import isolate
 from bench.measure.isolate import Outcome, end_all, run_isolated
+from bench.measure.jobs import LEFT_OUT, run_jobs
 from bench.measure.record import Cell, Results, Row, commit, digest_of, versions
 from bench.measure.roofline import measure_limits
 from bench.report.report import write_reports
 from bench.sweep import preparation
 from bench.sweep.cells import measure_cell
 from bench.sweep.display import Display
+from bench.sweep.materials import checked_weights
 from bench.sweep.pace import budget_now
 from bench.sweep.plan import MODES, default_paths, plan, why_not
 from bench.sweep.settings import Settings
@@ -60,7 +63,7 @@ TRAIN_PEOPLE, VAL_PEOPLE, PEOPLE_SEED, PEOPLE_SIZE = 64, 64, 2016, (1280, 720)  
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class SweepRequest:
     """What the user asked for; the fields are the options of the command line."""
 
     variants: tuple[str, ...] = tuple(VARIANTS)
@@ -84,7 +87,7 @@ class Request:
 class Sweep:
     """One run over the cells of a request, in the folder `out`."""
 
-    def __init__(self, request: Request, cells: Sequence[Cell], out: Path, display: Display) -> None:
+    def __init__(self, request: SweepRequest, cells: Sequence[Cell], out: Path, display: Display) -> None:
         self.request, self.cells, self.out, self.display = request, cells, out, display
         self.device = device_string(request.device)
         minutes = request.minutes or (None if request.full else MINUTES)
@@ -197,12 +200,12 @@ class Sweep:
         self.display.phase(sum(map(len, rounds)))
         for jobs in rounds:
             self.display.now(f"preparing networks, {workers} at a time")
-            for job, result in preparation.run_jobs(jobs, workers, self.logs, self.cell_limit, deadline):
+            for job, result in run_jobs(jobs, workers, self.logs, self.cell_limit, deadline):
                 self.display.advance()
                 if isinstance(result, isolate.Isolated):
                     assert job.cell is not None
                     self.held[job.cell] = result
-                elif job.cell and result is not preparation.LEFT_OUT:
+                elif job.cell and result is not LEFT_OUT:
                     self.ended[job.cell] = result
                 elif not result.ok:
                     self.display.say(f"preparing {job.name}: {result.reason}", "yellow")
@@ -256,7 +259,8 @@ class Sweep:
             threads = 0 if self.device.startswith("cuda") else self.settings.threads
             path, milliseconds = f"{row.path}:{row.precision}", 1e3 / (row.images_s or 1.0)
             model = device_model(self.device)
-            remember_measurement(Measurement(row.variant, path, model, threads, row.batch_size, milliseconds))
+            weights = checked_weights(self.settings, row.variant)
+            remember_measurement(Measurement(row.variant, path, model, threads, row.batch_size, milliseconds, weights))
 
     # ---- rows
 
@@ -290,8 +294,10 @@ class Sweep:
         return row is not None and row.status in ("ok", "WRONG") and row.configuration == self.configuration
 
 
-def plan_request(request: Request) -> list[Cell]:
+def plan_request(request: SweepRequest) -> list[Cell]:
     """The cells of a request; raises FasthgError for anything in it that cannot be, before a file is written."""
+    for module in ("jinja2", "matplotlib"):  # the reports at the end need them
+        importlib.import_module(module)
     device = device_string(request.device)
     paths = request.paths or default_paths(request.full)
     cells = plan(request.variants, paths, request.modes, request.batch_sizes, device)
@@ -311,7 +317,7 @@ def device_string(device: str) -> str:
     return str(target)
 
 
-def choose_folder(request: Request) -> Path:
+def choose_folder(request: SweepRequest) -> Path:
     """The folder of the run: --out, else the newest under out/ for --resume, else a new one named by the time."""
     if request.out:
         return make_folder(request.out)
@@ -327,7 +333,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def sweep(request: Request) -> Path:
+def sweep(request: SweepRequest) -> Path:
     """Run a sweep and return its folder; raises FasthgError for a bad request before anything is written."""
     cells = plan_request(request)
     out = choose_folder(request)

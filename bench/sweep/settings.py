@@ -19,7 +19,7 @@ class Settings:
     size      side of the crops, pixels
     threads   CPU threads
     people    people of the validation split that PCKh is measured on
-    looks     crops that it is measured on at least, several of each person where there are fewer
+    views     crops that it is measured on at least, several of each person where there are fewer
     seed      of fresh weights
     infer_budget, train_budget, loader_budget    seconds of timed repeats in a cell, see
                 `bench.measure.timing.enough`; a sweep that has to end gives less, see `bench.sweep.pace`
@@ -33,7 +33,7 @@ class Settings:
     size: int = 256
     threads: int = 1
     people: int = 64
-    looks: int = 128
+    views: int = 128
     seed: int = 0
     infer_budget: float = 1.0
     train_budget: float = 2.0

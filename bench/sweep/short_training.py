@@ -3,8 +3,8 @@
 The reduced network keeps what tells variants apart (depths, blocks, convolutions, norm) in two stacks of a quarter of
 the features at 64 px, and learns a handful of people by heart. Its PCKh says nothing about the variant, but its
 heatmaps are those of a network that has learnt something: sharp peaks, which a path that computes too roughly moves or
-loses. It is scored on looks at these people that it has not seen, so many that one joint is a hundredth of a percent;
-see `bench.sweep.looks`. int8 is calibrated on looks that it has learnt.
+loses. It is scored on views of these people that it has not seen, so many that one joint is a hundredth of a percent;
+see `bench.sweep.views`. int8 is calibrated on views that it has learnt.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bench.sweep.looks import Looks, make_looks, score
 from bench.sweep.materials import CALIBRATION_IMAGES, CONVERTED_DIR, scored_rows
 from bench.sweep.settings import Settings
+from bench.sweep.views import Views, make_views, score
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import write_json
@@ -38,12 +38,12 @@ FEATS_DIVISOR = 4
 STEM_FEATS = (16, 32)
 SIZE = 64  # pixels, the smallest crop for hourglasses of four levels
 PEOPLE = 8
-LEARNT_LOOKS, SCORED_LOOKS = 64, 64  # at each of them
+LEARNT_VIEWS, SCORED_VIEWS = 64, 64  # at each of them
 BATCH_SIZE, SCORED_AT_A_TIME = 8, 32
-LOOKED_AT = 128  # looks that tell whether it has learnt enough
+CHECKED_VIEWS = 128  # views that tell whether it has learnt enough
 LEARNING_RATE = 4e-3
 PEAK_WEIGHT = 10.0  # how much more a joint's place counts than empty background: learns a third as long
-LOOK_EVERY = 20  # steps between two looks at PCKh
+CHECK_EVERY = 20  # steps between two measurements of PCKh
 GOOD_PCKH = 98.0  # percent at which training stops
 LIMIT_S = 12.0  # CPU seconds of training after which it stops in any case
 
@@ -71,12 +71,12 @@ def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, 
     torch.set_num_threads(1)
     dataset = load_dataset(settings.data, "val", check_files=False)
     people = scored_rows(dataset, PEOPLE)
-    learnt = make_looks(dataset, people, LEARNT_LOOKS, SIZE, seed=settings.seed)
-    scored = make_looks(dataset, people, SCORED_LOOKS, SIZE, seed=settings.seed + 1)
+    learnt = make_views(dataset, people, LEARNT_VIEWS, SIZE, seed=settings.seed)
+    scored = make_views(dataset, people, SCORED_VIEWS, SIZE, seed=settings.seed + 1)
     model, steps = memorise(reduced_config(variant), learnt, settings.seed)
     basis = (
         f"reduced network ({STACKS} stacks, {model.config.num_feats} features, {SIZE} px) that learnt {len(people)} "
-        f"people by heart in {steps} steps, {len(scored):,} other looks at them with {scored.num_joints:,} joints, "
+        f"people by heart in {steps} steps, {len(scored):,} other views of them with {scored.num_joints:,} joints, "
         f"{scored.protocol}"
     )
     checkpoint.save(model, folder / "weights.safetensors", metadata={"training": basis})
@@ -99,25 +99,28 @@ def short_training(settings: Settings, variant: str, paths: Sequence[tuple[str, 
     write_json(folder / "pckh.json", {"basis": basis, "scores": scores, "reasons": reasons})
 
 
-def memorise(config: HourglassConfig, looks: Looks, seed: int) -> tuple[HourglassNet, int]:
-    """A network that knows the people of some looks by heart, in evaluation mode, and the steps that it took."""
+def memorise(config: HourglassConfig, views: Views, seed: int) -> tuple[HourglassNet, int]:
+    """A network that knows the people of some views by heart, in evaluation mode, and the steps that it took."""
     torch.manual_seed(seed)
     model = placed(create_model(config), torch.device("cpu"), torch.channels_last).train()
-    side = heatmap_size(looks.size)
-    joints, weights = looks.points(side)
+    side = heatmap_size(views.size)
+    joints, weights = views.points(side)
     targets = render_targets(joints, weights, (side, side))
     importance = (1 + PEAK_WEIGHT * targets).sqrt()
-    images = looks.images().contiguous(memory_format=torch.channels_last)
+    images = views.images().contiguous(memory_format=torch.channels_last)
     optimizer = make_optimizer("adamw", model.parameters(), LEARNING_RATE, momentum=0.9)
     start, steps = time.process_time(), 0
     while time.process_time() - start < LIMIT_S:
-        rows = torch.arange(steps * BATCH_SIZE, (steps + 1) * BATCH_SIZE) % len(looks)
+        rows = torch.arange(steps * BATCH_SIZE, (steps + 1) * BATCH_SIZE) % len(views)
         optimizer.zero_grad()
         heatmaps = model(images[rows]) * importance[rows].unsqueeze(1)
         heatmap_loss(heatmaps, targets[rows] * importance[rows], weights[rows]).backward()
         optimizer.step()
         steps += 1
-        if steps % LOOK_EVERY == 0 and score(runner(model), looks[:LOOKED_AT], LOOKED_AT).weighted14 >= GOOD_PCKH:
+        if (
+            steps % CHECK_EVERY == 0
+            and score(runner(model), views[:CHECKED_VIEWS], CHECKED_VIEWS).weighted14 >= GOOD_PCKH
+        ):
             break
     trained = create_model(config).eval()
     trained.load_state_dict(model.state_dict())  # back to the usual memory format

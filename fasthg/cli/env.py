@@ -14,6 +14,8 @@ from rich.table import Table
 
 from fasthg.errors import FasthgError
 from fasthg.kernels.cpu import NATIVE_ERROR
+from fasthg.network.checkpoint import WEIGHTS_DIR, create_model
+from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.measured import cache_file, device_model, measurements
@@ -48,9 +50,14 @@ def describe() -> dict[str, Any]:
         "gpus": _gpus(),
         "native_operators": NATIVE_ERROR or "built",
         "paths": {name: _path(name) for name in PATHS},
-        "auto": {name: choose_path(config)[0] for name, config in VARIANTS.items()},
+        "auto": {name: choose_path(_shipped(name) or config)[0] for name, config in VARIANTS.items()},
         "measurements": {"file": str(cache_file()), "kept": len(measurements())},
     }
+
+
+def _shipped(variant: str) -> HourglassNet | None:
+    """The variant's network with the weights that ship with the package, where some do."""
+    return create_model(variant, "default") if (WEIGHTS_DIR / f"{variant}.safetensors").is_file() else None
 
 
 def cpu_features() -> list[str]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.dataset import Dataset, find_people, load_dataset
 from fasthg.data.protocols import PCKH, Protocol
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE
@@ -62,9 +62,9 @@ class Crops:
 
 def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> Crops:
     """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and
-    `calibration` training people.
+    `calibration` training people. Where its file holds one split, nobody who is scored is calibrated on.
 
-    Raises FasthgError for a dataset that cannot be read or scored.
+    Raises FasthgError for a dataset that cannot be read or scored, or leaves nobody to calibrate on.
     """
     if data is None:
         return read_crops(SHIPPED, size)
@@ -72,12 +72,12 @@ def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 25
     usable = np.flatnonzero(scored_set.lengths > 0)
     if not len(usable) or (scored_set.protocol.everyone and len(usable) < len(scored_set)):
         raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")
-    rows = usable[spread(len(usable), scored)]
-    crops, joints, lengths = dataset_crops(scored_set, rows, size)
-    labelled = scored_set.people.labelled[rows]
+    scored_set = scored_set.select(usable[spread(len(usable), scored)])
+    crops, joints, lengths = dataset_crops(scored_set, np.arange(len(scored_set)), size)
+    calibration_set = apart_from(calibration_set, scored_set)
     others, _joints, _lengths = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
     source = f"{len(crops)} validation people of {data}"
-    return Crops(crops, joints, labelled, lengths, others, source, scored_set.protocol)
+    return Crops(crops, joints, scored_set.people.labelled, lengths, others, source, scored_set.protocol)
 
 
 def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
@@ -101,6 +101,17 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
         calibration=crops[:split],
         source=f"{len(crops) - split} rendered people that ship with fasthg",
     )
+
+
+def apart_from(dataset: Dataset, scored: Dataset) -> Dataset:
+    """The people of `dataset` who are not among the scored ones; raises FasthgError where that leaves nobody."""
+    free = ~find_people(dataset, scored)
+    if not free.any():
+        raise FasthgError(
+            f"data {dataset.annotations}: all {len(dataset)} people are scored, which leaves nobody to calibrate on; "
+            "give a dataset with a training split"
+        )
+    return dataset.select(free)
 
 
 def dataset_crops(

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fasthg.data.annotations import read_annotations
 from fasthg.data.lsp import JOINTS_FILE, is_lsp
-from fasthg.data.people import People, Split, head_size_of
+from fasthg.data.people import PERSON_HEIGHT, People, Split, head_size_of
 from fasthg.data.protocols import LSP_PROTOCOLS, MPII_PROTOCOLS, Protocol
 from fasthg.errors import FasthgError
 
@@ -52,6 +52,10 @@ class Dataset:
         """What each person's errors are divided by, [N] pixels; NaN where it is not known."""
         return self.protocol.measure(self.people)
 
+    def select(self, rows: ArrayLike) -> Dataset:
+        """The people of an index or bool array, in its order."""
+        return replace(self, people=self.people.select(rows))
+
     @cached_property
     def digest(self) -> str:
         """Identity of the annotations: 16 hexadecimal digits, the same wherever the folder lies."""
@@ -85,6 +89,20 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
 def protocols_of(annotations: Path) -> tuple[Protocol, ...]:
     """How the people of an annotation file are scored."""
     return LSP_PROTOCOLS if is_lsp(annotations) else MPII_PROTOCOLS
+
+
+def find_people(dataset: Dataset, others: Dataset) -> NDArray[np.bool_]:
+    """Which people of `dataset` are among `others`, bool [N]: in the same photograph, their annotated centres nearer
+    to each other than a tenth of the person's height.
+    """
+    centers: dict[Path, list[NDArray[np.float64]]] = {}
+    for row, center in enumerate(others.people.center):
+        centers.setdefault(others.image_path(row).resolve(), []).append(center)
+    found = np.zeros(len(dataset), bool)
+    for row, (center, scale) in enumerate(zip(dataset.people.center, dataset.people.scale)):
+        there = centers.get(dataset.image_path(row).resolve(), [])
+        found[row] = any(np.linalg.norm(center - other) < 0.1 * PERSON_HEIGHT * scale for other in there)
+    return found
 
 
 def find_annotations(data_dir: Path) -> Path:

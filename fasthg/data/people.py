@@ -17,6 +17,7 @@ Split = Literal["train", "val", "all"]
 NUM_JOINTS = 16
 HEAD_FRACTION = 0.6  # of the head box's diagonal: the length that PCKh divides by
 HALF_PIXEL = 0.5
+PERSON_HEIGHT = 200.0  # pixels of a person whose scale is 1
 
 
 @dataclass(frozen=True)

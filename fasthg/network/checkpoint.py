@@ -6,6 +6,7 @@ writer adds, all strings. Nothing is ever unpickled here; published pickles go t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -164,6 +165,15 @@ def load_network(weights: str | Path | None = None, variant: str | None = None) 
         return model.eval()
     check_same_network(str(weights), load_config(weights), config)
     return load_model(weights)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Identity of a network's weights: 16 hexadecimal digits over the names and bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def variant_name(config: HourglassConfig) -> str | None:

@@ -12,6 +12,10 @@ head. `fused` keeps neither: its kernels add up in float32, but what they hand o
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +50,33 @@ def precision_attempts(config: HourglassConfig, precision: str) -> list[tuple[st
     heads = [f"stacks.{i}.{name}" for i in stacks for name in ("features", "score", "merge_features")]
     finest = [f"stacks.{i}.hourglass.up1" for i in stacks]
     return [final_head(config), ("stem.conv", *heads), ("stem", *heads, *finest), ("stem", *heads, *finest, last)]
+
+
+_tf32_lock = threading.Lock()
+_tf32_users = 0
+_tf32_before = (False, False)
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """float32 on a GPU means float32 inside: PyTorch by itself rounds what convolutions read to TF32's ten bits.
+
+    PyTorch has one switch for the process, so it goes back when the last of several threads has left.
+    """
+    global _tf32_users, _tf32_before
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    with _tf32_lock:
+        if not _tf32_users:
+            _tf32_before = convolutions.allow_tf32, products.allow_tf32
+            convolutions.allow_tf32 = products.allow_tf32 = False
+        _tf32_users += 1
+    try:
+        yield
+    finally:
+        with _tf32_lock:
+            _tf32_users -= 1
+            if not _tf32_users:
+                convolutions.allow_tf32, products.allow_tf32 = _tf32_before
 
 
 class InFloat(nn.Module):

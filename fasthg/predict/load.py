@@ -70,7 +70,7 @@ def load_runner(
             f"the network has {model.config.num_joints} joints; poses are predicted for MPII's {len(JOINT_NAMES)} only"
         )
     size = size or INPUT_SIZE
-    path, why = choose_path(model.config, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
+    path, why = choose_path(model, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     example = torch.zeros(batch_size, 3, size, size)
     prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
     return Served(prepared, size, batch_size, why, model.config.mean)

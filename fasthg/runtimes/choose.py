@@ -1,33 +1,45 @@
-"""Which path `auto` takes: the fastest that was measured on this device and passed parity, else a plain one."""
+"""Which path `auto` takes: the fastest that was measured on this device and passed parity, else a plain one.
+
+A path that computes in less than fp32 passed with some weights and may fail with others, so it counts for the weights
+that it was checked on alone.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from fasthg.network.checkpoint import variant_name
+from fasthg.network.checkpoint import variant_name, weights_digest
+from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.runtimes.measured import device_model, ranking
 from fasthg.runtimes.paths import PATHS, parse_path
 from fasthg.runtimes.request import resolve_device
 
-#: Where nothing was measured: exact on the CPU and free of start-up time; on a GPU the usual half precision.
-_UNMEASURED = {"cpu": "channels_last", "cuda": "amp"}
+_UNMEASURED = "channels_last"  # exact, and free of start-up time
 
 
 def choose_path(
-    config: HourglassConfig, device: str | torch.device = "auto", batch_size: int = 1, threads: int | None = None
+    network: HourglassNet | HourglassConfig,
+    device: str | torch.device = "auto",
+    batch_size: int = 1,
+    threads: int | None = None,
 ) -> tuple[str, str]:
     """The path ("name:precision") for a network on a device, and one sentence that says why.
 
-    int8 is left out: it needs crops to be calibrated on, which an exported artefact carries in itself.
+    A configuration stands for weights that nothing was checked on. int8 is left out: it needs crops to be calibrated
+    on, which an exported artefact carries in itself.
     """
     target = resolve_device(device)
     count = 0 if target.type == "cuda" else threads or torch.get_num_threads()
-    for measured in ranking(variant_name(config) or "", device_model(str(target)), count, batch_size):
+    config = network.config if isinstance(network, HourglassNet) else network
+    found = ranking(variant_name(config) or "", device_model(str(target)), count, batch_size)
+    weights = weights_digest(network) if found and isinstance(network, HourglassNet) else None
+    for measured in found:
         name, precision = parse_path(measured.path)
-        if precision != "int8" and PATHS[name].why_not(target, precision) is None:
+        checked = precision == "fp32" or measured.weights == weights
+        if checked and precision != "int8" and PATHS[name].why_not(target, precision) is None:
             return measured.path, (
                 f"{measured.path} was the fastest measured here ({measured.ms_per_image:.3g} ms an image at batch"
                 f" {measured.batch_size})"
             )
-    return _UNMEASURED[target.type], "nothing was measured here for this network; python -m bench.sweep measures"
+    return _UNMEASURED, "nothing was measured here for this network; python -m bench.sweep measures"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from filelock import FileLock
 from fasthg.files import make_folder, write_json
 from fasthg.runtimes.request import default_cache_dir
 
-_VERSION = 1  # of the file's layout; another one is ignored
+_VERSION = 2  # of the file's layout; another one is ignored
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Measurement:
     threads       CPU threads it used; 0 on a GPU
     batch_size    images at a time
     ms_per_image  median milliseconds an image
+    weights       digest of the weights whose answers were compared with eager's
     """
 
     variant: str
@@ -38,6 +39,7 @@ class Measurement:
     threads: int
     batch_size: int
     ms_per_image: float
+    weights: str = ""
 
 
 def cache_file() -> Path:
@@ -78,18 +80,21 @@ def measurements() -> list[Measurement]:
 def ranking(variant: str, device: str, threads: int, batch_size: int) -> list[Measurement]:
     """Measurements of a variant on a device model and thread count, fastest first, at the measured batch size nearest.
 
-    Empty where nothing fits. `threads` is 0 on a GPU.
+    Empty where nothing fits. `threads` is 0 on a GPU. A path that was checked on several weights is there for each,
+    with the newest of its times.
     """
     fitting = [m for m in measurements() if (m.variant, m.device, m.threads) == (variant, device, threads)]
     if not fitting:
         return []
     nearest = min((m.batch_size for m in fitting), key=lambda size: abs(size - batch_size))
-    return sorted((m for m in fitting if m.batch_size == nearest), key=lambda m: m.ms_per_image)
+    fitting = [m for m in fitting if m.batch_size == nearest]
+    newest = {m.path: m.ms_per_image for m in fitting}
+    return sorted((replace(m, ms_per_image=newest[m.path]) for m in fitting), key=lambda m: m.ms_per_image)
 
 
-def _conditions(measurement: Measurement) -> tuple[str, str, str, int, int]:
+def _conditions(measurement: Measurement) -> tuple[str | int, ...]:
     m = measurement
-    return m.variant, m.path, m.device, m.threads, m.batch_size
+    return m.variant, m.path, m.device, m.threads, m.batch_size, m.weights
 
 
 def _cpu_model() -> str:

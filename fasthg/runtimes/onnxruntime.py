@@ -73,4 +73,5 @@ def _graph(request: Request, folder: Path) -> Path:
 def _providers(device: torch.device) -> list:
     if device.type == "cpu":
         return ["CPUExecutionProvider"]
-    return [("CUDAExecutionProvider", {"device_id": device.index, "cudnn_conv_algo_search": "EXHAUSTIVE"})]
+    options = {"device_id": device.index, "cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": 0}
+    return [("CUDAExecutionProvider", options)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fasthg.files import staged_files
 from fasthg.network.precision import final_head, last_stack
+from fasthg.runtimes.onnx.convert import precision_key
 from fasthg.runtimes.onnx.graph import cached_graph
 from fasthg.runtimes.openvino_ir import quantise, save
 from fasthg.runtimes.request import Prepared, Request, answer, device_name
@@ -116,7 +116,7 @@ def _network(request: Request, folder: Path) -> Path:
     if request.precision == "int8":
         assert request.calibration is not None
         crops = np.ascontiguousarray(request.calibration.cpu().numpy(), np.float32)
-        file = folder / f"{graph.stem}-int8-{hashlib.sha256(crops.tobytes()).hexdigest()[:8]}.xml"
+        file = folder / f"{graph.stem}-{precision_key(request)}.xml"
     else:
         file = graph.with_suffix(".xml")
     with FileLock(f"{file}.lock"):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.network.model import HourglassNet, check_input
+from fasthg.network.precision import without_tf32
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, default_cache_dir, resolve_device
 
@@ -212,7 +213,8 @@ def prepare(
         cache_dir=default_cache_dir() if cache_dir == "default" else Path(cache_dir) if cache_dir else None,
     )
     start = time.perf_counter()
-    prepared = PATHS[name].build(request)
+    built = PATHS[name].build(request)
+    prepared = replace(built, run=without_tf32()(built.run))
     with torch.inference_mode():
         prepared(request.example)
     return replace(prepared, startup_s=time.perf_counter() - start)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fasthg.files import write_bytes
 from fasthg.runtimes import tensorrt_engine
-from fasthg.runtimes.onnx.convert import converted_graph
+from fasthg.runtimes.onnx.convert import converted_graph, precision_key
 from fasthg.runtimes.onnx.graph import model_digest
 from fasthg.runtimes.request import Prepared, Request, answer, device_name
 from fasthg.runtimes.tensorrt_engine import THIS_GPU, EngineRunner, build_engine, import_library, library_of
@@ -33,7 +33,7 @@ def build(path: str, request: Request) -> Prepared:
         return _prepared(path, library, _engine(library, request), request)
     gpu = torch.cuda.get_device_name(request.device).replace(" ", "-")
     shape = "x".join(str(side) for side in (len(request.example), *request.example.shape[2:]))
-    name = f"{model_digest(request.model)}-{shape}-{request.precision}-{gpu}-{version}"
+    name = f"{model_digest(request.model)}-{shape}-{precision_key(request)}-{gpu}-{version}"
     file = request.cache_dir / f"{name}{tensorrt_engine.SUFFIXES[library]}"
     with FileLock(f"{file}.lock"):
         if not file.exists():

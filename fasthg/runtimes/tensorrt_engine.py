@@ -78,6 +78,7 @@ def build_engine(
     if not parser.parse(graph):
         raise FasthgError(f"{library} cannot read the graph: {parser.get_error(0).desc() or messages.last}")
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # what is written as fp32 has to be exact
     if library == RTX:
         config.num_compute_capabilities = len(capabilities)
         for i, capability in enumerate(capabilities):

@@ -35,7 +35,7 @@ def compile_program(request: Request) -> torch.fx.GraphModule:
     module = FinalHeatmaps(lower(fold(request.model), dtype)).eval().to(request.device)
     example = torch_tensorrt.Input(shape=tuple(request.example.shape), dtype=dtype)
     with torch.cuda.device(request.device), torch.no_grad():
-        return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=[example], min_block_size=1)
+        return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=[example], min_block_size=1, disable_tf32=True)
 
 
 def _filled(images: Tensor, batch: int) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from fasthg.data import lsp
-from fasthg.data.crops import load_gate
+from fasthg.data.crops import load_crops
 from fasthg.data.dataset import load_dataset
 from fasthg.network.variants import HourglassConfig
 from training.loading.packed import PackedSource
@@ -60,7 +60,7 @@ def test_crops_are_packed(athletes: Path, tmp_path: Path) -> None:
 
 
 def test_exports_are_compared_by_the_torso(athletes: Path) -> None:
-    gate = load_gate(athletes, 128)
+    gate = load_crops(athletes, 128)
     assert str(gate.protocol) == "PCK@0.2"
     # hip (44, 82) to shoulder (66, 40) is 47.4 pixels, and the crop's side is 1.3 x 126 pixels
     np.testing.assert_allclose(gate.lengths, np.hypot(22, 42) * 128 / (1.3 * 126))

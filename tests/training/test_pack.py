@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -312,6 +313,13 @@ def test_impossible_options_end_with_one_line(tiny_dataset, tmp_path, capsys, ar
     assert named in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_jpeg_library_is_named(packed, tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    for use in (lambda: PackedSource(packed), lambda: pack(tiny_dataset, tmp_path / "crops.h5")):
+        with pytest.raises(FasthgError, match=r"simplejpeg cannot be imported .*; pip install 'fasthg\[train\]'"):
+            use()
 
 
 def test_people_who_share_a_photograph_get_their_own_crops(marked_people, tmp_path):

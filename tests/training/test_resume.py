@@ -1,6 +1,8 @@
 """An interrupted run goes on as if nothing had happened, and a damaged or foreign checkpoint never passes for good."""
 
+import errno
 import io
+import os
 import shutil
 import signal
 import subprocess
@@ -164,6 +166,40 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path):
     )
     assert "cannot write" in done.stdout, done.stderr
     assert "step 1 ['last.pt']" in done.stdout
+
+
+def test_the_last_checkpoint_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeypatch):
+    """A disk that fills up while the new state is flushed: both states before it are still there."""
+    for step in (1, 2):
+        save_state(tmp_path, {"step": step})
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FasthgError, match="the disk is full"):
+        save_state(tmp_path, {"step": 3})
+    found = {path.name: torch.load(path, weights_only=True)["step"] for path in tmp_path.iterdir()}
+    assert found == {LAST: 2, PREVIOUS: 1}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_there_is_a_last_checkpoint_at_every_moment(tmp_path, monkeypatch, links):
+    """Whatever is renamed, `last.pt` is whole before it and after it, on a file system without links too."""
+    save_state(tmp_path, {"step": 1})
+    replace, seen = os.replace, []
+
+    def replace_and_look(source, target):
+        seen.append(load_state(tmp_path)["step"])
+        replace(source, target)
+        seen.append(torch.load(tmp_path / LAST, weights_only=True)["step"])
+
+    monkeypatch.setattr(os, "replace", replace_and_look)
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "not permitted")))
+    save_state(tmp_path, {"step": 2})
+    assert seen == [1, 1, 1, 2]
+    assert torch.load(tmp_path / PREVIOUS, weights_only=True)["step"] == 1
 
 
 def test_pickled_code_is_never_run(tmp_path):

@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +93,16 @@ def test_curves_and_tensorboard_are_written(run):
     assert len(events.Images("validation/predictions")) == 2
 
 
+@pytest.mark.parametrize("absent", ["matplotlib", "tensorboard"])
+def test_a_library_for_the_log_that_is_missing_is_named_before_the_first_step(
+    tiny_dataset, tmp_path, monkeypatch, absent
+):
+    monkeypatch.setitem(sys.modules, absent, None)
+    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(FasthgError, match=rf"{absent} cannot be imported .*; pip install 'fasthg\[train\]'"):
+        train(options_for(tiny_dataset, tmp_path / "run"))
+
+
 def test_nothing_is_written_without_a_folder(tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = train(options_for(tiny_dataset, validate_every=0, max_steps=2))
@@ -156,8 +168,57 @@ def test_packed_crops_of_other_people_are_refused(tiny_dataset, tmp_path):
     shutil.copytree(tiny_dataset, other)
     records = json.loads((other / "annotations.json").read_text())
     (other / "annotations.json").write_text(json.dumps(records[1:]))
-    with pytest.raises(FasthgError, match=r"crops\.h5 holds other people than"):
+    with pytest.raises(FasthgError, match=r"crops\.h5 holds other people or labels than"):
         Trainer(options_for(other, pack=tmp_path / "crops.h5"))
+
+
+def test_packed_crops_with_other_labels_are_refused(tiny_dataset, tmp_path):
+    """Joints that were corrected since the people were packed; photographs and boxes are the same."""
+    pack(tiny_dataset, tmp_path / "crops.h5")
+    other = tmp_path / "other"
+    shutil.copytree(tiny_dataset, other)
+    records = json.loads((other / "annotations.json").read_text())
+    records[0]["joint_self"][9][0] += 0.5
+    (other / "annotations.json").write_text(json.dumps(records))
+    with pytest.raises(FasthgError, match=r"holds other people or labels than .*; pack the folder again"):
+        Trainer(options_for(other, pack=tmp_path / "crops.h5", validate_every=0))
+
+
+def write_one_split(folder: Path, rows: range) -> Path:
+    """HRNet's JSON of some rendered people: it does not say which split they are; returns the file."""
+    everyone = load_dataset(folder, "all").people
+    records = [
+        {
+            "image": everyone.images[row],
+            "center": (everyone.center[row] + 0.5).tolist(),
+            "scale": everyone.scale[row],
+            "joints": (np.nan_to_num(everyone.joints[row], nan=-1.5) + 0.5).tolist(),
+            "joints_vis": everyone.visible[row].astype(int).tolist(),
+        }
+        for row in rows
+    ]
+    file = folder / f"people-{rows.start}.json"
+    file.write_text(json.dumps(records))
+    return file
+
+
+def test_nobody_is_trained_and_validated_on_without_a_word(tiny_dataset, tmp_path):
+    """A file that holds one split gives the same people for either; head sizes come from a file beside it."""
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_dataset, folder)
+    train_file, val_file = write_one_split(folder, range(20)), write_one_split(folder, range(24, 32))
+    people = load_dataset(folder, "val").people
+    with h5py.File(folder / "valid.h5", "w") as file:
+        file["imgname"] = np.array([name.encode() for name in people.images])
+        file["center"], file["scale"] = people.center, people.scale
+        file["part"], file["visible"] = np.nan_to_num(people.joints), people.visible
+        file["normalize"] = people.head_size
+    with pytest.raises(FasthgError, match=r"8 of 8 validation people are trained on too; give --val FILE"):
+        Trainer(options_for(val_file))
+    assert train(options_for(train_file, val=val_file, max_steps=5)).scores is not None
+    assert train(options_for(train_file, validate_every=0, max_steps=1)).steps == 1
+    with pytest.raises(FasthgError, match="8 of 8 validation people are trained on too"):
+        Trainer(options_for(val_file, val=folder))
 
 
 def test_divergence_names_step_loss_and_last_good_checkpoint(tiny_dataset, tmp_path):

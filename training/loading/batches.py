@@ -32,6 +32,7 @@ from training.loading.sampling import BatchRows, EpochOrder
 if NATIVE_ERROR is None:
     from fasthg.kernels.cpu import _native
 
+_FLOAT_BYTES = 4
 Content = TypeVar("Content")
 
 
@@ -92,6 +93,12 @@ class LoaderOptions:
             if getattr(self, name) < 0:
                 raise FasthgError(f"{name} is {getattr(self, name)}; give 0 or more")
 
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that all ranks' batches take between processes: two a worker, one in use, one on its way to a GPU."""
+        batch = self.batch_size * 3 * self.size * self.size * _FLOAT_BYTES
+        return self.world_size * (2 * self.num_workers + 2) * batch if self.num_workers else 0
+
     def order(self, num_people: int) -> EpochOrder:
         """The batches that these options ask for."""
         return EpochOrder(
@@ -125,7 +132,7 @@ class MadeBatch(NamedTuple):
     failures: dict[int, str]
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """What is known of a batch before its pictures are read.
 
     views     int64 [n], which view of each person is read
@@ -142,14 +149,14 @@ class Plan(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray[np.int64]) -> Plan:
+def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray[np.int64]) -> BatchPlan:
     """Crops, colours, joints and weights of `rows` in an epoch."""
     people, size = source.people, options.size
     draws = _epoch_draws(options.augmentation, len(people), options.seed, epoch).take(rows)
     matrices = crop_matrices(people, rows, draws, size)
     joints, weights = place_joints(people, rows, matrices, draws.flip, size)
     views, from_view = source.choose_views(rows, matrices, size)
-    return Plan(views, from_view, draws.gain, joints, weights)
+    return BatchPlan(views, from_view, draws.gain, joints, weights)
 
 
 _epoch_draws = functools.lru_cache(maxsize=2)(epoch_draws)

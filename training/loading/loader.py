@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shutil
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -15,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fasthg.ahead import map_ahead
+from fasthg.console import note
 from fasthg.data.dataset import Dataset
 from fasthg.data.people import People
 from fasthg.errors import FasthgError
@@ -25,6 +28,7 @@ from training.loading.sampling import BatchRows
 
 __all__ = ["Batch", "JpegSource", "Loader", "LoaderOptions", "ReferenceLoader", "ThreadLoader", "make_loader"]
 
+SHARED_MEMORY = "/dev/shm"  # where PyTorch's loader processes put their batches
 _LOG = logging.getLogger(__name__)
 
 
@@ -175,7 +179,22 @@ class ThreadLoader(Loader):
 def make_loader(dataset: Dataset, **options: Any) -> Loader:
     """The reference loader; the keywords are the fields of `LoaderOptions`.
 
-    Raises FasthgError for options that cannot be, and for a person whose box lies outside the image.
+    Where the memory that processes share is too small for its batches (64 MB in a container, unless it is asked for
+    more), threads make the same batches, and a note says so. Raises FasthgError for options that cannot be, and for a
+    person whose box lies outside the image.
     """
     check_boxes(dataset)
-    return ReferenceLoader(dataset, LoaderOptions(**options))
+    chosen = LoaderOptions(**options)
+    needed, free = chosen.shared_bytes, _free_shared_memory()
+    if needed <= free:
+        return ReferenceLoader(dataset, chosen)
+    note(
+        f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free and {chosen.num_workers} loader processes need "
+        f"{needed / 2**20:.0f}: threads load instead; docker run --shm-size 1g gives more"
+    )
+    return ThreadLoader(JpegSource(dataset), chosen)
+
+
+def _free_shared_memory() -> float:
+    """Bytes that processes may still share; no limit where the system keeps them elsewhere."""
+    return shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else math.inf

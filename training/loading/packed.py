@@ -62,6 +62,9 @@ class PackedSource:
         self.path = Path(path)
         self.people, self._index, self._start, self.sides, self.reach = _open(self.path, split)
         self._descriptor = os.open(self.path, os.O_RDONLY)
+        import simplejpeg
+
+        self._decode = simplejpeg.decode_jpeg
 
     def __len__(self) -> int:
         return len(self.people)
@@ -91,9 +94,7 @@ class PackedSource:
 
     def read(self, row: int, view: int) -> NDArray[np.uint8]:
         """Stored crop as [side,side,4] RGBX: four channels decode as fast as three and a pixel is one word."""
-        import simplejpeg
-
-        return simplejpeg.decode_jpeg(self.read_encoded(row, view), colorspace="RGBX")
+        return self._decode(self.read_encoded(row, view), colorspace="RGBX")
 
     def check_reach(self, augmentation: Augmentation) -> None:
         """Raise FasthgError where the augmentation can ask for more of the photograph than is stored."""

@@ -65,12 +65,18 @@ def cached_conversion(request: Request, folder: Path) -> Path:
     """The same as a file, converted unless the folder has it."""
     make_folder(folder)
     height, width = request.example.shape[2:]
-    seen = hashlib.sha256(_crops(request).tobytes()).hexdigest()[:8]
-    path = folder / f"{model_digest(request.model)}-{height}x{width}-{request.precision}-{seen}.onnx"
+    path = folder / f"{model_digest(request.model)}-{height}x{width}-{precision_key(request)}.onnx"
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             write_bytes(path, converted_graph(request).SerializeToString())
     return path
+
+
+def precision_key(request: Request) -> str:
+    """The request's precision, and below fp32 the digest of the crops that its ranges are found on: "int8-0f3a9c21"."""
+    if request.precision == "fp32":
+        return request.precision
+    return f"{request.precision}-{hashlib.sha256(_crops(request).tobytes()).hexdigest()[:8]}"
 
 
 def _crops(request: Request) -> NDArray[np.float32]:

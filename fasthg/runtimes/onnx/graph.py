@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from fasthg.files import make_folder, write_bytes
+from fasthg.network.checkpoint import weights_digest
 from fasthg.network.fold import fold
 from fasthg.network.model import HourglassNet
 
@@ -120,11 +121,8 @@ def cached_graph(model: HourglassNet, example: Tensor, folder: Path) -> Path:
 
 def model_digest(model: HourglassNet) -> str:
     """What identifies a network and the way it is converted: configuration, weights and versions."""
-    digest = hashlib.sha256(repr((asdict(model.config), torch.__version__, OPSET, _CONVERSION)).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    converted = (asdict(model.config), torch.__version__, OPSET, _CONVERSION, weights_digest(model))
+    return hashlib.sha256(repr(converted).encode()).hexdigest()[:16]
 
 
 def _traced(module: nn.Module, example: Tensor) -> bytes:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import readme
 from bench.measure.record import Row
+from bench.report import readme
 from bench.report.report import make_sections, tables
 from fasthg.errors import FasthgError
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from bench.study.report import compare, outcomes, report, spread_of_seeds
-from bench.study.run import RESULTS, Plan, main, read_results
+from bench.study.report import compare, report, scores_by_variant, spread_of_seeds
+from bench.study.run import RESULTS, StudyPlan, main, read_results
 from fasthg.network.variants import STUDY_VARIANTS
 
 
@@ -31,7 +31,7 @@ def line(variant, seed, score):
 def test_verdicts_follow_the_noise_between_seeds():
     rows = [line("original", seed, score) for seed, score in enumerate((50.0, 51.0, 52.0))]
     rows += [line("feats64", 0, 40.0), line("stacks6", 0, 51.5), line("convs4", 0, 30.0)]
-    found = outcomes(rows)
+    found = scores_by_variant(rows)
     assert spread_of_seeds(found) == pytest.approx(1.0)
     verdicts = {(pair.better, pair.worse): pair for pair in compare(found)}
     assert verdicts["original", "feats64"].verdict == "holds"
@@ -48,14 +48,14 @@ def test_line_that_was_cut_short_is_left_out(tmp_path):
 
 
 def test_every_variant_runs_once_and_two_of_them_three_times(tmp_path):
-    runs = list(Plan(tmp_path, tmp_path).runs())
+    runs = list(StudyPlan(tmp_path, tmp_path).runs())
     assert len(runs) == len(set(runs)) == 12
     assert [variant for variant, _seed in runs[:8]] == list(STUDY_VARIANTS)
     assert sorted(seed for variant, seed in runs if variant == "feats64") == [0, 1, 2]
 
 
 def test_command_finishes_what_is_missing(tiny_dataset, tmp_path, capsys):
-    settings = {"shrink": 32, "batch_size": 8, "epochs": 1, "lr": Plan.lr}
+    settings = {"shrink": 32, "batch_size": 8, "epochs": 1, "lr": StudyPlan.lr}
     done = [line(variant, 0, 10.0) | settings for variant in STUDY_VARIANTS if variant != "feats64-layernorm"]
     (tmp_path / RESULTS).write_text("".join(json.dumps(row) + "\n" for row in done))
     options = ["--shrink", "32", "--batch-size", "8", "--epochs", "1", "--seeds", "1", "--jobs", "1"]

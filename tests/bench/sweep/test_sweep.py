@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.measure.record import Cell, Results
 from bench.sweep.__main__ import main
-from bench.sweep.run import Request, plan_request, sweep
+from bench.sweep.run import SweepRequest, plan_request, sweep
 from fasthg.errors import FasthgError
 
 PATHS = ("eager", "channels_last", "amp", "openvino")  # the last holds, prepared, while the others are timed
@@ -25,7 +25,7 @@ PATHS = ("eager", "channels_last", "amp", "openvino")  # the last holds, prepare
 @pytest.fixture(scope="module")
 def request_of(tiny_dataset, tmp_path_factory):
     """A sweep that takes seconds: `small` on crops of 64 pixels."""
-    return Request(
+    return SweepRequest(
         variants=("small",),
         paths=PATHS,
         modes=("infer",),

@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import scipy.io
 
 from fasthg.data.annotations import read_annotations
-from fasthg.data.dataset import load_dataset
+from fasthg.data.dataset import find_people, load_dataset
 from fasthg.data.people import People, Split
 from fasthg.errors import FasthgError
 
@@ -318,6 +319,19 @@ def test_dataset_finds_its_photographs_and_keeps_its_digest_when_moved(tmp_path:
     assert load_dataset(there, "val").digest == digest
     assert load_dataset(there / "annotations.json", "val").digest == digest
     assert load_dataset(there, "train").digest != digest
+
+
+def test_the_same_people_are_found_in_another_file_and_neighbours_are_not(tmp_path: Path) -> None:
+    """Princeton's file and bearpaw's hold the same three people; two of them share a photograph."""
+    write_bearpaw(tmp_path)
+    (tmp_path / "images").mkdir()
+    for name in IMAGES:
+        (tmp_path / "images" / name).touch()
+    everyone, princeton = load_dataset(tmp_path, "all"), load_dataset(write_princeton(tmp_path), "val")
+    assert find_people(everyone, princeton).tolist() == [True, True, True]
+    assert find_people(everyone, princeton.select([1])).tolist() == [False, True, False]
+    elsewhere = replace(princeton, image_dir=tmp_path / "other")
+    assert not find_people(everyone, elsewhere).any()
 
 
 def test_dataset_names_what_is_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from fasthg.pixels import geometry
 from fasthg.pixels.image import normalise, read_crop, read_image
 from training.loading.augment import NO_AUGMENTATION, Augmentation, epoch_draws
 from training.loading.dali import make_dali_loader
-from training.loading.loader import JpegSource, LoaderOptions, ThreadLoader, make_loader
+from training.loading.loader import JpegSource, LoaderOptions, ReferenceLoader, ThreadLoader, make_loader
 from training.pack import make_packed_loader, pack
 
 SIZE = 128
@@ -172,6 +173,20 @@ def test_augmented_joints_lie_on_the_same_content(marked_people, packed_marks, j
     draws = epoch_draws(augmentation, len(dataset), seed=11, epoch=1)
     assert 2 <= draws.flip.sum() <= 8
     assert assert_marks_lie_under_their_joints(batch, joint_colours, draws.flip) > 100
+
+
+@pytest.mark.parametrize(("free", "processes"), [(64 * 2**20, False), (2**30, True)])
+def test_a_containers_shared_memory_is_not_overrun(tiny, monkeypatch, capsys, free, processes):
+    """The trainer's own crops: 15 MiB a batch, six of them with two workers."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=free))
+    monkeypatch.setattr(os.path, "isdir", lambda _path: True)
+    loader = make_loader(tiny, batch_size=20, num_workers=2)
+    assert isinstance(loader, ReferenceLoader) == processes
+    said = capsys.readouterr().err
+    assert said.count("\n") == (not processes)
+    assert processes or "has 64 MiB free and 2 loader processes need 90: threads load instead" in said
+    assert isinstance(make_loader(tiny, batch_size=20), ReferenceLoader)  # without workers nothing is shared
 
 
 @pytest.mark.parametrize("make", RAW_LOADERS)

@@ -1,4 +1,4 @@
-"""`python -m bench.readme`: write the README's tables from the results that are committed under bench/results/.
+"""`python -m bench.report.readme`: write the README's tables from the results that are committed under bench/results/.
 
 A table stands between `<!-- NAME: FOLDER -->` and `<!-- end -->`; FOLDER is one of bench/results, with the results of a
 sweep or of `bench.exports`.
@@ -14,14 +14,14 @@ from typing import Annotated
 
 import typer
 
-from bench.exports import exports_table
+from bench.measure import exported
 from bench.measure.record import Results, Row
-from bench.report.tables import Line, Table, loader_table, number, path_label, percent, signed, spread
+from bench.report.tables import Line, Table, exports_table, loader_table, number, path_label, percent, signed, spread
 from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import write_text
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
 _BLOCK = re.compile(r"(<!-- (?P<name>[a-z]+): (?P<folder>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -67,7 +67,7 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     "ladder": of_sweep(ladder),
     "variants": of_sweep(variants),
     "loaders": of_sweep(loaders),
-    "exports": exports_table,
+    "exports": lambda folder: exports_table(exported.read_rows(folder / exported.RESULTS)),
 }
 
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     app = make_app()
     app.command()(readme)
-    return run_app(app, argv, prog="python -m bench.readme")
+    return run_app(app, argv, prog="python -m bench.report.readme")
 
 
 if __name__ == "__main__":
