@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("kernels", "fasthg", "training", "bench")
 FILES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "torch_tensorrt"}
-OPTIONAL |= {"nvidia", "matplotlib", "av", "triton", "polygraphy"}
+OPTIONAL |= {"nvidia", "matplotlib", "av", "triton", "polygraphy", "pillow_heif"}
 
 
 def imported(nodes: list[ast.stmt], file: Path) -> Iterator[str]:

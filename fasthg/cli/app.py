@@ -114,28 +114,37 @@ def evaluate(
     batch_size: BatchSize = 8,
     size: Size = None,
     threads: Threads = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Score weights on a dataset: PCKh under every protocol."""
-    from fasthg.data.dataset import load_dataset
+    from fasthg.data.dataset import check_images, load_dataset
     from fasthg.metrics.evaluate import evaluate as score_dataset
     from fasthg.predict.load import load_runner
+    from fasthg.predict.photo import LeftOut
 
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
-    dataset = load_dataset(data, split)  # type: ignore[arg-type]
+    dataset = load_dataset(data, split, check_files=False)  # type: ignore[arg-type]
+    if strict or not dataset.image_dir.is_dir():
+        check_images(dataset)
     served = load_runner(weights, variant, path, device, batch_size, size, threads)
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
+    left_out = LeftOut(strict)
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
-        scores = score_dataset(
-            runner, dataset, None, served.size, served.batch_size, flip, lambda count: bar.advance(task, count)
-        )
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+
+        scores = score_dataset(runner, dataset, None, served.size, served.batch_size, flip, advance, left_out)
     run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
+    run["left_out"] = left_out.count
     _print(scores.to_dict() | run, as_json, lambda _: scores.table())
+    _say_left_out(left_out.count)
 
 
 @app.command()

@@ -68,7 +68,7 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
     beside = annotations.parent.parent if annotations.parent.name == "annot" else annotations.parent
     dataset = Dataset(people, beside / "images", annotations)
     if check_files:
-        _check_images(dataset)
+        check_images(dataset)
     return dataset
 
 
@@ -85,7 +85,8 @@ def _find_annotations(data_dir: Path, split: Split) -> Path:
     )
 
 
-def _check_images(dataset: Dataset) -> None:
+def check_images(dataset: Dataset) -> None:
+    """Raise FasthgError where the folder of photographs, or one of them, is missing."""
     if not dataset.image_dir.is_dir():
         raise FasthgError(f"data {dataset.image_dir}: no such folder; the photographs belong there")
     names = dict.fromkeys(dataset.people.images)

@@ -61,10 +61,10 @@ def predict_to_folder(
     folder, read = Path(folder), [*found, *keep]
     for name in formats:
         check_new(folder / FORMATS[name][0], read, overwrite)
-    left_out = LeftOut(strict)
+    count = count_photos(found)
+    left_out = LeftOut(strict or count == 1)  # nothing is left to go on with
     if isinstance(boxes, Lookup) and (flat := boxes.ignored["without an area"]):
         left_out(f"{flat} boxes without an area", flat)
-    count = count_photos(found)
     predictor = Predictor(batch_size=min(batch_size, count or batch_size), **options)
     note(f"path {predictor.path} ({predictor.precision}, {predictor.device}): {predictor.choice}")
     if boxes is None:

@@ -57,7 +57,8 @@ def frames(path: Path, left_out: LeftOut) -> Iterator[Photo]:
     known = max(decoder.packets, count)
     if decoder.lost(count):
         left_out(
-            f"{path}: {decoder.lost(count)} of {known} frames are damaged ({decoder.problem})", decoder.lost(count)
+            f"{path}: {decoder.lost(count)} of {known} frames are damaged ({decoder.problem or 'no picture'})",
+            decoder.lost(count),
         )
     if known < announced - 1:  # a duration may be rounded up
         left_out(f"{path} is cut off: the first {count} frames of {announced} are kept", announced - known)
@@ -72,10 +73,17 @@ class _Decoder:
         self._errors = 0
         self._times: list[int] = []  # of packets, ascending
         self._by_time = True
+        self._shown = -(1 << 63)  # the time of the last frame
 
     def lost(self, frames: int) -> int:
-        """How many frames are missing of a video that gave `frames`; none where no packet was refused."""
-        return 0 if not self._errors else max(self._errors, self.packets - frames) if self._by_time else self._errors
+        """How many frames are missing of a video that gave `frames`; none where no packet was refused.
+
+        A decoder that works on several packets at a time says nothing of the last ones.
+        """
+        if not self._by_time:
+            return self._errors
+        behind = len(self._times) - bisect.bisect_right(self._times, self._shown)
+        return max(self._errors, self.packets - frames) if self._errors or behind else 0
 
     def run(self, container: av.container.InputContainer, stream: Any) -> Iterator[tuple[int, av.VideoFrame]]:
         """Each whole frame with its number from 0."""
@@ -89,6 +97,7 @@ class _Decoder:
         if frame.pts is None or frame.interlaced_frame:  # a packet may be half a frame
             self._by_time = False
             return -1
+        self._shown = max(self._shown, frame.pts)
         return bisect.bisect_left(self._times, frame.pts)
 
     def _decoded(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:

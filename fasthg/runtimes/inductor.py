@@ -55,7 +55,7 @@ def build(path: str, request: Request) -> Prepared:
 
 
 def _name_cache() -> None:
-    """Inductor's folder for what it compiles is named after the user; one whom the system does not know gets another."""
+    """Inductor names its folder after the user; one whom the system does not know gets a temporary one."""
     try:
         getpass.getuser()
     except (KeyError, OSError):

@@ -337,7 +337,8 @@ def test_a_run_writes_predictions_and_overlays(net: fasthg.HourglassNet, tmp_pat
     inputs = [tmp_path / "in", tmp_path / "in" / "more", tmp_path / "walk.avi"]
     written = predict_to_folder(inputs, tmp_path / "out", formats=["json", "csv"], weights=net, size=SIZE)
     names = ["a-2.png", "a.png", "predictions.csv", "predictions.json", "walk.mp4"]
-    assert sorted(path.name for path in written.files) == sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert sorted(path.name for path in written.files) == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert cv2.imread(str(tmp_path / "out" / "a-2.png")).shape == (150, 200, 3)
     video = cv2.VideoCapture(str(tmp_path / "out" / "walk.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == 10

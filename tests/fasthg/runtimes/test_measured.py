@@ -76,7 +76,7 @@ def test_a_path_that_no_longer_runs_or_needs_calibration_is_passed_over(here: Me
     "content", ["", "{", "[]", '{"version": 99, "measurements": []}', '{"version": 1, "measurements": [{}]}']
 )
 def test_a_damaged_or_foreign_file_is_nothing_measured(cache: Path, here: Measurement, content: str) -> None:
-    cache.parent.mkdir()
+    cache.parent.mkdir(exist_ok=True)
     cache.write_text(content)
     assert measurements() == []
     remember_measurement(here)
