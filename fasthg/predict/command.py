@@ -62,7 +62,8 @@ def predict_to_folder(
     for name in formats:
         check_new(folder / FORMATS[name][0], read, overwrite)
     count = count_photos(found)
-    left_out = LeftOut(strict or count == 1)  # nothing is left to go on with
+    left_out = LeftOut(strict)
+    alone = count == 1 and not isinstance(boxes, Lookup)  # without it there is nothing to go on with
     if isinstance(boxes, Lookup) and (flat := boxes.ignored["without an area"]):
         left_out(f"{flat} boxes without an area", flat)
     predictor = Predictor(batch_size=min(batch_size, count or batch_size), **options)
@@ -78,7 +79,7 @@ def predict_to_folder(
     with staged_files(folder) as aside:
         with Overlays(aside, is_taken) as drawn, progress_bar() as bar:
             task = bar.add_task("images", total=count)
-            for photo, people in predictor.stream(photos(found, boxes, left_out), left_out):
+            for photo, people in predictor.stream(photos(found, boxes, left_out), None if alone else left_out):
                 poses += people
                 if overlays and (people or photo.frame is not None):
                     drawn.add(photo, people)
@@ -92,13 +93,13 @@ def predict_to_folder(
 
 def _why_nobody(boxes: Boxes | Lookup | None, left_out: LeftOut) -> str:
     """Why there was no person to predict, with the way out."""
-    if left_out.count:
-        return f"nothing could be predicted: all that was given is left out ({left_out.count}, named above)"
-    if not isinstance(boxes, Lookup) or not boxes:
-        return "no person to predict: there are no boxes; give people's boxes"
-    if boxes.ignored and not any(len(listed.boxes or ()) for listed in boxes.values()):
+    if isinstance(boxes, Lookup) and boxes.ignored and not any(np.size(listed.boxes) for listed in boxes.values()):
         reasons = ", ".join(f"{count} {reason}" for reason, count in boxes.ignored.items())
         return f"no person to predict: the file's boxes are {reasons}; give people's boxes"
+    if left_out.count:
+        return f"nothing could be predicted: all that was given is left out ({left_out.count}, named above)"
+    if not boxes:
+        return "no person to predict: there are no boxes; give people's boxes"
     return "no person to predict: the boxes are of none of the images; check their file names"
 
 

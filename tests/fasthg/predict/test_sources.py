@@ -48,7 +48,7 @@ def encoded(kind: str, image: PIL.Image.Image | None = None, **options: Any) -> 
 def write_video(path: Path, codec: str, times: list[int], **options: str) -> None:
     """Frames of shade 40, 50, 60, ... shown at `times` in milliseconds."""
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=10, options=options)
+        stream: Any = container.add_stream(codec, rate=25 if str(path).endswith(".mxf") else 10, options=options)
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if codec not in ("mjpeg", "mpeg4", "mpeg1video", "mpeg2video", "flv1"):
@@ -83,17 +83,20 @@ def test_a_thumbnail_in_a_tiff_and_the_other_pictures_of_a_jpeg_are_no_photograp
     assert shades(of(tmp_path / "b.jpg")) == [80]
 
 
-@pytest.mark.parametrize(
-    ("suffix", "codec"),
-    [(".avi", "mjpeg"), (".mkv", "libx264"), (".webm", "libvpx"), (".webm", "libvpx-vp9"), (".ts", "libx264")]
-    + [(".mpg", "mpeg2video"), (".flv", "flv1"), (".mov", "mpeg4"), (".nut", "mpeg4"), (".mp4", "libx264")]
-    + [(".asf", "mpeg4"), (".gxf", "mpeg2video"), (".3gp", "mpeg4"), (".ogv", "libtheora")],
-)
+CONTAINERS = {
+    "libx264": (".mp4", ".mkv", ".ts", ".mov"),
+    "mpeg4": (".avi", ".nut", ".asf", ".3gp"),
+    "mpeg2video": (".mpg", ".mxf"),
+    "mjpeg": (".avi",),
+    "flv1": (".flv",),
+    "libvpx": (".webm",),
+    "libvpx-vp9": (".webm",),
+}
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(end, codec) for codec, ends in CONTAINERS.items() for end in ends])
 def test_a_container_is_told_by_its_content(tmp_path: Path, suffix: str, codec: str) -> None:
-    try:
-        write_video(tmp_path / f"a{suffix}", codec, [100 * i for i in range(8)])
-    except (av.error.FFmpegError, ValueError) as error:
-        pytest.skip(f"this FFmpeg writes no {codec} in {suffix} ({error})")
+    write_video(tmp_path / f"a{suffix}", codec, [100 * i for i in range(8)])
     for name in ("film", "film.jpg", "film.txt"):
         os.replace(next(tmp_path.iterdir()), tmp_path / name)
         found = of(tmp_path / name)
