@@ -31,3 +31,19 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
             yield result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def walk_ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+    """`items` in order, drawn by a thread of its own up to `count` ahead, where drawing them takes time itself."""
+    source, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="walker")
+    try:
+        pending = deque(pool.submit(next, source, end) for _ in range(max(1, count)))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, source, end))
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()  # on this thread, once the walker has let go of it

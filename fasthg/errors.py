@@ -20,3 +20,9 @@ class BackendUnavailable(FasthgError):
     """A backend cannot run here; the message says why and how to get it."""
 
     exit_code = 4
+
+
+class ItemsLeftOut(FasthgError):
+    """A run has left out what could not be read, and kept everything else."""
+
+    exit_code = 5

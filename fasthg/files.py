@@ -6,6 +6,7 @@ whole; whatever goes wrong in between (an error, Ctrl-C, a full disk) leaves the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -13,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,35 @@ def make_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise cannot_write(folder, error) from error
     return folder
+
+
+def check_new(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
+    """Raise FasthgError where writing `path` would write to an input, or replace what is there without `overwrite`.
+
+    The rule of every command: an input is never written to, under whatever name or link; an existing result is replaced
+    where --overwrite says so. Where `path` is a folder that is written as a whole, no input may be inside it either.
+    """
+    path = Path(path)
+    if is_same_file(path, inputs):
+        raise FasthgError(f"cannot write {path}: this command reads it; choose another name")
+    if not overwrite and (path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir())))):
+        raise FasthgError(f"{path} exists; give --overwrite to replace it, or choose another name")
+
+
+def is_same_file(path: str | Path, inputs: Iterable[str | Path]) -> bool:
+    """Whether `path` is one of the input files, by whatever name, or a folder that one lies in."""
+    path = Path(path)
+    if not path.exists():
+        return False
+    if path.is_dir():
+        whole = path.resolve()
+        return any(whole == Path(given).resolve() or whole in Path(given).resolve().parents for given in inputs)
+    known = path.stat()
+    for given in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(known, os.stat(given)):
+                return True
+    return False
 
 
 @contextmanager

@@ -54,6 +54,7 @@ OPTIONAL |= {
     "triton",
     "polygraphy",
     "h5py",
+    "pillow_heif",
     "scipy",
     "simplejpeg",
     "tensorboard",

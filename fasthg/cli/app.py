@@ -1,7 +1,7 @@
 """The command `fasthg`: it reads options and prints; what a command does lives in the module of its name.
 
-Exit codes: 0 done; 2 bad usage or input, one line on stderr; 3 a parity check failed; 4 a backend cannot run here; 130
-Ctrl-C.
+Exit codes: 0 done; 2 bad usage or input, one line on stderr; 3 a parity check failed; 4 a backend cannot run here; 5
+done, but for items that could not be read and were left out; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from fasthg.console import make_app, note, output_console, progress_bar, run_app
-from fasthg.errors import FasthgError
+from fasthg.errors import FasthgError, ItemsLeftOut
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.version import __version__
 
@@ -31,6 +31,8 @@ BatchSize = Annotated[int, typer.Option(min=1, help="People in one run of the ne
 Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; 256 where left out.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number where left out.")]
 Throughput = Annotated[bool, typer.Option("--throughput", help="The most images a second, not the soonest answer.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result; never an input.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at what cannot be read, instead of leaving it out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
@@ -85,6 +87,8 @@ def predict(
         str, typer.Option("--format", help="What to write: json, csv, coco, mat, with commas between.")
     ] = "json",
     overlays: Annotated[bool, typer.Option(help="Also write the images with the poses drawn over them.")] = True,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
 ) -> None:
     """Predict poses on photographs and videos; write predictions.json in their pixels, and overlays."""
     from fasthg.predict.boxes import parse_boxes, read_coco_boxes
@@ -96,10 +100,21 @@ def predict(
     options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
     options["mode"] = "throughput" if throughput else "latency"
     written = predict_to_folder(
-        images, output, people, formats.split(","), overlays, weights=weights, batch_size=batch_size, **options
+        images,
+        output,
+        people,
+        formats.split(","),
+        overlays,
+        overwrite=overwrite,
+        strict=strict,
+        keep=[file for file in (boxes, weights) if file],
+        weights=weights,
+        batch_size=batch_size,
+        **options,  # type: ignore[arg-type]
     )
-    for file in written:
+    for file in written.files:
         print(file)
+    _say_left_out(written.left_out)
 
 
 @app.command("eval", epilog="Example: fasthg eval --data MPII --weights F.safetensors --flip")
@@ -114,30 +129,43 @@ def evaluate(
     batch_size: BatchSize = 8,
     size: Size = None,
     threads: Threads = None,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Score weights on a dataset: PCKh on MPII's format, PCK by the torso on LSP's."""
-    from fasthg.data.dataset import load_dataset
+    import numpy as np
+
+    from fasthg.data.dataset import check_images, load_dataset
     from fasthg.metrics.evaluate import predict_dataset
     from fasthg.predict.load import load_runner
+    from fasthg.predict.photo import LeftOut
 
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
-    dataset = load_dataset(data, split)  # type: ignore[arg-type]
+    dataset = load_dataset(data, split, check_files=False)  # type: ignore[arg-type]
+    if strict or not dataset.image_dir.is_dir():
+        check_images(dataset)
     served = load_runner(weights, variant, path, device, batch_size, size, threads)
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
+    left_out = LeftOut(strict)
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
         predictions = predict_dataset(
             *(runner, dataset, None, served.size, served.batch_size, flip),
             lambda count: bar.advance(task, count),
+            left_out,
             served.mean,
         )
+    seen = np.isfinite(predictions).all(axis=(1, 2))
+    if not seen.any():
+        raise FasthgError(f"data {dataset.image_dir}: no photograph can be read; copy them there again")
     run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
-    _print_scores(predictions, dataset.people, dataset.protocols, run, as_json)
+    run["left_out"] = left_out.count
+    _print_scores(predictions[seen], dataset.people.select(seen), dataset.protocols, run, as_json)
+    _say_left_out(left_out.count)
 
 
 @app.command(epilog="Example: fasthg score predictions.json --truth MPII/annotations.json")
@@ -161,13 +189,16 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bearpaw/pytorch-pose, anibali or princeton-vl.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
     half: Annotated[bool, typer.Option("--fp16", help="Store the convolutions' kernels in half precision.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a published checkpoint to this project's format."""
     import torch
 
+    from fasthg.files import check_new
     from fasthg.network.checkpoint import save, variant_name
     from fasthg.network.convert import convert as convert_checkpoint
 
+    check_new(output, [checkpoint], overwrite)
     config, state, metadata = convert_checkpoint(checkpoint)
     save(state, output, config=config, metadata=metadata, dtype=torch.float16 if half else None)
     name = variant_name(config) or f"{config.num_stacks} stacks of {config.num_feats} features"
@@ -216,6 +247,11 @@ def export(
         data=data,
     )
     print(export_network(options))
+
+
+def _say_left_out(count: int) -> None:
+    if count:
+        raise ItemsLeftOut(f"{count} left out, as named above; everything else is done")
 
 
 def _one_of(**flags: bool) -> str | None:

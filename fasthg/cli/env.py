@@ -51,7 +51,7 @@ def describe() -> dict[str, Any]:
         "native_operators": NATIVE_ERROR or "built",
         "paths": {name: _path(name) for name in PATHS},
         "auto": {name: choose_path(_shipped(name) or config)[0] for name, config in VARIANTS.items()},
-        "measurements": {"file": str(cache_file()), "kept": len(measurements())},
+        "measurements": {"file": str(cache_file() or "no cache"), "kept": len(measurements())},
     }
 
 

@@ -23,6 +23,8 @@ ANNOTATION_FILES = (
     "mpii_human_pose_v1_u12_1.mat",
     JOINTS_FILE,
 )
+#: A file for each split, in `annot/` beside `images/`: the layout of HRNet, mmpose and princeton-vl.
+SPLIT_FILES = {"train": ("train.json", "train.h5"), "val": ("valid.json", "valid.h5")}
 HEAD_FILES = ("detections_our_format.mat", "gt_valid.mat", "valid.h5")
 
 
@@ -67,7 +69,7 @@ class Dataset:
 
 
 def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -> Dataset:
-    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's format), MPII's own files or LSP's.
+    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's), MPII's own files, LSP's or `annot/`.
 
     `data_dir` may also be an annotation file of any format, with `images/` beside it. Head sizes that the annotations
     lack are taken from `detections_our_format.mat`, `gt_valid.mat` or `valid.h5` beside them (validation people only).
@@ -76,13 +78,14 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
     looks for every photograph.
     """
     data_dir = Path(data_dir)
-    annotations = data_dir if data_dir.is_file() else find_annotations(data_dir)
+    annotations = data_dir if data_dir.is_file() else find_annotations(data_dir, split)
     people = with_head_sizes(read_annotations(annotations, split), annotations.parent, split)
     if not len(people):
         raise FasthgError(f"data {annotations}: split {split!r} is empty; choose another split or file")
-    dataset = Dataset(people, annotations.parent / "images", annotations, protocols_of(annotations))
+    beside = annotations.parent.parent if annotations.parent.name == "annot" else annotations.parent
+    dataset = Dataset(people, beside / "images", annotations, protocols_of(annotations))
     if check_files:
-        _check_images(dataset)
+        check_images(dataset)
     return dataset
 
 
@@ -105,17 +108,22 @@ def find_people(dataset: Dataset, others: Dataset) -> NDArray[np.bool_]:
     return found
 
 
-def find_annotations(data_dir: Path) -> Path:
-    """The annotation file in a folder; raises FasthgError where there is none."""
+def find_annotations(data_dir: Path, split: Split = "all") -> Path:
+    """The annotation file of a split in a folder; raises FasthgError where there is none."""
     if not data_dir.is_dir():
         raise FasthgError(f"data {data_dir}: no such folder; render one with `python -m training.synthesize --out DIR`")
-    for name in ANNOTATION_FILES:
+    of_split = SPLIT_FILES.get(split, ())
+    for name in (*ANNOTATION_FILES, *(f"annot/{name}" for name in of_split), *of_split):
         if (data_dir / name).is_file():
             return data_dir / name
-    raise FasthgError(f"data {data_dir}: none of {', '.join(ANNOTATION_FILES)} is in the folder")
+    raise FasthgError(
+        f"data {data_dir}: none of {', '.join(ANNOTATION_FILES)} is in the folder, nor annot/ with"
+        f" {' or '.join(of_split) or 'a split'}"
+    )
 
 
-def _check_images(dataset: Dataset) -> None:
+def check_images(dataset: Dataset) -> None:
+    """Raise FasthgError where the folder of photographs, or one of them, is missing."""
     if not dataset.image_dir.is_dir():
         raise FasthgError(f"data {dataset.image_dir}: no such folder; the photographs belong there")
     names = dict.fromkeys(dataset.people.images)

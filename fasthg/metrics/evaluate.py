@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fasthg.ahead import map_ahead
 from fasthg.data.dataset import Dataset
+from fasthg.errors import FasthgError
 from fasthg.metrics.pck import Scores, score_people
 from fasthg.pixels import geometry
 from fasthg.pixels.geometry import MEAN
@@ -20,9 +22,9 @@ from fasthg.pixels.image import normalise, read_crop
 
 Runner = Callable[[Tensor], Tensor]  # images float32 [N, 3, H, W] -> heatmaps [N, 16, h, w]
 Crop = tuple[NDArray[np.uint8], NDArray[np.float64]]
+Item = TypeVar("Item")
 
 _READERS = 4  # threads that decode photographs while the network runs; OpenCV lets go of Python's lock
-_BATCHES_AHEAD = 2
 
 
 def evaluate(
@@ -33,12 +35,19 @@ def evaluate(
     batch_size: int = 8,
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
+    left_out: Callable[[FasthgError], None] | None = None,
     mean: Sequence[float] = MEAN,
 ) -> Scores:
-    """Scores of `predict_dataset` against the annotations, by the dataset's protocol; the arguments are the same."""
+    """Scores of `predict_dataset` against the annotations, by the dataset's protocol; the arguments are the same.
+
+    People whose photograph cannot be read are not scored where `left_out` is given.
+    """
     chosen = range(len(dataset)) if rows is None else list(rows)
-    joints = predict_dataset(runner, dataset, chosen, size, batch_size, flip, progress, mean)
-    return score_people(joints, dataset.people.select(chosen), dataset.protocol)
+    joints = predict_dataset(runner, dataset, chosen, size, batch_size, flip, progress, left_out, mean)
+    seen = np.isfinite(joints).all(axis=(1, 2))
+    if not seen.any():
+        raise FasthgError(f"data {dataset.image_dir}: no photograph can be read; copy them there again")
+    return score_people(joints[seen], dataset.people.select(np.asarray(chosen)[seen]), dataset.protocol)
 
 
 def predict_dataset(
@@ -49,6 +58,7 @@ def predict_dataset(
     batch_size: int = 8,
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
+    left_out: Callable[[FasthgError], None] | None = None,
     mean: Sequence[float] = MEAN,
 ) -> NDArray[np.float64]:
     """Joints [N, 16, 2] in continuous pixels of each person's photograph.
@@ -58,14 +68,33 @@ def predict_dataset(
     rows        the people to predict, in this order; None for all
     flip        average the heatmaps of the crop and of its mirror image
     progress    called after each batch with the number of people that it finished
+    left_out    told of each person whose photograph cannot be read; their joints are NaN
     mean        what the network takes off RGB in 0..1, its `config.mean`
 
-    Raises FasthgError that names a photograph that cannot be read.
+    Raises FasthgError that names a photograph that cannot be read where `left_out` is None.
     """
     chosen = list(range(len(dataset))) if rows is None else [int(row) for row in rows]
-    predictions = np.empty((len(chosen), len(geometry.JOINT_NAMES), 2))
+    predictions = np.full((len(chosen), len(geometry.JOINT_NAMES), 2), np.nan)
     done = 0
-    for crops in _read_ahead(dataset, chosen, size, batch_size):
+
+    def read(row: int) -> Crop | FasthgError:
+        try:
+            return read_crop(dataset.image_path(row), dataset.people.center[row], dataset.people.scale[row], size)
+        except FasthgError as error:
+            return error
+
+    for found in batches(map_ahead(read, chosen, _READERS), batch_size):
+        for error in (item for item in found if isinstance(item, FasthgError)):
+            if left_out is None:
+                raise error
+            left_out(error)
+        places = [done + i for i, item in enumerate(found) if not isinstance(item, FasthgError)]
+        crops = [item for item in found if not isinstance(item, FasthgError)]
+        done += len(found)
+        if progress is not None:
+            progress(len(found))
+        if not crops:
+            continue
         images = normalise(np.stack([crop for crop, _matrix in crops]), mean)
         matrices = np.stack([matrix for _crop, matrix in crops])
         if len(chosen) > batch_size:
@@ -76,10 +105,7 @@ def predict_dataset(
                 heatmaps = (heatmaps + geometry.flip_heatmaps(runner(images.flip(-1)))) / 2
             points, _scores = decode(heatmaps[: len(crops)])
         crop_points = points.double().cpu().numpy() * (size / heatmaps.shape[-1])
-        predictions[done : done + len(crops)] = geometry.apply(geometry.invert(matrices), crop_points)
-        done += len(crops)
-        if progress is not None:
-            progress(len(crops))
+        predictions[places] = geometry.apply(geometry.invert(matrices), crop_points)
     return predictions
 
 
@@ -89,22 +115,8 @@ def _fill_up(images: Tensor, batch_size: int) -> Tensor:
     return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
 
 
-def _read_ahead(dataset: Dataset, rows: Sequence[int], size: int, batch_size: int) -> Iterator[list[Crop]]:
-    """Batches of crops in order, read by threads a few batches ahead of their use."""
-    people = dataset.people
-    with ThreadPoolExecutor(_READERS) as pool:
-        pending: deque[list[Future[Crop]]] = deque()
-        try:
-            for start in range(0, len(rows), batch_size):
-                pending.append(
-                    [
-                        pool.submit(read_crop, dataset.image_path(row), people.center[row], people.scale[row], size)
-                        for row in rows[start : start + batch_size]
-                    ]
-                )
-                if len(pending) > _BATCHES_AHEAD:
-                    yield [future.result() for future in pending.popleft()]
-            while pending:
-                yield [future.result() for future in pending.popleft()]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """`items` in lists of `size`, the last of which may be shorter."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,48 +15,88 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fasthg.errors import FasthgError
+from fasthg.pixels import pictures
 from fasthg.pixels.geometry import MEAN, crop_matrix, warp
 
+Image = NDArray[np.uint8]  # [H, W, 3] RGB
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Photograph as [H, W, 3] uint8 RGB, turned upright by its EXIF orientation.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a JPEG's, but not an escaped 0xFF among pixels or a restart
+
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # what OpenCV has to say of a damaged file is in our error
+
+
+def read_image(path: str | Path) -> Image:
+    """Photograph as [H, W, 3] uint8 RGB, turned upright by its EXIF orientation; the first of several in one file.
 
     Raises FasthgError that names the file when it is missing, cut short or not an image.
     """
-    data = read_encoded(path)
+    return decode_image(read_encoded(path), path)
+
+
+def decode_image(data: bytes, name: str | Path) -> Image:
+    """`read_image` of a file's content; `name` is what errors call it."""
+    if is_cut_short(data):
+        raise FasthgError(f"image {name}: the file is cut short ({len(data)} bytes); copy it again")
+    if pictures.is_heif(data):  # OpenCV reads some of them, and does not turn them
+        return pictures.decode_with_pillow(data, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
-    except cv2.error as error:
-        raise FasthgError(f"image {path}: cannot be decoded ({error.err}); give a JPEG or PNG") from None
-    if image is None:
-        raise FasthgError(f"image {path}: not an image ({len(data)} bytes); give a JPEG or PNG")
-    return np.asarray(image, np.uint8)
+    except (cv2.error, MemoryError):
+        image = None
+    return pictures.decode_with_pillow(data, name) if image is None else np.asarray(image, np.uint8)
 
 
 def read_encoded(path: str | Path) -> bytes:
     """The file of a photograph, for whatever decodes it; raises FasthgError when it is missing or cut short."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+            raise FasthgError(f"image {path}: a pipe or a device, not a file; give a JPEG or PNG")
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise FasthgError(f"image {path}: {error.strerror}; check the name and the folder") from None
-    if _is_cut_short(data):
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise FasthgError(f"image {path}: {reason}; check the name and the folder") from None
+    if is_cut_short(data):
         raise FasthgError(f"image {path}: the file is cut short ({len(data)} bytes); copy it again")
     return data
 
 
-def _is_cut_short(data: bytes) -> bool:
+def is_cut_short(data: bytes) -> bool:
     """Whether a JPEG or PNG ends before its end marker; the decoders fill what is missing with grey and say nothing.
 
-    Inside a JPEG's scans a byte 0xFF is always escaped, so the end marker behind the last scan's start is no pixel.
+    The file's own structure is followed to its end. What stands behind that is not looked at: phones append videos,
+    editors leave what a picture held before it was cropped.
     """
     if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    return data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]
+        return not _jpeg_ends(data)
+    return data.startswith(_PNG) and not _png_ends(data)
 
 
-def read_crop(
-    path: str | Path, center: ArrayLike, scale: float, size: int = 256
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether a JPEG's own end marker is there: segments are skipped by their lengths, pixels up to the next marker."""
+    position = 2
+    while found := _MARKER.search(data, position):
+        marker, position = found[0][1], found.end()
+        if marker == 0xD9:
+            return True
+        if marker != 0xD8 and marker != 0x01:  # all others have a length, which counts itself
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether a PNG's IEND chunk is there; each chunk is its length, its name, its content and a checksum."""
+    position = len(_PNG)
+    while position + 12 <= len(data):
+        if data[position + 4 : position + 8] == b"IEND":
+            return True
+        position += int.from_bytes(data[position : position + 4], "big") + 12
+    return False
+
+
+def read_crop(path: str | Path, center: ArrayLike, scale: float, size: int = 256) -> tuple[Image, NDArray[np.float64]]:
     """One person's crop [size, size, 3] uint8 RGB and the map [2, 3] from the photograph to it.
 
     `center` and `scale` are those of the annotation, see `crop_matrix`. Raises FasthgError like `read_image`.

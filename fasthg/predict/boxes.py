@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,15 @@ def parse_boxes(texts: Sequence[str]) -> Boxes:
 
 def check_boxes(boxes: ArrayLike, where: str = "box") -> Boxes:
     """One box [4] or boxes [P, 4] as [P, 4]; raises FasthgError that names a box with NaN or without an area."""
+    rows = _numbers(boxes, where)
+    for row in rows:
+        if row[2] <= 0 or row[3] <= 0:
+            raise FasthgError(f"{where} {show_box(row)} has no area; give x,y,w,h in pixels, with w and h above 0")
+    return rows
+
+
+def _numbers(boxes: ArrayLike, where: str) -> Boxes:
+    """Boxes as [P, 4], finite."""
     try:
         rows = np.atleast_2d(np.asarray(boxes, np.float64))
     except (TypeError, ValueError) as error:
@@ -41,19 +53,33 @@ def check_boxes(boxes: ArrayLike, where: str = "box") -> Boxes:
     for row in rows:
         if not np.isfinite(row).all():
             raise FasthgError(f"{where} {show_box(row)} is not finite; give x,y,w,h in pixels")
-        if row[2] <= 0 or row[3] <= 0:
-            raise FasthgError(f"{where} {show_box(row)} has no area; give x,y,w,h in pixels, with w and h above 0")
     return rows
 
 
-def check_inside(boxes: Boxes, image_name: str, width: int, height: int) -> None:
-    """Raise FasthgError for a box that has nothing in common with its photograph."""
-    for row in boxes:
-        x, y, w, h = row
-        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            raise FasthgError(
-                f"box {show_box(row)} lies outside {image_name} ({width}x{height} pixels); give x,y,w,h in its pixels"
-            )
+def inside(boxes: Boxes, width: int, height: int) -> NDArray[np.bool_]:
+    """Which boxes [P] have anything in common with their photograph."""
+    x, y, w, h = boxes.T
+    return (x < width) & (y < height) & (x + w > 0) & (y + h > 0)
+
+
+def upright(boxes: Boxes, stated: tuple[int, int], size: tuple[int, int], turn: int, name: str) -> Boxes:
+    """Boxes in pixels of the upright photograph (`size`: width, height), from those of the image that they state.
+
+    turn  the photograph's EXIF orientation, 1 to 8
+
+    Raises FasthgError where the stated image is neither the upright photograph nor the one that is stored.
+    """
+    if stated == size:
+        return boxes
+    if stated != size[::-1] or turn < 5:
+        raise FasthgError(
+            f"boxes of {name} are of an image of {stated[0]}x{stated[1]} pixels, the photograph has"
+            f" {size[0]}x{size[1]}; give boxes in its pixels"
+        )
+    x, y, w, h = boxes.T
+    across = y if turn in (5, 8) else stated[1] - y - h
+    down = x if turn in (5, 6) else stated[0] - x - w
+    return np.stack([across, down, h, w], axis=1)
 
 
 def show_box(box: Sequence[float] | NDArray[np.float64]) -> str:
@@ -61,50 +87,131 @@ def show_box(box: Sequence[float] | NDArray[np.float64]) -> str:
     return ",".join(f"{float(value):g}" for value in box)
 
 
-def read_coco_boxes(path: str | Path) -> dict[str, Boxes]:
-    """People's boxes of a COCO annotation file by the photograph's `file_name`; photographs without people have none.
+@dataclass(frozen=True)
+class Listed:
+    """The people of one photograph.
 
-    Raises FasthgError that names the file and the record whose field is missing or wrong.
+    boxes  [P, 4]; None where the whole image is one person
+    size   width and height of the image that they were drawn on, where their file says it
+    """
+
+    boxes: Boxes | None = None
+    size: tuple[int, int] | None = None
+
+
+class Lookup(dict[str, Listed]):
+    """People by the names of their photographs; `ignored` counts by reason what a file lists and is no person's box."""
+
+    ignored: Counter[str]
+
+    def __init__(self, listed: Mapping[str, Listed] | None = None) -> None:
+        super().__init__({name.replace("\\", "/"): people for name, people in (listed or {}).items()})
+        self.ignored = Counter()
+
+    def of(self, path: str | Path) -> Listed | None:
+        """The people of a photograph: by its path, by the end of it that the file gives, or by its name or number."""
+        parts = Path(path).parts
+        for start in range(len(parts)):
+            if found := self.get("/".join(parts[start:])):
+                return found
+        same = {id(people): people for people in self._by_name.get(Path(path).name, ())}
+        if len(same) > 1:
+            raise FasthgError(
+                f"boxes of {len(same)} photographs called {Path(path).name}; give paths that tell them apart"
+            )
+        return next(iter(same.values()), None) or self.get(Path(path).stem.lstrip("0") or "0")
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Listed]]:
+        names: dict[str, list[Listed]] = {}
+        for name, people in self.items():
+            names.setdefault(name.rpartition("/")[2], []).append(people)
+        return names
+
+
+def read_coco_boxes(path: str | Path) -> Lookup:
+    """People's boxes of a COCO annotation file, or of a list of detections, by photograph.
+
+    Photographs without people have none; a crowd is no person, and a box without an area is none. Detections
+    ([{"image_id", "bbox", "category_id", "score"}, ...]) name their photograph by its file name or by its number, as
+    COCO's files are called. Raises FasthgError that names the file and the record whose field is missing or wrong.
     """
     document = _load(path)
-    images, annotations = document.get("images"), document.get("annotations")
-    if not isinstance(images, list) or not isinstance(annotations, list):
-        raise FasthgError(f"{path}: no lists 'images' and 'annotations'; give boxes in COCO's format")
-    names = {_field(path, "images", i, image, "id"): image for i, image in enumerate(images)}
-    people = _person_ids(document)
-    found: dict[str, list[Boxes]] = {
-        str(_field(path, "images", i, image, "file_name")): [] for i, image in enumerate(images)
-    }
+    if isinstance(document, list):
+        images: dict[Any, Any] = {}
+        annotations, people = document, {1}  # COCO's number of "person"
+    else:
+        listed, annotations = document.get("images"), document.get("annotations", ())
+        if not isinstance(listed, list) or not isinstance(annotations, list):
+            raise FasthgError(f"{path}: no lists 'images' and 'annotations'; give boxes in COCO's format")
+        for i, image in enumerate(listed):
+            _field(path, f"images[{i}]", image, "file_name")
+        images = {_key(path, f"images[{i}]", image, "id"): image for i, image in enumerate(listed)}
+        people = _person_ids(path, document)
+    names = {key: str(image["file_name"]) for key, image in images.items()}
+    found: dict[str, list[Boxes]] = {name: [] for name in names.values()}
+    ignored: Counter[str] = Counter()
     for i, annotation in enumerate(annotations):
-        if people and annotation.get("category_id") not in people:
-            continue
-        image_id = _field(path, "annotations", i, annotation, "image_id")
-        if image_id not in names:
-            raise FasthgError(f"{path}: annotations[{i}] is of image {image_id!r}, which 'images' does not list")
-        box = check_boxes(_field(path, "annotations", i, annotation, "bbox"), f"{path}: annotations[{i}].bbox")
-        found[str(names[image_id]["file_name"])].append(box)
-    return {name: np.concatenate(rows) if rows else np.empty((0, 4)) for name, rows in found.items()}
+        where = f"annotations[{i}]" if images else f"[{i}]"
+        key = _key(path, where, annotation, "image_id")
+        if isinstance(document, dict) and key not in names:
+            raise FasthgError(f"{path}: {where} is of image {key!r}, which 'images' does not list")
+        name = names.get(key, str(key))
+        boxes = found.setdefault(name, [])
+        if people and annotation.get("category_id", 1) not in people:
+            ignored["of another category"] += 1
+        elif annotation.get("iscrowd"):
+            ignored["of a crowd"] += 1
+        else:
+            box = _numbers(_field(path, where, annotation, "bbox"), f"{path}: {where}.bbox")
+            if (box[:, 2:] > 0).all():
+                boxes.append(box)
+            else:
+                ignored["without an area"] += 1
+    sizes = {name: _size(images[key]) for key, name in names.items()}
+    lookup = Lookup(
+        {name: Listed(np.concatenate([np.empty((0, 4)), *rows]), sizes.get(name)) for name, rows in found.items()}
+    )
+    lookup.ignored = ignored
+    return lookup
 
 
-def _load(path: str | Path) -> dict[str, Any]:
+def _load(path: str | Path) -> dict[str, Any] | list[Any]:
     try:
         document = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise FasthgError(f"boxes {path}: {error.strerror}; check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FasthgError(f"boxes {path}: not JSON ({error}); give boxes in COCO's format") from None
-    if not isinstance(document, dict):
+    if not isinstance(document, (dict, list)):
         raise FasthgError(f"boxes {path}: no lists 'images' and 'annotations'; give boxes in COCO's format")
     return document
 
 
-def _field(path: str | Path, kind: str, index: int, record: Any, name: str) -> Any:
+def _field(path: str | Path, where: str, record: Any, name: str) -> Any:
     if not isinstance(record, dict) or name not in record:
-        raise FasthgError(f"{path}: {kind}[{index}] has no {name!r}; give boxes in COCO's format")
+        raise FasthgError(f"{path}: {where} has no {name!r}; give boxes in COCO's format")
     return record[name]
 
 
-def _person_ids(document: dict[str, Any]) -> set[Any]:
-    """Ids of the categories named "person"; empty where the file names none, and then everything is a person."""
-    categories = document.get("categories") or []
-    return {c.get("id") for c in categories if isinstance(c, dict) and c.get("name") == "person"}
+def _key(path: str | Path, where: str, record: Any, name: str) -> int | str:
+    value = _field(path, where, record, name)
+    if not isinstance(value, (int, str)):
+        raise FasthgError(f"{path}: {where}.{name} is {value!r:.40}; give a number or a name")
+    return value
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of an image that COCO's file lists; None where it does not say."""
+    width, height = image.get("width"), image.get("height")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 < height else None
+
+
+def _person_ids(path: str | Path, document: dict[str, Any]) -> set[Any]:
+    """Ids of the categories named "person"; empty where the file has no categories, and then everything is a person."""
+    categories = [c for c in document.get("categories") or [] if isinstance(c, dict)]
+    found = {c.get("id") for c in categories if str(c.get("name", "")).lower() == "person"}
+    if categories and not found:
+        names = ", ".join(str(c.get("name")) for c in categories[:5])
+        raise FasthgError(f"{path}: no category is called person ({names}); give people's boxes")
+    return found

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fasthg.errors import FasthgError
 from fasthg.pixels.draw import draw_poses
+from fasthg.pixels.image import Image
+from fasthg.predict.photo import Photo
 from fasthg.predict.predictor import Pose
-from fasthg.predict.sources import Image, Photo, frame_rate
 
+_TICKS = 90_000  # of a second: MPEG's clock, which every usual frame rate divides
 _WAITING = 8  # overlays that may wait to be drawn or written, so that pictures do not pile up in memory
 
 
 class Overlays:
-    """Writes photographs with their poses drawn over them: `NAME.png` each, the frames of a video as `NAME.mp4`.
+    """Writes photographs with their poses drawn over them: `NAME.png` each, what has times as `NAME.mp4`.
 
-    Drawing and encoding happen in threads. Use as a context manager: once it is left without an error, the files in
-    `written` are whole.
+    Photographs are read again for it, so that none is held while the network works. Drawing and encoding happen in
+    threads. Use as a context manager: once it is left without an error, the files in `written` are whole.
+
+    is_taken  whether a file's name may not be used in the folder that the files are meant for
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, is_taken: Callable[[str], bool] = lambda name: False) -> None:
+        self.folder, self.is_taken = folder, is_taken
         self.written: list[Path] = []
+        self._names: set[str] = set()  # in lower case: some file systems do not tell A from a
         self._video: VideoFile | None = None
         self._drawer = ThreadPoolExecutor(2)
         self._encoder = ThreadPoolExecutor(1)  # a video's frames come one after the other
@@ -45,23 +51,24 @@ class Overlays:
             self._drawer.shutdown(cancel_futures=True)
             self._encoder.shutdown(cancel_futures=True)
 
-    def add(self, photo: Photo, image: Image, poses: Sequence[Pose]) -> None:
-        """Draw `poses` over `image` and write it, soon; raises what went wrong with an earlier one."""
+    def add(self, photo: Photo, poses: Sequence[Pose]) -> None:
+        """Draw `poses` over the photograph and write it, soon; raises what went wrong with an earlier one."""
 
         def draw() -> Image:
-            return draw_poses(image, [pose.joints for pose in poses], [pose.scores for pose in poses])
+            return draw_poses(photo.load(), [pose.joints for pose in poses], [pose.scores for pose in poses])
 
         while len(self._waiting) >= _WAITING:
             self._waiting.popleft().result()
-        if photo.frame is None:
-            path = self._new_path(photo.name, ".png")
+        if photo.time is None:
+            page = "" if photo.frame is None else f"-{photo.frame}"
+            path = self._new_path(photo.name, f"{page}.png")
             self._waiting.append(self._drawer.submit(lambda: write_png(path, draw())))
             return
-        if self._video is None or self._video.source != photo.name:
+        if self._video is None or self._video.source != photo.name or photo.frame == 0:
             self._finish()
             self._video = VideoFile(self._new_path(photo.name, ".mp4"), photo.name)
-        video, drawn = self._video, self._drawer.submit(draw)
-        self._waiting.append(self._encoder.submit(lambda: video.add(drawn.result())))
+        video, time, drawn = self._video, photo.time, self._drawer.submit(draw)
+        self._waiting.append(self._encoder.submit(lambda: video.add(drawn.result(), time)))
 
     def _finish(self) -> None:
         while self._waiting:
@@ -72,46 +79,65 @@ class Overlays:
 
     def _new_path(self, name: str, suffix: str) -> Path:
         """A file of its own for each input, also where inputs of several folders have one name."""
-        stem = Path(name).stem
-        path, number = self.folder / f"{stem}{suffix}", 1
-        while path in self.written:
+        stem, number = Path(name).stem, 1
+        new = f"{stem}{suffix}"
+        while new.lower() in self._names or self.is_taken(new):
             number += 1
-            path = self.folder / f"{stem}-{number}{suffix}"
-        self.written.append(path)
-        return path
+            new = f"{stem}-{number}{suffix}"
+        self._names.add(new.lower())
+        self.written.append(self.folder / new)
+        return self.written[-1]
 
 
 class VideoFile:
-    """An MP4 (H.264) that frames are appended to, at the rate of the video that they come from."""
+    """An MP4 (H.264) that frames are appended to, each with its time."""
 
     def __init__(self, path: Path, source: str) -> None:
-        import av
-
         self.source = source
-        self._container = av.open(str(path), "w")
-        rate = Fraction(frame_rate(Path(source))).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate=rate)
-        self._stream.pix_fmt = "yuv420p"
-        self._started = False
+        self._path = path
+        self._container: Any = None
+        self._held: Any = None  # the last frame so far
+        self._gap = _TICKS // 25
 
-    def add(self, image: Image) -> None:
-        """Append [H, W, 3] uint8 RGB; H.264 needs even sides, so an odd one repeats its last line."""
+    def add(self, image: Image, time: float) -> None:
+        """Append [H, W, 3] uint8 RGB, shown from second `time` on; the first frame's size is the video's.
+
+        H.264 needs even sides, so an odd one repeats its last line.
+        """
         import av
 
         height, width = image.shape[:2]
         even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        if not self._started:
-            self._stream.height, self._stream.width = even.shape[:2]
-            self._started = True
+        if self._container is None:
+            self._begin(even.shape[1], even.shape[0])
+        if even.shape[:2] != (self._stream.height, self._stream.width):
+            even = cv2.resize(even, (self._stream.width, self._stream.height), interpolation=cv2.INTER_AREA)
         frame = av.VideoFrame.from_ndarray(np.asarray(even, np.uint8), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        frame.pts, frame.time_base = round(time * _TICKS), Fraction(1, _TICKS)
+        if self._held is not None:
+            frame.pts = max(frame.pts, self._held.pts + 1)
+            self._gap = frame.pts - self._held.pts
+            self._container.mux(self._stream.encode(self._held))
+        self._held = frame
 
     def close(self) -> None:
         """Write what is still in the encoder, and the file's index."""
-        if self._started:
-            self._container.mux(self._stream.encode())
-        self._started = False
-        self._container.close()
+        if self._container is not None:
+            packets = [*self._stream.encode(self._held), *self._stream.encode()]
+            for packet in packets:
+                packet.duration = self._gap  # the last frame is shown as long as the one before it
+            self._container.mux(packets)
+            self._container.close()
+            self._file.close()
+
+    def _begin(self, width: int, height: int) -> None:
+        import av
+
+        self._file = open(self._path, "wb")  # noqa: SIM115 - FFmpeg takes no name that is not UTF-8
+        self._container = av.open(self._file, "w", format="mp4")
+        self._stream: Any = self._container.add_stream("libx264", rate=25)
+        self._stream.codec_context.time_base = Fraction(1, _TICKS)
+        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
 
 
 def write_png(path: Path, image: Image) -> None:

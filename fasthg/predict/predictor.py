@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,17 +13,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fasthg.ahead import map_ahead, walk_ahead
 from fasthg.errors import FasthgError
 from fasthg.network.model import HourglassNet
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
-from fasthg.pixels.image import normalise
-from fasthg.predict.boxes import Boxes, check_boxes, check_inside, read_coco_boxes
+from fasthg.pixels.image import normalise, read_encoded
+from fasthg.pixels.pictures import stored_turn
+from fasthg.predict.boxes import Boxes, Listed, Lookup, check_boxes, inside, read_coco_boxes, show_box, upright
 from fasthg.predict.load import load_runner
-from fasthg.predict.sources import Image, Photo, Source, expand, photos
+from fasthg.predict.photo import LeftOut, Photo
+from fasthg.predict.sources import Source, flatten, photos
 from fasthg.runtimes.request import Mode
-
-log = logging.getLogger("fasthg")
 
 _READERS = 4  # threads that decode and crop photographs while the network runs
 
@@ -40,6 +39,7 @@ class Pose:
     whole_image  True where no box was given
     joints       float64 [16, 2], continuous pixels of the photograph, origin at the corner of its top-left pixel
     scores       float32 [16], the heatmaps' peaks, about 0 to 1
+    time         second of the video at which the frame is shown; None where nothing says it
     """
 
     image: str
@@ -48,6 +48,7 @@ class Pose:
     whole_image: bool
     joints: NDArray[np.float64]
     scores: NDArray[np.float32]
+    time: float | None = None
 
 
 @dataclass
@@ -77,13 +78,13 @@ class Timing:
 
 @dataclass
 class _Seen:
-    """A photograph with its people's crops, and their poses as they are found."""
+    """A photograph's people as crops, and their poses as they are found; the photograph itself is not held."""
 
     photo: Photo
-    image: Image
     boxes: Boxes
     matrices: NDArray[np.float64]  # [P, 2, 3], photograph to crop
     crops: NDArray[np.uint8]  # [P, S, S, 3]
+    outside: list[str]  # boxes that have nothing of the photograph
     poses: list[Pose] = field(default_factory=list)
 
 
@@ -103,8 +104,8 @@ class Predictor:
                 ONNX Runtime reach by answering the images of a batch side by side
 
     `predictor(images, boxes)` returns a list of poses; `stream` gives photograph after photograph. `path`, `device`,
-    `precision`, `choice` (why this path) say what runs, `timing` how long the last call took. Raises FasthgError for
-    bad input and BackendUnavailable where the path cannot run here.
+    `precision`, `choice` (why this path) say what runs, `timing` how long the last call took. Several threads may call
+    one predictor. Raises FasthgError for bad input and BackendUnavailable where the path cannot run here.
     """
 
     def __init__(
@@ -134,67 +135,82 @@ class Predictor:
 
     def __call__(
         self,
-        images: Source | Sequence[Source],
+        images: Source | Iterable[Source],
         boxes: ArrayLike | Sequence[ArrayLike | None] | Mapping[str, ArrayLike] | str | Path | None = None,
     ) -> list[Pose]:
         """Poses of all people on `images`, in order.
 
-        images  photographs, folders, videos (by path), arrays uint8 RGB [H, W, 3], tensors [3, H, W], one or several
+        images  photographs, folders and videos (by path, encoded bytes, open files), Pillow images, arrays uint8 RGB
+                [H, W, 3] or [N, H, W, 3], tensors [3, H, W] or [N, 3, H, W]; one of them or any iterable
         boxes   None: each image is one person as a whole; one box [4] (x, y, width, height in pixels) or an array
                 [P, 4]: the people of every image; for several images also a list with an entry for each; a mapping from
-                file names; the path of a COCO annotation file
+                file names; the path of a COCO annotation file or of a list of detections
         """
-        several = isinstance(images, (list, tuple))
-        inputs = expand(images if several else [images])  # type: ignore[list-item, arg-type]
+        inputs = list(flatten(images))
+        if not inputs:
+            raise FasthgError("nothing to predict on; give photographs, folders or videos")
         found = photos(inputs, as_boxes(boxes, len(inputs)))
-        return [pose for _photo, _image, poses in self.stream(found) for pose in poses]
+        return [pose for _photo, poses in self.stream(found) for pose in poses]
 
-    def stream(self, found: Iterable[Photo]) -> Iterator[tuple[Photo, Image, list[Pose]]]:
-        """Each photograph with its pixels and its people's poses, in order; photographs are read ahead by threads."""
+    def stream(self, found: Iterable[Photo], left_out: LeftOut | None = None) -> Iterator[tuple[Photo, list[Pose]]]:
+        """Each photograph with its people's poses, in order; threads read and crop photographs ahead.
+
+        left_out  told of photographs that cannot be read, which are not given, and of boxes outside them; where None
+                  they are errors
+        """
         self.timing = timing = Timing()
         start = time.perf_counter()
         waiting: deque[_Seen] = deque()
         crops: list[tuple[_Seen, int]] = []
-        for seen in self._read_ahead(iter(found)):
+
+        def finished(everything: bool = False) -> Iterator[tuple[Photo, list[Pose]]]:
+            while waiting and (everything or len(waiting[0].poses) == len(waiting[0].boxes)):
+                done = waiting.popleft()
+                timing.images, timing.total_s = timing.images + 1, time.perf_counter() - start
+                yield done.photo, done.poses
+
+        left_out = left_out or LeftOut(strict=True)
+        for seen in map_ahead(self._read, walk_ahead(found, _READERS), _READERS):
+            if isinstance(seen, FasthgError):
+                left_out(seen)
+                continue
+            for problem in seen.outside:
+                left_out(problem)
             waiting.append(seen)
             crops += [(seen, person) for person in range(len(seen.boxes))]
             while len(crops) >= self.batch_size:
-                self._answer(crops[: self.batch_size])
+                self._answer(crops[: self.batch_size], timing)
                 del crops[: self.batch_size]
-            while waiting and len(waiting[0].poses) == len(waiting[0].boxes):
-                done = waiting.popleft()
-                timing.images, timing.total_s = timing.images + 1, time.perf_counter() - start
-                yield done.photo, done.image, done.poses
+            yield from finished()
         if crops:
-            self._answer(crops)
-        for done in waiting:
-            timing.images, timing.total_s = timing.images + 1, time.perf_counter() - start
-            yield done.photo, done.image, done.poses
+            self._answer(crops, timing)
+        yield from finished(everything=True)
 
-    def _answer(self, people: Sequence[tuple[_Seen, int]]) -> None:
+    def _answer(self, people: Sequence[tuple[_Seen, int]], timing: Timing) -> None:
         """Run the network on one batch of people and give each photograph its poses."""
         crops = np.stack([seen.crops[person] for seen, person in people])
-        if self.timing.people:  # a last batch that is not full is filled up: a new shape would be compiled anew
+        if timing.people:  # a last batch that is not full is filled up: a new shape would be compiled anew
             crops = np.concatenate([crops, np.repeat(crops[-1:], self.batch_size - len(crops), axis=0)])
-        points, scores = self._points(torch.from_numpy(crops))
-        self.timing.people += len(people)
+        points, scores = self._points(torch.from_numpy(crops), timing)
+        timing.people += len(people)
         for (seen, person), crop_points, peaks in zip(people, points, scores):
             joints = geometry.apply(geometry.invert(seen.matrices[person]), crop_points)
             x, y, w, h = map(float, seen.boxes[person])
-            whole = seen.photo.boxes is None
-            seen.poses.append(Pose(seen.photo.name, seen.photo.frame, (x, y, w, h), whole, joints, peaks))
+            photo = seen.photo
+            pose = Pose(photo.name, photo.frame, (x, y, w, h), photo.boxes is None, joints, peaks, photo.time)
+            seen.poses.append(pose)
 
     @torch.inference_mode()
-    def _points(self, crops: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def _points(self, crops: Tensor, timing: Timing) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Crops uint8 [N, S, S, 3] -> points [N, 16, 2] in their pixels, scores [N, 16]."""
         if self.end_to_end:
-            answer = self._run(crops)
+            answer = self._run(crops, timing)
             points, scores, sound = answer[..., :2], answer[..., 2], answer.isfinite().all()
         else:
             images = normalise(crops, self.mean)
-            heatmaps = self._run(images)
+            heatmaps = self._run(images, timing)
             if self.flip:
-                heatmaps = (heatmaps + geometry.flip_heatmaps(self._run(images.flip(-1)))) / 2
+                heatmaps = (heatmaps + geometry.flip_heatmaps(self._run(images.flip(-1), timing))) / 2
             points, scores = decode(heatmaps)
             points = points * (self.size / heatmaps.shape[-1])
             sound = heatmaps.sum().isfinite()  # NaN and infinity pass through a sum, in a tenth of the time
@@ -202,54 +218,45 @@ class Predictor:
             raise FasthgError(f"{self.path} ({self.precision}) answered NaN or infinity; choose another path")
         return points.double().cpu().numpy(), scores.cpu().numpy()
 
-    def _run(self, inputs: Tensor) -> Tensor:
+    def _run(self, inputs: Tensor, timing: Timing) -> Tensor:
         """One run of the network, its time noted."""
         start = time.perf_counter()
         outputs = self.runner(inputs)
         if outputs.is_cuda:
             torch.cuda.synchronize(outputs.device)
-        self.timing.network_s += time.perf_counter() - start
+        timing.network_s += time.perf_counter() - start
         return outputs
 
-    def _read_ahead(self, found: Iterator[Photo]) -> Iterator[_Seen]:
-        """Photographs in order, read and cropped by threads ahead of their use.
-
-        One thread walks through the sources, since a video's frames come one after the other; others do the rest.
-        """
-        ahead = 2 * self.batch_size
-        with ThreadPoolExecutor(1) as walker, ThreadPoolExecutor(_READERS) as readers:
-
-            def next_one() -> Future[_Seen] | None:
-                photo = next(found, None)
-                return None if photo is None else readers.submit(self._read, photo)
-
-            try:
-                pending = deque(walker.submit(next_one) for _ in range(ahead))
-                while (reading := pending.popleft().result()) is not None:
-                    pending.append(walker.submit(next_one))
-                    yield reading.result()
-            finally:
-                walker.shutdown(cancel_futures=True)
-                readers.shutdown(cancel_futures=True)
-
-    def _read(self, photo: Photo) -> _Seen:
-        image = photo.load()
-        height, width = image.shape[:2]
-        boxes = np.array([[0.0, 0.0, width, height]]) if photo.boxes is None else photo.boxes
-        check_inside(boxes, photo.name, width, height)
+    def _read(self, photo: Photo) -> _Seen | FasthgError:
+        """A photograph's people as crops, or why there are none."""
+        try:
+            image = photo.load()
+            height, width = image.shape[:2]
+            boxes = np.array([[0.0, 0.0, width, height]]) if photo.boxes is None else photo.boxes
+            if photo.stated not in (None, (width, height)):
+                turn = stored_turn(read_encoded(photo.name))
+                boxes = upright(boxes, photo.stated, (width, height), turn, photo.name)  # type: ignore[arg-type]
+        except FasthgError as error:
+            return error
+        kept = inside(boxes, width, height)
+        outside = [
+            f"box {show_box(box)} lies outside {photo.name} ({width}x{height} pixels); give x,y,w,h in its pixels"
+            for box in boxes[~kept]
+        ]
+        boxes = boxes[kept]
         matrices = [geometry.crop_matrix(*geometry.box_to_center_scale(*box), size=self.size) for box in boxes]
         crops = [geometry.warp(image, matrix, self.size) for matrix in matrices]
-        return _Seen(photo, image, boxes, np.array(matrices), np.array(crops, np.uint8))
+        return _Seen(photo, boxes, np.array(matrices), np.array(crops, np.uint8), outside)
 
 
-def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | dict[str, Boxes] | None:
+def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | Lookup | None:
     """What callers give as boxes, checked: see `Predictor.__call__`."""
     if boxes is None:
         return None
     if isinstance(boxes, (str, Path)):
         return read_coco_boxes(boxes)
     if isinstance(boxes, Mapping):
-        return {str(name): check_boxes(rows, f"box of {name}") for name, rows in boxes.items()}
+        return Lookup({str(name): Listed(check_boxes(rows, f"box of {name}")) for name, rows in boxes.items()})
     if isinstance(boxes, Sequence) and num_images > 1 and not all(np.isscalar(value) for value in boxes):
         return [None if rows is None else check_boxes(rows) for rows in boxes]
     return check_boxes(boxes)  # type: ignore[arg-type]

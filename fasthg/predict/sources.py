@@ -1,190 +1,224 @@
-"""What to predict on: photographs, folders, videos, arrays and tensors, as one stream of photographs with boxes."""
+"""What to predict on: photographs, folders, videos, Pillow images, arrays and tensors, as one stream of photographs."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.errors import FasthgError
-from fasthg.pixels.image import read_image
-from fasthg.predict.boxes import Boxes
+from fasthg.pixels import pictures
+from fasthg.pixels.image import Image, decode_image, read_encoded, read_image
+from fasthg.predict import video
+from fasthg.predict.boxes import Boxes, Listed, Lookup
+from fasthg.predict.photo import LeftOut, Photo
 
-if TYPE_CHECKING:
-    import av
+Source = Any  # a path, a Pillow image, encoded bytes, an open file, an array or a tensor
 
-Image = NDArray[np.uint8]  # [H, W, 3] RGB
-Source = str | Path | NDArray[Any] | Tensor
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-VIDEO_SUFFIXES = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mjpeg"}
-
-log = logging.getLogger("fasthg")
+_ONE_PICTURE = {".jpg", ".jpeg", ".bmp"}
+_SEVERAL_PICTURES = {".png", ".webp", ".tif", ".tiff", ".gif", ".apng", ".heic", ".heif", ".avif"}
+IMAGE_SUFFIXES = _ONE_PICTURE | _SEVERAL_PICTURES
+_START = 32  # bytes by which a file is told to be a picture
+_FILES = "give photographs, folders or videos"
 
 
-@dataclass(frozen=True)
-class Photo:
-    """One photograph, or one frame of a video, that is loaded when its turn comes.
+def flatten(images: object) -> Iterator[Source]:
+    """The single images of whatever was given: one image or folder, or any iterable of them, one after the other.
 
-    name   the file as it was given; "array 3" for the fourth of several arrays
-    boxes  people [P, 4]; None where the whole image is one person
-    frame  number of the video's frame from 0; None for a photograph
+    Arrays [N, H, W, 3], tensors [N, 3, H, W] and arrays of paths are several. Raises FasthgError for what is none.
     """
+    if isinstance(images, (str, os.PathLike)):
+        yield from expand([images])
+    elif isinstance(images, (np.ndarray, Tensor)) and (images.ndim == 4 or _is_text(images)):
+        for item in images:
+            yield from flatten(str(item) if _is_text(images) else item)
+    elif isinstance(images, (bytes, bytearray, memoryview, np.ndarray, Tensor, PIL.Image.Image)) or _is_file(images):
+        yield images
+    elif isinstance(images, Iterable) and not isinstance(images, Mapping):
+        for item in images:
+            yield from flatten(item)
+    else:
+        raise FasthgError(f"{images!r:.60} is no image; {_FILES}, Pillow images, arrays or tensors")
 
-    name: str
-    load: Callable[[], Image]
-    boxes: Boxes | None = None
-    frame: int | None = None
 
-
-def is_video(path: str | Path) -> bool:
-    """Whether a file is read as a video: by the end of its name."""
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def expand(inputs: Sequence[Source]) -> list[Source]:
-    """Replace each folder by its photographs, in the order of their names.
+def expand(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Replace each folder by its photographs, in the order of their names; hidden files are none.
 
     Raises FasthgError that names an input that does not exist or a folder without photographs.
     """
-    found: list[Source] = []
+    found: list[Path] = []
     for item in inputs:
-        if not isinstance(item, (str, Path)):
-            found.append(item)
-            continue
         path = Path(item)
-        if path.is_dir():
-            images = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-            if not images:
-                raise FasthgError(
-                    f"{path} holds no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder"
-                )
-            found += images
-        elif not path.exists():
-            raise FasthgError(f"{path} does not exist; give photographs, folders or videos")
-        else:
-            found.append(path)
-    if not found:
-        raise FasthgError("nothing to predict on; give photographs, folders or videos")
+        try:
+            is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+            names = sorted(os.listdir(path)) if is_folder else []
+        except FileNotFoundError:
+            way_out = "an address; download it first" if "://" in str(item) else f"does not exist; {_FILES}"
+            raise FasthgError(f"{item} {way_out}") from None
+        except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+            raise FasthgError(f"{item}: {getattr(error, 'strerror', None) or error}; {_FILES}") from None
+        photographs = [path / name for name in names if _is_photograph(path / name)]
+        if is_folder and not photographs:
+            raise FasthgError(f"{path} holds no photographs ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
+        found += photographs if is_folder else [path]
     return found
 
 
 def photos(
-    inputs: Sequence[Source], boxes: Boxes | Sequence[Boxes | None] | Mapping[str, Boxes] | None
+    inputs: Sequence[Source], boxes: Boxes | list[Boxes | None] | Lookup | None = None, left_out: LeftOut | None = None
 ) -> Iterator[Photo]:
-    """The photographs of what `expand` returned, one after the other; a video gives one for each frame.
+    """The photographs of what `flatten` gave, one after the other; a video gives one for each frame.
 
-    boxes  None: each image is one person; an array: the people of every image; a sequence: of each input in turn;
-           a mapping: of the photographs with these names, by path or file name, the others being left out
+    boxes     None: each image is one person; an array [P, 4]: the people of every image; a list: of each input in turn;
+              a Lookup: of the photographs that it names, the others being left alone
+    left_out  told of damaged frames; a file that cannot be read at all is a photograph whose `load` fails
     """
-    if not isinstance(boxes, (np.ndarray, Mapping)) and boxes is not None and len(boxes) != len(inputs):
+    left_out = left_out or LeftOut()
+    if isinstance(boxes, list) and len(boxes) != len(inputs):
         raise FasthgError(f"boxes for {len(boxes)} images, but {len(inputs)} images; give boxes for each")
     for i, item in enumerate(inputs):
-        people: Boxes | None
-        if boxes is None or isinstance(boxes, np.ndarray):
-            people = boxes
-        elif isinstance(boxes, Mapping):
-            named = [boxes[name] for name in (str(item), Path(str(item)).name) if name in boxes]
-            if not named:
-                continue
-            people = named[0]
+        listed: Listed | None
+        if isinstance(boxes, Lookup):
+            listed = boxes.of(item) if isinstance(item, (str, Path)) else None
         else:
-            people = boxes[i]
-        if isinstance(item, (str, Path)):
-            yield from _frames(Path(item), people) if is_video(item) else [Photo(str(item), _reader(item), people)]
-        else:
-            image = as_image(item)
-            yield Photo(f"array {i}", _holder(image), people)
+            listed = Listed(boxes[i] if isinstance(boxes, list) else boxes)
+        if listed is None:
+            continue
+        try:
+            for photo in _of_file(Path(item), left_out) if isinstance(item, (str, Path)) else [_in_memory(item, i)]:
+                yield replace(photo, boxes=listed.boxes, stated=listed.size)
+        except FasthgError as error:
+            if left_out.strict:
+                raise
+            yield Photo(str(item) if isinstance(item, (str, Path)) else f"array {i}", _raiser(error))
+
+
+def count_photos(inputs: Sequence[Path]) -> int | None:
+    """How many photographs `photos` will give, as far as the files say; None where a video does not."""
+    counts = []
+    for path in inputs:
+        try:
+            if path.suffix.lower() in _ONE_PICTURE:
+                counts.append(1)
+            else:
+                counts.append(pictures.holds_several(read_encoded(path)) if _is_picture(path) else video.length(path))
+        except FasthgError:
+            counts.append(1)  # one that cannot be read
+    return None if 0 in counts else sum(counts)
 
 
 def as_image(array: NDArray[Any] | Tensor) -> Image:
-    """An image as [H, W, 3] uint8: arrays are [H, W, 3], tensors [3, H, W]; floating ones hold 0..1.
+    """An image as [H, W, 3] uint8: arrays are [H, W, 3] or grey [H, W], tensors [3, H, W]; a fourth channel is opacity.
 
-    Raises FasthgError that names the shape or type that does not fit.
+    Floating ones hold 0..1, uint16 ones 0..65535. Raises FasthgError that names the shape or type that does not fit.
     """
-    kind = "tensor" if isinstance(array, Tensor) else "array"
-    pixels = array.detach().cpu().permute(1, 2, 0).numpy() if isinstance(array, Tensor) and array.ndim == 3 else array
-    pixels = np.asarray(pixels)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        wanted = "[3, H, W]" if kind == "tensor" else "[H, W, 3]"
+    if isinstance(array, Tensor):
+        kind, wanted = "tensor", "[3, H, W]"
+        held = array.detach().cpu()
+        pixels = (held.float() if held.is_floating_point() else held).numpy()  # NumPy has no bfloat16
+        pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels
+    else:
+        kind, wanted, pixels = "array", "[H, W, 3]", array
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1):
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
         raise FasthgError(f"{kind} has shape {tuple(array.shape)}; give RGB as {wanted}")
+    pixels = pixels[..., :3]
     if np.issubdtype(pixels.dtype, np.floating):
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also false for NaN
             raise FasthgError(f"{kind} of {pixels.dtype} has values outside 0..1; give those, or uint8")
         pixels = (pixels * 255).round().astype(np.uint8)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels / 257).round().astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise FasthgError(f"{kind} is {pixels.dtype}; give uint8, or floats in 0..1")
+        raise FasthgError(f"{kind} is {pixels.dtype}; give uint8, uint16, or floats in 0..1")
     return np.ascontiguousarray(pixels)
 
 
-def count_photos(inputs: Sequence[Source]) -> int | None:
-    """How many photographs `photos` will give, as far as the files say; None for a video that does not."""
-    videos = [_video_length(Path(item)) if isinstance(item, (str, Path)) and is_video(item) else 1 for item in inputs]
-    return None if 0 in videos else sum(videos)
-
-
-def frame_rate(path: Path) -> float:
-    """Frames a second of a video; 25 where it does not say."""
-    with _open_video(path) as container:
-        return float(container.streams.video[0].average_rate or 25)
-
-
-def _reader(path: str | Path) -> Callable[[], Image]:
-    return lambda: read_image(path)
-
-
-def _open_video(path: Path) -> av.container.InputContainer:
-    import av
-
+def _of_file(path: Path, left_out: LeftOut) -> Iterator[Photo]:
+    """The pictures of a file, whose kind its content says."""
+    if not _is_picture(path):
+        yield from video.frames(path, left_out)
+        return
+    data = read_encoded(path) if path.suffix.lower() not in _ONE_PICTURE else b""
+    count = pictures.holds_several(data)
+    if count == 1:
+        yield Photo(str(path), lambda: read_image(path))
+        return
+    number = -1
     try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as error:
-        raise FasthgError(f"{path} cannot be opened as a video ({error.strerror}); copy it again") from None
-    if not container.streams.video:
-        container.close()
-        raise FasthgError(f"{path} has no pictures; give a video")
-    return container
+        for number, (pixels, time) in enumerate(pictures.read_several(data, path)):
+            yield Photo(str(path), _holder(pixels), number, time)
+    except FasthgError as error:
+        if number < 0:
+            raise
+        left_out(error, count - number - 1)
 
 
-def _video_length(path: Path) -> int:
-    with _open_video(path) as container:
-        return _announced_frames(container)
-
-
-def _announced_frames(container: av.container.InputContainer) -> int:
-    """Frames that a video says it has, or that its duration amounts to; 0 where it says neither."""
-    stream = container.streams.video[0]
-    if stream.frames or not container.duration or not stream.average_rate:
-        return stream.frames
-    return round(container.duration / 1e6 * stream.average_rate)  # a container's duration is in microseconds
-
-
-def _frames(path: Path, boxes: Boxes | None) -> Iterator[Photo]:
-    """The frames of a video, up to where it ends or is cut off."""
-    import av
-
-    count, problem = 0, ""
-    with _open_video(path) as container:
-        announced = _announced_frames(container)
-        container.streams.video[0].thread_type = "AUTO"
+def _in_memory(item: Any, number: int) -> Photo:
+    """The photograph that an object is."""
+    name = f"array {number}"
+    if _is_file(item):
+        name = item.name if isinstance(getattr(item, "name", None), str) else name
+        item = item.read()
+        if isinstance(item, str):
+            raise FasthgError(f"{name} was opened as text; open it with 'rb'")
+    if isinstance(item, (bytes, bytearray, memoryview)):
+        data = bytes(item)
+        return Photo(name, lambda: decode_image(data, name))
+    if isinstance(item, PIL.Image.Image):
         try:
-            for frame in container.decode(video=0):
-                image = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90) % 4)
-                yield Photo(str(path), _holder(np.ascontiguousarray(image)), boxes, count)
-                count += 1
-        except av.error.FFmpegError as error:
-            problem = error.strerror or "damaged"
-    if count == 0:
-        raise FasthgError(f"{path} holds no whole frame ({problem or 'empty'}); copy the video again")
-    if problem or count < announced - 1:  # a duration may be rounded up
-        log.warning("%s is cut off: the first %d frames of %s are kept", path, count, announced or "an unknown number")
+            return Photo(getattr(item, "filename", "") or name, _holder(pictures.from_pillow(item)))
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises when it decodes a damaged file
+            raise FasthgError(f"image {getattr(item, 'filename', '') or name}: {error}") from None
+    return Photo(name, _holder(as_image(item)))
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is read as a picture and not as a video: by its content, and by its name where that says nothing.
+
+    Raises FasthgError where it cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FasthgError(f"image {path}: not a file; {_FILES}")
+        with open(path, "rb") as file:
+            start = file.read(_START)
+    except OSError as error:
+        raise FasthgError(f"image {path}: {error.strerror}; check the name and the folder") from None
+    if pictures.is_picture(start):
+        return path.suffix.lower() not in (".mjpeg", ".mjpg")  # JPEGs one after the other
+    return path.suffix.lower() in IMAGE_SUFFIXES and not video.opens(path)
+
+
+def _is_photograph(path: Path) -> bool:
+    """Whether a file of a folder is one of its photographs; a link that leads nowhere is one that cannot be read."""
+    hidden = path.name.startswith(".")  # a Mac writes ._NAME beside NAME
+    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink())
+
+
+def _is_text(array: NDArray[Any] | Tensor) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind in "UO"
+
+
+def _is_file(item: object) -> bool:
+    return hasattr(item, "read") and not isinstance(item, (np.ndarray, Tensor, PIL.Image.Image))
 
 
 def _holder(image: Image) -> Callable[[], Image]:
     return lambda: image
+
+
+def _raiser(error: FasthgError) -> Callable[[], Image]:
+    def load() -> Image:
+        raise error
+
+    return load

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fasthg.runtimes.pytorch import set_threads, thread_details
-from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name, one_at_a_time
 
 
 def build(path: str, request: Request) -> Prepared:
@@ -24,4 +24,4 @@ def build(path: str, request: Request) -> Prepared:
         return final(images.to(device, torch.float32)).float()
 
     details = {"torch": torch.__version__}
-    return Prepared(run, path, device_name(device), request.precision, details | thread_details(request))
+    return Prepared(one_at_a_time(run), path, device_name(device), request.precision, details | thread_details(request))

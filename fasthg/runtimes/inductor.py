@@ -10,6 +10,11 @@ On CUDA the kernels are tuned by max-autotune, and each batch size runs as one C
 
 from __future__ import annotations
 
+import atexit
+import getpass
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +25,7 @@ from torch._dynamo import config as dynamo_config
 from fasthg.network.fold import fold
 from fasthg.network.precision import lower
 from fasthg.runtimes.pytorch import placed, set_threads, thread_details
-from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name, one_at_a_time
 
 _SHAPES = 64  # batch shapes and networks that one process may compile; PyTorch's own limit of 8 would end in eager mode
 
@@ -28,6 +33,7 @@ _SHAPES = 64  # batch shapes and networks that one process may compile; PyTorch'
 def build(path: str, request: Request) -> Prepared:
     """The folded network in the request's precision, its stem and stacks compiled."""
     device, dtype = request.device, DTYPES[request.precision]
+    _name_cache()
     set_threads(request)
     model = lower(placed(fold(request.model), device, torch.channels_last), dtype).requires_grad_(False)
     mode = "max-autotune-no-cudagraphs" if device.type == "cuda" else None
@@ -45,7 +51,17 @@ def build(path: str, request: Request) -> Prepared:
         return forward(images.to(device, dtype))
 
     details = {"torch": torch.__version__, "mode": mode or "default"}
-    return Prepared(run, path, device_name(device), request.precision, details | thread_details(request))
+    return Prepared(one_at_a_time(run), path, device_name(device), request.precision, details | thread_details(request))
+
+
+def _name_cache() -> None:
+    """Inductor names its folder after the user; one whom the system does not know gets a temporary one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="torchinductor-")
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 class CudaGraphs:

@@ -42,9 +42,10 @@ class Measurement:
     weights: str = ""
 
 
-def cache_file() -> Path:
-    """Where measurements are kept."""
-    return default_cache_dir() / "measured.json"
+def cache_file() -> Path | None:
+    """Where measurements are kept; None where there is no cache."""
+    folder = default_cache_dir()
+    return folder and folder / "measured.json"
 
 
 def device_model(device: str = "cpu") -> str:
@@ -57,9 +58,11 @@ def device_model(device: str = "cpu") -> str:
 def remember_measurement(measurement: Measurement) -> None:
     """Keep a measurement that passed parity, in place of an earlier one of the same variant, path and conditions.
 
-    Safe to call from several processes. Raises FasthgError where the cache folder cannot be written.
+    Safe to call from several processes. Nothing is kept where there is no cache.
     """
     file = cache_file()
+    if file is None:
+        return
     make_folder(file.parent)
     with FileLock(f"{file}.lock"):
         kept = [known for known in measurements() if _conditions(known) != _conditions(measurement)]
@@ -68,8 +71,11 @@ def remember_measurement(measurement: Measurement) -> None:
 
 def measurements() -> list[Measurement]:
     """All that is remembered; nothing where the file is missing, damaged or of another layout."""
+    file = cache_file()
+    if file is None:
+        return []
     try:
-        content = json.loads(cache_file().read_text())
+        content = json.loads(file.read_text())
         if content["version"] != _VERSION:
             return []
         return [Measurement(**row) for row in content["measurements"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +52,30 @@ def load(path: str, file: Path, request: Request) -> Prepared:
     dtype = torch.uint8 if network.input(0).element_type == openvino.Type.u8 else torch.float32
     streams = request.mode == "throughput"
     compiled: dict[int, Any] = {}
+    idle: dict[int, list[Any]] = {}  # requests that no thread is waiting for
+    compiling = threading.Lock()
 
     def for_batch(batch: int) -> Any:
-        if batch not in compiled:
-            network.reshape([batch, *sides])
-            compiled[batch] = core.compile_model(network, "CPU", _properties(request))
-        return compiled[batch]
+        with compiling:
+            if batch not in compiled:
+                network.reshape([batch, *sides])
+                compiled[batch] = core.compile_model(network, "CPU", _properties(request))
+                idle[batch] = []
+            return compiled[batch]
 
     def run(images: Tensor) -> Tensor:
         batch = images.to("cpu", dtype).contiguous().numpy()
         if streams:
             return answer(_in_streams(for_batch(1), batch))
-        found = for_batch(len(batch))(batch, share_inputs=True)
-        return answer([torch.from_numpy(found[i]) for i in range(len(found))])
+        infer = for_batch(len(batch)).create_infer_request
+        try:
+            lent = idle[len(batch)].pop()
+        except IndexError:
+            lent = infer()
+        found = lent.infer({0: batch}, share_inputs=True)  # copies of the outputs: the request is used again
+        outputs = answer([torch.from_numpy(found[i]) for i in range(len(found))])
+        idle[len(batch)].append(lent)
+        return outputs
 
     first = for_batch(1 if streams else len(request.example))
     details = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import without_tf32
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, default_cache_dir, resolve_device
+
+log = logging.getLogger("fasthg")
 
 
 @dataclass(frozen=True)
@@ -213,11 +216,24 @@ def prepare(
         cache_dir=default_cache_dir() if cache_dir == "default" else Path(cache_dir) if cache_dir else None,
     )
     start = time.perf_counter()
-    built = PATHS[name].build(request)
+    built = _build(PATHS[name], request)
     prepared = replace(built, run=without_tf32()(built.run))
     with torch.inference_mode():
         prepared(request.example)
     return replace(prepared, startup_s=time.perf_counter() - start)
+
+
+def _build(path: ExecutionPath, request: Request) -> Prepared:
+    """What `path` makes of `request`; without the cache where that is damaged or full."""
+    try:
+        return path.build(request)
+    except BackendUnavailable:
+        raise
+    except Exception as error:
+        if request.cache_dir is None:
+            raise
+        log.warning("%s: the cache %s does not serve (%s); it is done without", path.name, request.cache_dir, error)
+        return path.build(replace(request, cache_dir=None))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +20,8 @@ from fasthg.errors import FasthgError
 from fasthg.network.model import HourglassNet
 
 Mode = Literal["latency", "throughput"]
+
+log = logging.getLogger("fasthg")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,6 +60,8 @@ class Prepared:
     path, device, precision   what really runs, for people to read
     details                   the library's version, threads and whatever else explains a measurement
     startup_s                 seconds from the request until the first batch was answered
+
+    Several threads may call it; a process that was forked off may not, for the libraries' own threads stay behind.
     """
 
     run: Callable[[Tensor], Tensor] = field(repr=False)
@@ -62,9 +70,26 @@ class Prepared:
     precision: str
     details: dict[str, str]
     startup_s: float = 0.0
+    process: int = field(default_factory=os.getpid, repr=False)
 
     def __call__(self, images: Tensor) -> Tensor:
+        if os.getpid() != self.process:
+            raise FasthgError(
+                f"{self.path} was made ready in process {self.process} and cannot run in process {os.getpid()}, forked"
+                " off it; make it ready there, in a process started by 'spawn'"
+            )
         return self.run(images)
+
+
+def one_at_a_time(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`run` for several threads, where its buffers serve every call: each caller waits for the one before."""
+    lock = threading.Lock()
+
+    def locked(images: Tensor) -> Tensor:
+        with lock:
+            return run(images)
+
+    return locked
 
 
 def answer(outputs: Sequence[Tensor]) -> Tensor:
@@ -93,8 +118,24 @@ def device_name(device: torch.device) -> str:
     return "cpu" if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def default_cache_dir() -> Path:
-    """Where converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder."""
-    if folder := os.environ.get("FASTHG_CACHE"):
-        return Path(folder)
-    return user_cache_path("fasthg", appauthor=False)
+def default_cache_dir() -> Path | None:
+    """Where converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder.
+
+    None where the user has no home, or where the folder cannot be written, which is said once: a cache saves time, and
+    everything runs without one.
+    """
+    if chosen := os.environ.get("FASTHG_CACHE"):
+        return _writable(Path(chosen))
+    folder = user_cache_path("fasthg", appauthor=False)
+    return _writable(folder) if folder.is_absolute() else None  # "~/.cache" for a user without a home
+
+
+@cache
+def _writable(folder: Path) -> Path | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        log.warning("no cache: %s cannot be written (%s); FASTHG_CACHE=DIR names another", folder, error.strerror)
+        return None

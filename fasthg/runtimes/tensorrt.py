@@ -12,7 +12,7 @@ from fasthg.files import write_bytes
 from fasthg.runtimes import tensorrt_engine
 from fasthg.runtimes.onnx.convert import converted_graph, precision_key
 from fasthg.runtimes.onnx.graph import model_digest
-from fasthg.runtimes.request import Prepared, Request, answer, device_name
+from fasthg.runtimes.request import Prepared, Request, answer, device_name, one_at_a_time
 from fasthg.runtimes.tensorrt_engine import THIS_GPU, EngineRunner, build_engine, import_library, library_of
 
 
@@ -53,7 +53,7 @@ def _prepared(path: str, library: str, engine: bytes, request: Request) -> Prepa
         return answer(runner(images))
 
     details = {"library": f"{library} {import_library(library).__version__}", "max_batch": str(runner.max_batch)}
-    return Prepared(run, path, device_name(request.device), request.precision, details)
+    return Prepared(one_at_a_time(run), path, device_name(request.device), request.precision, details)
 
 
 def _engine(library: str, request: Request) -> bytes:

@@ -8,7 +8,7 @@ from torch import Tensor
 from fasthg.network.fold import fold
 from fasthg.network.precision import lower
 from fasthg.runtimes.onnx.graph import FinalHeatmaps
-from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
+from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name, one_at_a_time
 
 
 def build(path: str, request: Request) -> Prepared:
@@ -24,7 +24,7 @@ def build(path: str, request: Request) -> Prepared:
         return torch.cat(parts).float()
 
     details = {"torch_tensorrt": torch_tensorrt.__version__, "torch": torch.__version__, "batch": str(batch)}
-    return Prepared(run, path, device_name(device), request.precision, details)
+    return Prepared(one_at_a_time(run), path, device_name(device), request.precision, details)
 
 
 def compile_program(request: Request) -> torch.fx.GraphModule:

@@ -128,7 +128,7 @@ def test_predict_refuses_bad_input_and_leaves_nothing(
     for options, message in (
         ([tmp_path / "absent.jpg"], "absent.jpg does not exist"),
         ([tmp_path / "cut.jpg"], "cut.jpg: the file is cut short"),
-        ([photo, tmp_path / "text.png"], "text.png: not an image"),
+        ([photo, tmp_path / "text.png", "--strict"], "text.png: not an image"),
         ([tmp_path / "empty"], "empty holds no photographs"),
         ([photo, "--bbox", "1,2,3"], "box '1,2,3' has 3 numbers"),
         ([photo, "--bbox", "1,2,nan,4"], "box 1,2,nan,4 is not finite"),

@@ -123,3 +123,32 @@ def test_network_input_is_colour_in_0_to_1_less_the_mean(as_tensor: bool) -> Non
     assert images[1, :, 2, 3].tolist() == pytest.approx([1 - 0.4404, 0.2 - 0.4440, 0.4 - 0.4327], abs=1e-6)
     assert images[0, :, 0, 0].tolist() == pytest.approx([-0.4404, -0.4440, -0.4327], abs=1e-6)
     assert crops[1, 2, 3, 0] == 255, "the crops themselves stay as they are"
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 16, bytes(range(256)) * 40, b"\xff\xda\xff", b"\xff\xd8\xff\xda"])
+@pytest.mark.parametrize("kind", [".jpg", ".png"])
+def test_what_stands_behind_a_whole_picture_does_not_matter(
+    tmp_path: Path, picture: NDArray[np.uint8], kind: str, behind: bytes
+) -> None:
+    """Phones append a video to a photograph, editors leave what a screenshot held before it was cropped."""
+    data, path = encode(picture, kind), tmp_path / f"a{kind}"
+    path.write_bytes(data)
+    whole = read_image(path)
+    path.write_bytes(data + behind)
+    np.testing.assert_array_equal(read_image(path), whole)
+    path.write_bytes(data[: len(data) // 2] + behind)
+    if b"\xff\xd9" not in behind:
+        with pytest.raises(FasthgError, match=r"cut short|not an image"):
+            read_image(path)
+
+
+@pytest.mark.parametrize(("width", "height"), [(16320, 12240), (50000, 4000)])
+def test_two_hundred_megapixels_are_read_and_cropped(tmp_path: Path, width: int, height: int) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    image[3000:3600, width - 900 : width - 300] = 255
+    cv2.imwrite(str(tmp_path / "big.jpg"), image)
+    crop, matrix = read_crop(tmp_path / "big.jpg", [width - 600.0, 3300 - 15 * 8], 8.0, size=100)
+    x, y = matrix @ [width - 600, 3300, 1]
+    assert (x, y) == pytest.approx((50, 50))
+    rows, columns = np.nonzero(crop[..., 0] > 128)
+    assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((x, y), abs=0.6)

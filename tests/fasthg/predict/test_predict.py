@@ -30,7 +30,8 @@ from fasthg.metrics.pckh import read_predictions
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
 from fasthg.predict.boxes import parse_boxes, read_coco_boxes
-from fasthg.predict.command import predict_to_folder, write_poses
+from fasthg.predict.command import predict_to_folder
+from fasthg.predict.formats import write_poses
 from fasthg.predict.predictor import Pose, Predictor
 from fasthg.predict.sources import photos
 
@@ -220,7 +221,8 @@ def test_coco_boxes_pick_the_people_of_the_photographs_they_name(predictor: Pred
         ({"annotations": [{"image_id": 1}]}, r"annotations\[0\] has no 'bbox'"),
         ({"annotations": [{"image_id": 5, "bbox": [0, 0, 1, 1]}]}, "of image 5, which 'images' does not list"),
         ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1]}]}, r"annotations\[0\]\.bbox has shape \(3,\)"),
-        ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, -1]}]}, r"annotations\[0\]\.bbox 0,0,1,-1 has no area"),
+        ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, float("nan")]}]}, r"annotations\[0\]\.bbox .* not finite"),
+        ({"categories": [{"id": 1, "name": "car"}]}, r"no category is called person \(car\)"),
     ],
 )
 def test_box_files_with_missing_or_wrong_fields_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_boxes_of_the_command_line() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((10, 10), np.uint8), r"array has shape \(10, 10\); give RGB as \[H, W, 3\]"),
+        (np.zeros((10, 10, 5), np.uint8), r"array has shape \(10, 10, 5\); give RGB as \[H, W, 3\]"),
         (torch.zeros(10, 10, 3), r"tensor has shape \(10, 10, 3\); give RGB as \[3, H, W\]"),
         (np.full((10, 10, 3), np.nan), "values outside 0..1"),
         (np.zeros((10, 10, 3), np.int64), "array is int64; give uint8"),
@@ -335,7 +337,8 @@ def test_a_run_writes_predictions_and_overlays(net: fasthg.HourglassNet, tmp_pat
     inputs = [tmp_path / "in", tmp_path / "in" / "more", tmp_path / "walk.avi"]
     written = predict_to_folder(inputs, tmp_path / "out", formats=["json", "csv"], weights=net, size=SIZE)
     names = ["a-2.png", "a.png", "predictions.csv", "predictions.json", "walk.mp4"]
-    assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert sorted(path.name for path in written.files) == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert cv2.imread(str(tmp_path / "out" / "a-2.png")).shape == (150, 200, 3)
     video = cv2.VideoCapture(str(tmp_path / "out" / "walk.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == 10
@@ -343,7 +346,7 @@ def test_a_run_writes_predictions_and_overlays(net: fasthg.HourglassNet, tmp_pat
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]) == 7
 
 
-def test_a_damaged_photograph_among_good_ones_leaves_nothing(net: fasthg.HourglassNet, tmp_path: Path) -> None:
+def test_strict_stops_at_a_damaged_photograph_and_leaves_nothing(net: fasthg.HourglassNet, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(9):
@@ -351,5 +354,5 @@ def test_a_damaged_photograph_among_good_ones_leaves_nothing(net: fasthg.Hourgla
     content = (folder / "7.jpg").read_bytes()
     (folder / "7.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(FasthgError, match=r"7\.jpg: the file is cut short"):
-        predict_to_folder([folder], tmp_path / "out", weights=net, size=SIZE, batch_size=2)
+        predict_to_folder([folder], tmp_path / "out", weights=net, size=SIZE, batch_size=2, strict=True)
     assert not (tmp_path / "out").exists()

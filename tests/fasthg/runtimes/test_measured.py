@@ -95,7 +95,7 @@ def test_half_precision_is_not_taken_unchecked_on_a_gpu_either(monkeypatch: pyte
     "content", ["", "{", "[]", '{"version": 99, "measurements": []}', '{"version": 1, "measurements": [{}]}']
 )
 def test_a_damaged_or_foreign_file_is_nothing_measured(cache: Path, here: Measurement, content: str) -> None:
-    cache.parent.mkdir()
+    cache.parent.mkdir(exist_ok=True)
     cache.write_text(content)
     assert measurements() == []
     remember_measurement(here)

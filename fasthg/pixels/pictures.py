@@ -1,0 +1,135 @@
+"""What OpenCV does not do: several pictures in one file, HEIC, Pillow's images, and a photograph's stored turn."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from numpy.typing import NDArray
+
+from fasthg.errors import FasthgError
+
+Image = NDArray[np.uint8]  # [H, W, 3] RGB
+
+#: How files of pictures begin; RIFF and ISO files say further on what they hold.
+_SIGNATURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"#?RADIANCE"),
+    *(b"v/1\x01", b"\x59\xa6\x6a\x95", b"qoif", b"8BPS", b"DDS "),
+)
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_AVIF = {b"avif", b"avis"}
+_SEVERAL = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}  # whose pictures are all wanted; a JPEG's others are depth and gain
+_TIFF_KIND, _NOT_A_PAGE = 254, 0b101  # the tag NewSubfileType; bits for a reduced copy and for a mask of another page
+_PAUSE = 0.1  # seconds that browsers show a picture of an animation that gives it none
+_MOST_PIXELS = 1 << 30  # OpenCV's limit, for every reader; Pillow's own refuses phones' 200 megapixels
+_opening = threading.Lock()
+
+
+def is_picture(start: bytes) -> bool:
+    """Whether a file that begins with `start` (32 bytes) is a picture, whatever its name says."""
+    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or is_heif(start)
+
+
+def is_heif(start: bytes) -> bool:
+    """Whether a file that begins with `start` is HEIC or AVIF."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC | _AVIF
+
+
+def holds_several(data: bytes) -> int:
+    """How many pictures a file's content holds that are all wanted; 1 where Pillow cannot tell."""
+    try:
+        image = open_picture(data)
+        return len(_pages(image)) if image.format in _SEVERAL else 1
+    except Exception:  # Pillow raises whatever its parsers meet; who decodes the file will say it
+        return 1
+
+
+def read_several(data: bytes, name: str | Path) -> Iterator[tuple[Image, float | None]]:
+    """Each picture of a GIF, WebP, PNG, AVIF or TIFF [H, W, 3] uint8 RGB, upright, and the second at which it is shown.
+
+    A TIFF's pages have no time (None); its thumbnails and masks are left out. Raises FasthgError that names the file
+    and the first picture that is damaged.
+    """
+    image, time = open_picture(data), 0.0
+    animated = image.format != "TIFF"
+    for number, page in enumerate(_pages(image)):
+        try:
+            image.seek(page)
+            pixels = from_pillow(image)
+        except Exception as error:
+            raise FasthgError(f"image {name}: picture {number} is damaged ({error}); copy the file again") from None
+        yield pixels, time if animated else None
+        time += float(image.info.get("duration") or 0) / 1e3 or _PAUSE
+
+
+def decode_with_pillow(data: bytes, name: str | Path) -> Image:
+    """The first picture of a file's content [H, W, 3] uint8 RGB, upright; raises FasthgError that names the file."""
+    if is_heif(data) and data[8:12] in _HEIC:
+        _register_heic(name)
+    try:
+        return from_pillow(open_picture(data))
+    except Exception as error:
+        reason = f"{len(data)} bytes" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
+        raise FasthgError(f"image {name}: not an image that can be read ({reason}); give a JPEG or PNG") from None
+
+
+def from_pillow(image: PIL.Image.Image) -> Image:
+    """A Pillow image of any mode as [H, W, 3] uint8 RGB, turned upright by its EXIF orientation; opacity is dropped."""
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):  # 16-bit grey and wider, which Pillow would cut off at 255
+        grey = np.asarray(image).astype(np.float64)
+        top = 1.0 if image.mode == "F" and grey.max(initial=0) <= 1 else 65535.0 if grey.max(initial=0) > 255 else 255.0
+        grey = np.nan_to_num(grey / top).clip(0, 1) * 255
+        return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("La", "RGBa"):  # opacity multiplied in, which has one way out
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    return np.array(image.convert("RGB"))
+
+
+def stored_turn(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8, by which a photograph is turned upright when it is read; 1 where there is none."""
+    try:
+        return int(open_picture(data).getexif().get(0x0112, 1))
+    except Exception:
+        return 1
+
+
+def open_picture(data: bytes) -> PIL.Image.Image:
+    """A file's content as a Pillow image that is decoded later."""
+    with _opening:
+        limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        try:
+            image: Any = PIL.Image.open(io.BytesIO(data))
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, {_MOST_PIXELS} at most")
+    return image
+
+
+def _pages(image: Any) -> list[int]:
+    """The numbers by which Pillow finds the pictures of a file that are pages of their own."""
+    pages = list(range(getattr(image, "n_frames", 1)))
+    if image.format != "TIFF" or len(pages) == 1:
+        return pages
+    kept = []
+    for page in pages:
+        image.seek(page)
+        if not int(image.tag_v2.get(_TIFF_KIND, 0)) & _NOT_A_PAGE:
+            kept.append(page)
+    return kept or [0]
+
+
+def _register_heic(name: str | Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise FasthgError(f"image {name}: HEIC needs pillow-heif; pip install 'fasthg[heic]'") from None
+    pillow_heif.register_heif_opener()

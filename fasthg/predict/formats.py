@@ -1,0 +1,124 @@
+"""Poses as files: JSON, CSV, COCO's keypoints and MATLAB."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fasthg.files import write_bytes, write_json, write_text
+from fasthg.metrics.prediction_files import predictions_document
+from fasthg.pixels.geometry import JOINT_NAMES, SKELETON
+from fasthg.predict.predictor import Pose
+
+Writer = Callable[[Path, Sequence[Pose], dict[str, Any]], None]  # to a file, with what is said beside the poses
+
+
+def write_poses(folder: Path, poses: Sequence[Pose], formats: Sequence[str], about: dict[str, Any]) -> list[Path]:
+    """Write `poses` in each of `formats` (keys of FORMATS) to `folder`; `about` goes into the JSON beside them."""
+    files = [folder / FORMATS[name][0] for name in formats]
+    for file, name in zip(files, formats):
+        FORMATS[name][1](file, poses, about)
+    return files
+
+
+def _write_predictions(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+    """JSON that `fasthg score` reads; each record also has the person's box, and the frame with its time in seconds."""
+    joints, scores = _stacked(poses)
+    document = predictions_document([pose.image for pose in poses], joints, scores)
+    for record, pose in zip(document["predictions"], poses):
+        record["box"] = [round(value, 4) for value in pose.box]
+        record["whole_image"] = pose.whole_image
+        if pose.frame is not None:
+            record["frame"] = pose.frame
+        if pose.time is not None:
+            record["time"] = round(pose.time, 6)
+    write_json(path, {**document, "skeleton": [list(limb) for limb in SKELETON], **about})
+
+
+def _write_csv(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+    """A row for each person, three columns for each joint, pixels as in the JSON."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{name}_{value}" for name in JOINT_NAMES for value in ("x", "y", "score")]
+    writer.writerow(["image", "frame", "time", "box_x", "box_y", "box_w", "box_h", *columns])
+    for pose in poses:
+        values = np.column_stack([pose.joints, pose.scores]).ravel()
+        place = ["" if pose.frame is None else pose.frame, "" if pose.time is None else f"{pose.time:.6f}"]
+        writer.writerow([_text(pose.image), *place, *(f"{v:g}" for v in pose.box), *(f"{v:.4f}" for v in values)])
+    write_text(path, text.getvalue())
+
+
+def _write_coco(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+    """COCO's format, in which pixel j's centre has coordinate j, so half a pixel is taken off."""
+    ids: dict[tuple[str, int | None], int] = {}
+    for pose in poses:
+        ids.setdefault((pose.image, pose.frame), len(ids) + 1)
+    times = {(pose.image, pose.frame): pose.time for pose in poses}
+    images = [
+        {"id": i, "file_name": key[0]}
+        | ({} if key[1] is None else {"frame": key[1]})
+        | ({} if times[key] is None else {"time": times[key]})
+        for key, i in ids.items()
+    ]
+    annotations = []
+    for number, pose in enumerate(poses, start=1):
+        flat = np.column_stack([pose.joints - 0.5, np.full(len(pose.joints), 2.0)]).round(4).ravel().tolist()
+        annotations.append(
+            {
+                "id": number,
+                "image_id": ids[pose.image, pose.frame],
+                "category_id": 1,
+                "bbox": list(pose.box),
+                "area": pose.box[2] * pose.box[3],
+                "iscrowd": 0,
+                "num_keypoints": len(pose.joints),
+                "keypoints": flat,
+                "keypoint_scores": [round(float(score), 4) for score in pose.scores],
+                "score": round(float(pose.scores.mean()), 4),
+            }
+        )
+    skeleton = [[a + 1, b + 1] for a, b in SKELETON]  # COCO counts joints from one
+    category = {"id": 1, "name": "person", "keypoints": list(JOINT_NAMES), "skeleton": skeleton}
+    write_json(path, {"images": images, "annotations": annotations, "categories": [category]})
+
+
+def _write_mat(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+    """MATLAB's `preds` [N, 16, 2] in 1-based pixels, as MPII's own files; scores, boxes, images and frames."""
+    from scipy.io import savemat
+
+    joints, scores = _stacked(poses)
+    frames = [-1 if pose.frame is None else pose.frame for pose in poses]
+    content = {
+        "preds": joints + 0.5,
+        "scores": scores,
+        "boxes": np.array([pose.box for pose in poses]),
+        "frames": np.array(frames),
+        "times": np.array([np.nan if pose.time is None else pose.time for pose in poses]),
+        "images": np.array([_text(pose.image) for pose in poses], dtype=object),
+    }
+    buffer = io.BytesIO()
+    savemat(buffer, content)
+    write_bytes(path, buffer.getvalue())
+
+
+#: By the names that the command line has for them: the file, and what writes it.
+FORMATS: dict[str, tuple[str, Writer]] = {
+    "json": ("predictions.json", _write_predictions),
+    "csv": ("predictions.csv", _write_csv),
+    "coco": ("keypoints.json", _write_coco),
+    "mat": ("predictions.mat", _write_mat),
+}
+
+
+def _stacked(poses: Sequence[Pose]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([pose.joints for pose in poses]), np.stack([pose.scores for pose in poses])
+
+
+def _text(name: str) -> str:
+    """A file's name as text: bytes that are none are written as \\udcXX, as JSON writes them."""
+    return name.encode("utf-8", "backslashreplace").decode()

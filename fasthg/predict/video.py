@@ -1,0 +1,207 @@
+"""The frames of a video, whatever its container: with their numbers and times, and without those that are damaged."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fasthg.errors import FasthgError
+from fasthg.pixels.image import Image
+from fasthg.predict.photo import LeftOut, Photo
+
+if TYPE_CHECKING:
+    import av
+
+_WAITING = 4  # frames held back, since a decoder puts frames behind a damaged one out of order
+_RATE = 25  # frames a second of a video that does not say
+_BLOCK = 1 << 20  # bytes that are read at a time
+
+
+def opens(path: Path) -> bool:
+    """Whether a file is a video."""
+    try:
+        _open(path).close()
+    except FasthgError:
+        return False
+    return True
+
+
+def length(path: Path) -> int:
+    """Frames that a video says it has, or that its duration amounts to; 0 where it says neither."""
+    with _open(path) as container:
+        return _announced(container, _stream(container))
+
+
+def frames(path: Path, left_out: LeftOut) -> Iterator[Photo]:
+    """The frames of a video in the order of their times, up to where it ends or is cut off.
+
+    A frame's number is its place among the packets, so that it stays the same where others are damaged. Those are named
+    to `left_out`. Raises FasthgError where no frame can be had.
+    """
+    count, decoder = 0, _Decoder()
+    with _open(path) as container:
+        stream = _stream(container)
+        announced = _announced(container, stream)
+        rate = stream.average_rate or stream.guessed_rate or _RATE
+        stream.thread_type = "AUTO"
+        for number, frame in decoder.run(container, stream):
+            time = float(number / rate) if frame.time is None else frame.time
+            yield Photo(str(path), _loader(path, number, frame), number, time)
+            count += 1
+    if count == 0:
+        raise FasthgError(f"{path} holds no whole frame ({decoder.problem or 'empty'}); copy the video again")
+    known = max(decoder.packets, count)
+    if decoder.lost(count):
+        left_out(
+            f"{path}: {decoder.lost(count)} of {known} frames are damaged ({decoder.problem or 'no picture'})",
+            decoder.lost(count),
+        )
+    if known < announced - 1:  # a duration may be rounded up
+        left_out(f"{path} is cut off: the first {count} frames of {announced} are kept", announced - known)
+
+
+class _Decoder:
+    """Takes packets to frames, and counts those that give none."""
+
+    def __init__(self) -> None:
+        self.problem = ""  # what the last damaged packet was refused for
+        self.packets = 0
+        self._errors = 0
+        self._times: list[int] = []  # of packets, ascending
+        self._by_time = True
+        self._shown = -(1 << 63)  # the time of the last frame
+
+    def lost(self, frames: int) -> int:
+        """How many frames are missing of a video that gave `frames`; none where no packet was refused.
+
+        A decoder that works on several packets at a time says nothing of the last ones.
+        """
+        if not self._by_time:
+            return self._errors
+        behind = len(self._times) - bisect.bisect_right(self._times, self._shown)
+        return max(self._errors, self.packets - frames) if self._errors or behind else 0
+
+    def run(self, container: av.container.InputContainer, stream: Any) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Each whole frame with its number from 0."""
+        last = -1
+        for frame in self._in_order(self._decoded(container, stream)):
+            last = max(last + 1, self._place(frame) if self._by_time else 0)
+            yield last, frame
+
+    def _place(self, frame: av.VideoFrame) -> int:
+        """How many packets are shown before a frame; -1 where the packets' times do not say."""
+        if frame.pts is None or frame.interlaced_frame:  # a packet may be half a frame
+            self._by_time = False
+            return -1
+        self._shown = max(self._shown, frame.pts)
+        return bisect.bisect_left(self._times, frame.pts)
+
+    def _decoded(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:
+        import av
+
+        self._by_time = stream.codec_context.name not in ("vp8", "libvpx")  # has packets that are never shown
+        packets = iter(container.demux(stream))
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError as error:  # the file ends in the middle
+                self.problem = error.strerror or "cut off"
+                return
+            if packet.size and not packet.is_discard:
+                self.packets += 1
+                if packet.pts is not None:
+                    bisect.insort(self._times, packet.pts)
+            try:
+                yield from packet.decode()  # type: ignore[misc]
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                self._errors += 1
+                self.problem = error.strerror or "damaged"
+
+    @staticmethod
+    def _in_order(found: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """The frames by their times, each held back for a few others; a clock that is set back starts anew."""
+        waiting: list[tuple[int, int, av.VideoFrame]] = []
+        last = None
+        for arrival, frame in enumerate(found):
+            if frame.pts is None or (last is not None and frame.pts < last):
+                yield from (held for _pts, _arrival, held in waiting)
+                waiting, last = [], frame.pts
+            if frame.pts is None:
+                yield frame
+                continue
+            bisect.insort(waiting, (frame.pts, arrival, frame))
+            if len(waiting) > _WAITING:
+                last, _arrival, held = waiting.pop(0)
+                yield held
+        yield from (held for _pts, _arrival, held in waiting)
+
+
+class _Nameless:
+    """An open file for FFmpeg, which then goes by the content alone, takes any name, and opens nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115
+        self.read, self.seek, self.tell, self.close = (
+            self._file.read,
+            self._file.seek,
+            self._file.tell,
+            self._file.close,
+        )
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    import av
+
+    file = _Nameless(path)
+    try:
+        # A playlist names other files and addresses: none is opened.
+        container: av.container.InputContainer = av.open(  # type: ignore[assignment]
+            file, "r", options={"protocol_whitelist": "file"}, buffer_size=_BLOCK
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        file.close()
+        reason = getattr(error, "strerror", None) or error
+        raise FasthgError(f"{path} cannot be opened as a video ({reason}); copy it again") from None
+    if not _streams(container):
+        container.close()
+        file.close()
+        raise FasthgError(f"{path} has no pictures; give a video")
+    return container
+
+
+def _streams(container: av.container.InputContainer) -> list[Any]:
+    """The streams of moving pictures; the cover of a piece of music is none."""
+    from av.stream import Disposition
+
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _stream(container: av.container.InputContainer) -> Any:
+    return _streams(container)[0]
+
+
+def _announced(container: av.container.InputContainer, stream: Any) -> int:
+    if stream.frames or not container.duration or not stream.average_rate:
+        return stream.frames
+    return round(container.duration / 1e6 * stream.average_rate)  # a container's duration is in microseconds
+
+
+def _loader(path: Path, number: int, frame: av.VideoFrame) -> Callable[[], Image]:
+    """Gives a frame's pixels, upright: as decoded they take half the room of RGB, and threads convert them."""
+
+    def load() -> Image:
+        try:
+            pixels = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90) % 4)
+        except (OSError, ValueError, MemoryError) as error:  # FFmpeg's errors are of these kinds
+            raise FasthgError(f"{path}: frame {number} cannot be converted ({error})") from None
+        return np.ascontiguousarray(pixels)
+
+    return load

@@ -1,0 +1,93 @@
+"""Boxes as their files mean them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+
+from fasthg.errors import FasthgError
+from fasthg.predict.boxes import Lookup, read_coco_boxes, upright
+
+
+def read(tmp_path: Path, document: Any) -> Lookup:
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    return read_coco_boxes(tmp_path / "boxes.json")
+
+
+def people(lookup: Lookup, name: str) -> list[list[float]] | None:
+    listed = lookup.of(name)
+    return None if listed is None or listed.boxes is None else listed.boxes.tolist()
+
+
+def test_crowds_other_categories_and_boxes_without_an_area_are_no_people(tmp_path: Path) -> None:
+    rows = [
+        {"image_id": 1, "category_id": 7, "bbox": [1, 2, 30, 40], "iscrowd": 0},
+        {"image_id": 1, "category_id": 7, "bbox": [0, 0, 90, 90], "iscrowd": 1},
+        {"image_id": 1, "category_id": 3, "bbox": [5, 5, 9, 9]},
+        {"image_id": 1, "category_id": 7, "bbox": [5, 5, 0, 9]},
+        {"image_id": 1, "category_id": 7, "bbox": [5, 5, 9, -1]},
+    ]
+    categories = [{"id": 3, "name": "car"}, {"id": 7, "name": "Person"}]
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    lookup = read(tmp_path, {"images": images, "annotations": rows, "categories": categories})
+    assert people(lookup, "a.jpg") == [[1, 2, 30, 40]]
+    assert people(lookup, "b.jpg") == []
+    assert people(lookup, "c.jpg") is None
+    assert lookup.ignored == {"of a crowd": 1, "of another category": 1, "without an area": 2}
+
+
+def test_a_list_of_detections_names_photographs_by_number_or_name(tmp_path: Path) -> None:
+    """https://cocodataset.org/#format-results"""
+    rows = [
+        {"image_id": 139, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9},
+        {"image_id": 139, "category_id": 62, "bbox": [9, 9, 3, 4], "score": 0.9},
+        {"image_id": "walk/b.jpg", "bbox": [5, 6, 7, 8]},
+    ]
+    lookup = read(tmp_path, rows)
+    assert people(lookup, "val2017/000000000139.jpg") == [[1, 2, 3, 4]]
+    assert people(lookup, "/data/walk/b.jpg") == people(lookup, "b.jpg") == [[5, 6, 7, 8]]
+
+
+def test_photographs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "one/a.jpg"}, {"id": 2, "file_name": "two\\a.jpg"}]
+    rows = [{"image_id": i, "bbox": [i, 0, 9, 9]} for i in (1, 2)]
+    lookup = read(tmp_path, {"images": images, "annotations": rows})
+    assert people(lookup, "/data/one/a.jpg") == [[1, 0, 9, 9]]
+    assert people(lookup, "/data/two/a.jpg") == [[2, 0, 9, 9]]
+    with pytest.raises(FasthgError, match=r"boxes of 2 photographs called a\.jpg"):
+        lookup.of("/elsewhere/a.jpg")
+
+
+@pytest.mark.parametrize("turn", [5, 6, 7, 8])
+def test_boxes_of_the_stored_image_are_turned_with_it(turn: int) -> None:
+    """Pillow turns the pixels; the box has to stay about the same ones."""
+    stored = np.zeros((60, 100, 3), np.uint8)
+    stored[10:30, 40:90] = 255  # x 40, y 10, 50 wide, 20 high
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(stored).save(buffer, "PNG", exif=exif)
+    shown = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(buffer)))
+    rows, columns = np.nonzero(shown[..., 0])
+    expected = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    turned = upright(np.array([[40.0, 10, 50, 20]]), (100, 60), (60, 100), turn, "a.png")
+    assert turned.tolist() == [expected]
+
+
+def test_boxes_of_an_image_of_another_size_are_refused() -> None:
+    with pytest.raises(FasthgError, match="of an image of 50x30 pixels, the photograph has 60x100"):
+        upright(np.array([[1.0, 2, 3, 4]]), (50, 30), (60, 100), 6, "a.png")
+    with pytest.raises(FasthgError, match="give boxes in its pixels"):
+        upright(np.array([[1.0, 2, 3, 4]]), (100, 60), (60, 100), 1, "a.png")
+
+
+def test_boxes_of_the_shown_image_stay(tmp_path: Path) -> None:
+    boxes = np.array([[1.0, 2, 3, 4]])
+    assert upright(boxes, (60, 100), (60, 100), 6, "a.png") is boxes

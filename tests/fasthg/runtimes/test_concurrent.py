@@ -1,0 +1,63 @@
+"""Every path gives each of several callers its own answer, and says what is wrong after a fork."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import fasthg
+from fasthg.errors import FasthgError
+from fasthg.network.variants import HourglassConfig
+from fasthg.runtimes.paths import PATHS, prepare
+
+THREADS, ROUNDS = 8, 6
+ON_CPU = [f"{name}:{precision}" for name, path in PATHS.items() for precision in path.on.get("cpu", ())]
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+@pytest.mark.parametrize("path", ON_CPU)
+def test_eight_threads_get_their_own_answers(path: str, mode: str, tiny_config: HourglassConfig) -> None:
+    name, _, precision = path.partition(":")
+    if reason := PATHS[name].why_not("cpu", precision):
+        pytest.skip(reason)
+    if mode == "throughput" and name not in ("onnxruntime", "openvino"):
+        pytest.skip("one mode")
+    torch.manual_seed(0)
+    model = fasthg.HourglassNet(tiny_config).eval()
+    batches = [torch.rand(2, 3, 64, 64) * (i + 1) for i in range(THREADS)]
+    options = {"calibration": torch.rand(4, 3, 64, 64)} if precision == "int8" else {}
+    run = prepare(model, path, batches[0], device="cpu", threads=1, mode=mode, **options)  # type: ignore[arg-type]
+    alone = [run(batch).clone() for batch in batches]
+    assert all((alone[0] - other).abs().max() > 1e-4 for other in alone[1:])  # else a swap would not be seen
+
+    def ask(caller: int) -> float:
+        return max((run(batches[caller]) - alone[caller]).abs().max().item() for _ in range(ROUNDS))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert max(pool.map(ask, range(THREADS))) < 1e-5
+
+
+def test_several_threads_may_ask_for_other_batch_sizes(tiny_config: HourglassConfig) -> None:
+    model = fasthg.HourglassNet(tiny_config).eval()
+    run = prepare(model, "openvino:fp32", torch.rand(1, 3, 64, 64), device="cpu", threads=1)
+    batches = [torch.rand(1 + i % 4, 3, 64, 64) for i in range(THREADS)]
+    with torch.inference_mode():
+        wanted = [model.final(batch) for batch in batches]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for found, want in zip(pool.map(run, batches), wanted):
+            assert torch.allclose(found, want, atol=1e-4)
+
+
+def test_a_forked_process_is_told_so(tiny_config: HourglassConfig) -> None:
+    run = prepare(fasthg.HourglassNet(tiny_config).eval(), "eager", torch.rand(1, 3, 64, 64), device="cpu", threads=1)
+    child = os.fork()
+    if not child:
+        try:
+            run(torch.rand(1, 3, 64, 64))
+        except FasthgError as error:
+            os._exit(5 if "forked off it" in str(error) else 6)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
