@@ -86,6 +86,8 @@ class Block {
 
     void run(long block) {
         find_tiles(block);
+        fetched_ = 0;
+        fetch_until_ = smaller(CHUNK, tile_count_) * TILE_PIXELS;
         if (s.partials) {
             find_scales();
         }
@@ -97,7 +99,7 @@ class Block {
             run_chunk(first, smaller(CHUNK, tile_count_ - first));
         }
         if (s.pool.t) {
-            enter(pooled_, pooled_count_, s.pool, pooled_rows_, 1);
+            enter(pooled_, pooled_count_, s.pool, pooled_rows_);
         }
     }
 
@@ -166,6 +168,11 @@ class Block {
             const float* corner = s.input + (s.grid.row(tile.image, tile.y, tile.x) - s.grid.pitch() - 1) * s.channels;
             for (int c = 0; c < s.channels; c += LANES) {
                 float* to = v_ + t * v_pitch_ + c;
+                for (int y = 0; y < 6; y++) {  // the next tile's four new columns
+                    for (int x = 6; x < 10; x++) {
+                        __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
+                    }
+                }
                 if (tile.whole() && !scale) {
                     transform_input(
                         [&](int y, int x) __attribute__((always_inline)) {
@@ -187,7 +194,8 @@ class Block {
                                s.channels, [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
                                    store(m + row * PANEL, left);
                                    store(m + row * PANEL + LANES, right);
-                               });
+                               },
+                               [&] { fetch_ahead(); });
             }
             for (int lane = 0; lane < PANEL && first + lane < s.conv.outputs; lane += LANES) {
                 gather_outputs(first + lane, m_ + lane);
@@ -209,8 +217,34 @@ class Block {
         }
     }
 
+    // Asks for one more row of what the next chunk reads and writes in memory, while this one's products are computed.
+    inline __attribute__((always_inline)) void fetch_ahead() {
+        if (fetched_ >= fetch_until_) {
+            return;
+        }
+        const long row = pixels_[fetched_++].row;
+        const auto fetch = [row](const float* buffer, int channels) __attribute__((always_inline)) {
+            for (int c = 0; c < channels; c += 16) {
+                __builtin_prefetch(buffer + row * channels + c, 0, 2);
+            }
+        };
+        if (s.source == Source::rows) {
+            fetch(s.input, s.channels);
+        }
+        if (s.residual) {
+            fetch(s.residual, s.residual_channels);
+        }
+        if (s.x) {
+            fetch(s.x, s.out_channels());
+        }
+        if (s.next.t) {
+            fetch(s.next.t, s.next.linear.outputs);
+        }
+    }
+
     // Rows of one chunk of tiles, from source to outputs.
     void run_chunk(int first, int count) {
+        fetch_until_ = first + count < tile_count_ ? tiles_[smaller(first + 2 * CHUNK, tile_count_) - 1].first + 1 : 0;
         const Tile& last = tiles_[first + count - 1];
         const int row = tiles_[first].first, rows = last.first + last.height * last.width - row;
         const Pixel* pixels = pixels_ + row;
@@ -257,9 +291,8 @@ class Block {
 
     // rows @ linear, each vector to epilogue(row, column, value).
     template <class Epilogue>
-    static inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows,
-                                                               const Linear& linear, int inputs,
-                                                               const Epilogue& epilogue) {
+    inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows, const Linear& linear,
+                                                        int inputs, const Epilogue& epilogue) {
         for (int first = 0; first < linear.outputs; first += PANEL) {
             const bool both = first + LANES < linear.outputs;
             multiply_panel(a, pitch, rows, linear.panels + (size_t)first * inputs, inputs,
@@ -268,11 +301,12 @@ class Block {
                                if (both) {
                                    epilogue(row, first + LANES, right);
                                }
-                           });
+                           },
+                           [&] { fetch_ahead(); });
         }
     }
 
-    void score(const float* a, size_t pitch, int rows, const Pixel* pixels) const {
+    void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
         const size_t plane = (size_t)s.grid.height * s.grid.width;
         multiply(a, pitch, rows, s.score, s.score.inputs, [&](int r, int c, Vector value) {
             value += load(s.score.bias + c);
@@ -387,7 +421,7 @@ class Block {
         }
     }
 
-    void enter(const float* a, int rows, const Entrance& reader, const long* to, int) const {
+    void enter(const float* a, int rows, const Entrance& reader, const long* to) {
         multiply(a, x_pitch_, rows, reader.linear, reader.linear.inputs,
                  [&](int r, int c, Vector value) __attribute__((always_inline)) {
                      store(reader.t + to[r] * reader.linear.outputs + c, relu(value + load(reader.linear.bias + c)));
@@ -422,7 +456,7 @@ class Block {
     const int rows_;
     const size_t source_pitch_, x_pitch_;
     size_t v_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
-    int tile_count_ = 0, pooled_count_ = 0;
+    int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
     Tile* tiles_;
     Pixel* pixels_;
     long* pooled_rows_ = nullptr;

@@ -18,6 +18,8 @@ static inline __attribute__((always_inline)) void multiply_rows(const float* a, 
         left[r] = right[r] = Vector{};
     }
     for (int i = 0; i < k; i++) {
+        __builtin_prefetch(panel + (size_t)(i + 16) * PANEL);
+        __builtin_prefetch(panel + (size_t)(i + 16) * PANEL + LANES);
         const Vector b0 = load(panel + (size_t)i * PANEL), b1 = load(panel + (size_t)i * PANEL + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -43,10 +45,11 @@ static inline __attribute__((always_inline)) void multiply_group(int rows, const
     }
 }
 
-// All rows times one panel, in groups as equal as they can be; epilogue(row, left, right).
-template <class Epilogue>
+// All rows times one panel, in groups as equal as they can be; epilogue(row, left, right), and between() after a group.
+template <class Epilogue, class Between>
 static inline __attribute__((always_inline)) void multiply_panel(const float* a, size_t pitch, int rows,
-                                                                 const float* panel, int k, const Epilogue& epilogue) {
+                                                                 const float* panel, int k, const Epilogue& epilogue,
+                                                                 const Between& between) {
     for (int groups = (rows + MAX_ROWS - 1) / MAX_ROWS, first = 0; groups > 0; groups--) {
         const int count = (rows - first + groups - 1) / groups;
         multiply_group<MAX_ROWS>(count, a + first * pitch, pitch, panel, k,
@@ -54,6 +57,7 @@ static inline __attribute__((always_inline)) void multiply_panel(const float* a,
                                      epilogue(first + row, left, right);
                                  });
         first += count;
+        between();
     }
 }
 
