@@ -1,11 +1,12 @@
 """The fused network's operators on the CPU: flat calls of `torch.ops.fasthg.*` as steps of one compiled program.
 
-`fasthg.kernels.cpu/core` computes them; README.md there says how fast and why. A call that these kernels do not take
-(another dtype, `whole_bottleneck`) runs its operator's reference.
+The kernels are in `core/`; README.md says how fast they are, and why. $FASTHG_CPU_ISA (avx512, avx2, portable) forces
+one instruction set where the best that the machine has would be taken.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,8 +23,6 @@ except ImportError:  # `fasthg.kernels.cpu.NATIVE_ERROR` says why
 
 Arguments = tuple[Any, ...]
 Call = tuple[str, Arguments]
-
-DIRECT_BELOW = 0  # pixels of all images together: fewer are convolved directly
 
 _packed: Any = WeakIdKeyDictionary()  # weight -> {key: its packed form}
 
@@ -52,14 +51,15 @@ class Program:
 
 
 def operators() -> tuple[str, ...]:
-    """Names of the operators that are compiled here."""
-    return tuple(_BUILDERS)
+    """Names of the operators of `torch.ops.fasthg` that are compiled here."""
+    return tuple(name for name in _BUILDERS if hasattr(torch.ops.fasthg, name))
 
 
 def _pack(weight: Tensor, key: str = "plain", make: Callable[[], Tensor] | None = None) -> Any:
     """The packed form of a weight, kept as long as the weight lives unchanged."""
     version = 0 if weight.is_inference() else weight._version
     forms = _packed.setdefault(weight, {})
+    key = f"{os.environ.get('FASTHG_CPU_ISA')} {key}"
     if forms.get(key, (None,))[0] != version:
         forms[key] = (version, _native.Packed((make() if make else weight).detach().contiguous()))
     return forms[key][1]
@@ -109,6 +109,17 @@ def _expand(
             step.residual(x, False)
     if low is not None:
         step.low(low)
+
+
+def _expand_alone(
+    t: Tensor, x: Tensor, expand_weight: Tensor, expand_bias: Tensor, skip_weight: Tensor | None, low: Tensor | None,
+    *rest: Any,
+) -> list[Any]:  # fmt: skip
+    step = _step(rest[10:])
+    step.rows(t)
+    _expand(step, expand_weight, expand_bias, x, skip_weight, low)
+    _consume(step, rest[:10])
+    return [step]
 
 
 def _stem(
@@ -215,6 +226,7 @@ _BUILDERS: dict[str, Callable[..., list[Any]]] = {
     "stem": _stem,
     "conv3x3": _conv3x3,
     "bottleneck": _bottleneck,
+    "expand": _expand_alone,
     "head": _head,
     "max_pool": _max_pool,
     "normalise": _normalise,

@@ -61,13 +61,6 @@ const float* affine_of(const Matrix& affine, int channels) {
     return affine.data();
 }
 
-Linear linear(const Packed& weight, const Vector& bias, int inputs) {
-    const Linear made = weight.with_bias(bias.data());
-    require(made.inputs == inputs && int(bias.shape(0)) == made.outputs,
-            "a weight has " + std::to_string(made.inputs) + " inputs where " + std::to_string(inputs) + " fit");
-    return made;
-}
-
 // A step as Python describes it, call by call; every array is checked against the grid and the channels.
 class Builder {
    public:
@@ -135,10 +128,20 @@ class Builder {
     }
 
     Step step;
+    const Kernels* kernels = nullptr;  // that the weights are packed for
     float* partials = nullptr;
     int slots = 0;
 
    private:
+    Linear linear(const Packed& weight, const Vector& bias, int inputs) {
+        require(!kernels || kernels == &weight.kernels(), "a step's weights are packed for two instruction sets");
+        kernels = &weight.kernels();
+        const Linear made = weight.with_bias(bias.data());
+        require(made.inputs == inputs && int(bias.shape(0)) == made.outputs,
+                "a weight has " + std::to_string(made.inputs) + " inputs where " + std::to_string(inputs) + " fit");
+        return made;
+    }
+
     void read(Source source, const Matrix& x) {
         step.source = source;
         step.channels = int(x.shape(1));
@@ -146,7 +149,7 @@ class Builder {
     }
 
     Entrance entrance(const Matrix& affine, const Packed& weight, const Vector& bias, const OutMatrix& t,
-                      const Grid& grid) const {
+                      const Grid& grid) {
         const Linear made = linear(weight, bias, step.out_channels());
         return {affine_of(affine, made.inputs), made, buffer(t, grid, made.outputs)};
     }
@@ -206,7 +209,11 @@ void bind_core(nb::module_& module) {
     nb::class_<Program>(module, "Program")
         .def("__init__", [](Program* self, const std::string& isa) { new (self) Program(find_kernels(isa)); },
              "isa"_a = "")
-        .def("add", [](Program& self, const Builder& step) { self.add(step.step, step.partials, step.slots); }, "step"_a,
+        .def("add",
+             [](Program& self, const Builder& step) {
+                 require(!step.kernels || step.kernels == &self.kernels(), "a step is packed for another instruction set");
+                 self.add(step.step, step.partials, step.slots);
+             }, "step"_a,
              nb::keep_alive<1, 2>())
         .def("run", &Program::run, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -39,7 +39,7 @@ std::vector<const Kernels*> available_kernels() {
 }
 
 Packed::Packed(const Kernels& kernels, Kind kind, const float* weight, int inputs, int outputs)
-    : inputs_(inputs), outputs_(outputs) {
+    : kernels_(kernels), inputs_(inputs), outputs_(outputs) {
     const std::size_t floats = kernels.packed_floats(kind == Kind::winograd ? 36 * inputs : inputs, outputs);
     bytes_ = floats * sizeof(float);
     panels_ = static_cast<float*>(::operator new[](bytes_, std::align_val_t(64)));

@@ -25,8 +25,10 @@ class Packed {
 
     Linear with_bias(const float* bias) const { return {panels_, bias, inputs_, outputs_}; }
     std::size_t bytes() const { return bytes_; }
+    const Kernels& kernels() const { return kernels_; }
 
    private:
+    const Kernels& kernels_;
     float* panels_;
     int inputs_, outputs_;
     std::size_t bytes_;
@@ -38,6 +40,7 @@ class Program {
     // A step, and the group-norm statistics [batch, slots, 3] of its x, or null; everything it points to must stay.
     void add(Step step, float* partials, int slots);
     void run(int threads) const;
+    const Kernels& kernels() const { return kernels_; }
 
    private:
     struct Part {
