@@ -1,13 +1,16 @@
 """Any hourglass network in evaluation as a network of this project's fused operators.
 
 Weights are folded in float64 and packed once; activations are planned once for each input shape, and two that never
-live at the same time share memory; on CUDA the whole network is one graph. On the CPU the operators run their PyTorch
-reference: right, and slow.
+live at the same time share memory; on CUDA the whole network is one graph, on the CPU one compiled program where
+`fasthg.kernels.cpu` has kernels for the dtype, else the operators' PyTorch reference: right, and slow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -18,6 +21,7 @@ from fasthg.errors import FasthgError
 from fasthg.fused.plan import Step
 from fasthg.fused.schemes import GroupNorms, MovedCut, Scheme, WholeBlocks
 from fasthg.fused.weights import Packer
+from fasthg.kernels.cpu import network as host
 from fasthg.kernels.layout import padded_channels
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.variants import STRIDE
@@ -74,6 +78,7 @@ class _Bound:
     steps: list[Step]
     activation_bytes: int
     graph: torch.cuda.CUDAGraph | None = None
+    programs: list[Callable[[], object]] = field(default_factory=list)  # the steps, compiled for the CPU
 
 
 class FusedNet:
@@ -100,6 +105,9 @@ class FusedNet:
         bound = self._load(images)
         if bound.graph is not None:
             bound.graph.replay()
+        elif bound.programs:
+            for program in bound.programs:
+                program()
         else:
             self._run(bound)
         return bound.heatmaps.clone()
@@ -141,6 +149,8 @@ class FusedNet:
             bound = _Bound(images, heatmaps, *scheme.plan.bind(self.dtype, self.device))
             if self._cuda_graph:
                 bound.graph = self._capture(bound)
+            if self.device.type == "cpu" and host.runs(self.dtype):
+                bound.programs = list(_host_programs(bound.steps))
             self._bound[shape] = bound
         return self._bound[shape]
 
@@ -170,3 +180,13 @@ class FusedNet:
             main.wait_stream(self._side)
         with torch.cuda.stream(self._side if step.stream == "side" else main):
             step.operator(*step.arguments)
+
+
+def _host_programs(steps: list[Step]) -> Iterator[Callable[[], object]]:
+    """The steps as few compiled programs, in their order; what has no kernel on the CPU stays a call."""
+    names: dict[object, str] = {getattr(torch.ops.fasthg, name): name for name in host.operators()}
+    for compiled, group in groupby(steps, lambda step: step.operator in names):
+        if compiled:
+            yield host.Program((names[step.operator], step.arguments) for step in group)
+        else:
+            yield from (partial(step.operator, *step.arguments) for step in group)

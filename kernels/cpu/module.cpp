@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "core/bindings.h"
 #include "crops.h"
 #include "heatmaps.h"
 
@@ -71,4 +72,5 @@ NB_MODULE(_native, module) {
                "targets"_a.noconvert());
     module.def("cut_crop", &cut_crop, "picture"_a.noconvert(), "to_picture"_a.noconvert(), "gain"_a.noconvert(),
                "mean"_a.noconvert(), "channels_last"_a, "crop"_a.noconvert());
+    bind_core(module);
 }

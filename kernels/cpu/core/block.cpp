@@ -1,0 +1,482 @@
+// The kernels, compiled once for each instruction set: -DFASTHG_ISA names it.
+
+#include "gemm.h"
+#include "step.h"
+#include "winograd.h"
+
+namespace fasthg {
+namespace FASTHG_ISA {
+
+namespace {
+
+constexpr int CHUNK = 4;                        // tiles whose rows go through the matrix products together
+constexpr int CHUNK_ROWS = CHUNK * TILE_PIXELS;
+
+// A tile, cut off at the image's border; its pixels are rows from `first` on.
+struct Tile {
+    int image, y, x, height, width, first;
+    bool whole() const { return height == TILE && width == TILE; }
+};
+
+struct Pixel {
+    long row, low_row;  // in the grid and in the half grid
+    long heatmap;       // of the first joint
+};
+
+// Memory for one block; with a null base it only adds up.
+class Arena {
+   public:
+    explicit Arena(float* base) : base_(base) {}
+    float* take(size_t floats) {
+        float* found = base_ ? base_ + used_ : nullptr;
+        used_ += (floats + 15) / 16 * 16;
+        return found;
+    }
+    size_t used() const { return used_; }
+
+   private:
+    float* base_;
+    size_t used_ = 0;
+};
+
+// An odd number of cache lines: neighbours a stride apart fall into different sets of the cache.
+size_t spread(size_t floats) {
+    const size_t lines = (floats + 15) / 16;
+    return 16 * (lines | 1);
+}
+
+// One block of a step, in the memory of one thread.
+class Block {
+   public:
+    Block(const Step& step, float* scratch)
+        : s(step), arena_(scratch), rows_(step.block * TILE_PIXELS),
+          source_pitch_(spread(step.source_channels() + (step.project_residual ? step.residual_channels : 0))),
+          x_pitch_(spread(step.out_channels())) {
+        tiles_ = (Tile*)arena_.take(sizeof(Tile) * step.block / sizeof(float) + 16);
+        pixels_ = (Pixel*)arena_.take(sizeof(Pixel) * rows_ / sizeof(float) + 16);
+        const bool all_rows = step.source == Source::winograd;
+        source_ = arena_.take(source_pitch_ * (all_rows ? rows_ : CHUNK_ROWS));
+        if (step.partials) {
+            scales_ = arena_.take((size_t)step.block * 2 * step.channels);
+        }
+        if (all_rows) {
+            v_pitch_ = step.channels + LANES;
+            v_stride_ = spread(step.block * v_pitch_);
+            m_stride_ = spread(step.block * PANEL);
+            v_ = arena_.take(FREQUENCIES * v_stride_);
+            m_ = arena_.take(FREQUENCIES * m_stride_);
+        }
+        if (step.hidden.panels) {
+            hidden_pitch_ = spread(step.hidden.outputs);
+            hidden_ = arena_.take(hidden_pitch_ * CHUNK_ROWS);
+        }
+        if (step.expand.panels) {
+            x_ = arena_.take(x_pitch_ * CHUNK_ROWS);
+        }
+        if (step.next.t) {
+            entrance_ = arena_.take(x_pitch_ * CHUNK_ROWS);
+        }
+        if (step.pooled) {
+            pooled_ = arena_.take(x_pitch_ * rows_ / 4);
+            pooled_rows_ = (long*)arena_.take(rows_ / 4 * sizeof(long) / sizeof(float) + 16);
+        }
+    }
+
+    size_t scratch_floats() const { return arena_.used(); }
+
+    void run(long block) {
+        find_tiles(block);
+        fetched_ = 0;
+        fetch_until_ = smaller(CHUNK, tile_count_) * TILE_PIXELS;
+        if (s.partials) {
+            find_scales();
+        }
+        if (s.source == Source::winograd) {
+            convolve();
+        }
+        pooled_count_ = 0;
+        for (int first = 0; first < tile_count_; first += CHUNK) {
+            run_chunk(first, smaller(CHUNK, tile_count_ - first));
+        }
+        if (s.pool.t) {
+            enter(pooled_, pooled_count_, s.pool, pooled_rows_);
+        }
+    }
+
+   private:
+    void find_tiles(long block) {
+        const long first = block * s.block, last = first + s.block;
+        const long all = s.grid.tiles();
+        const int an_image = s.grid.tiles_an_image(), across = s.grid.tiles_across();
+        tile_count_ = (int)((last < all ? last : all) - first);
+        int row = 0;
+        for (int t = 0; t < tile_count_; t++) {
+            const int image = (int)((first + t) / an_image), place = (int)((first + t) % an_image);
+            const int y = place / across * TILE, x = place % across * TILE;
+            tiles_[t] = {image, y, x, smaller(TILE, s.grid.height - y), smaller(TILE, s.grid.width - x), row};
+            for (int r = 0; r < tiles_[t].height; r++) {
+                for (int c = 0; c < tiles_[t].width; c++) {
+                    const long joint = (long)image * s.joints * s.grid.height + y + r;
+                    pixels_[row++] = {s.grid.row(image, y + r, x + c),
+                                      s.grid.half().row(image, (y + r) / 2, (x + c) / 2), joint * s.grid.width + x + c};
+                }
+            }
+        }
+    }
+
+    // Scale and shift of the group norm for each image of the block, from partial statistics (Chan, Golub, LeVeque).
+    void find_scales() {
+        for (int image = tiles_[0].image; image <= tiles_[tile_count_ - 1].image; image++) {
+            double count = 0, mean = 0, squares = 0;
+            for (int slot = 0; slot < s.slots; slot++) {
+                const float* part = s.partials + ((size_t)image * s.slots + slot) * 3;
+                const double n = part[0];
+                if (n > 0) {
+                    const double apart = part[1] - mean, total = count + n;
+                    mean += apart * n / total;
+                    squares += part[2] + apart * apart * count * n / total;
+                    count = total;
+                }
+            }
+            const double inverse = 1 / __builtin_sqrt(squares / count + s.eps);
+            float* scale = scales_ + (size_t)(image - tiles_[0].image) * 2 * s.channels;
+            for (int c = 0; c < s.channels; c++) {
+                scale[c] = (float)(s.norm[c] * inverse);
+                scale[s.channels + c] = (float)(s.norm[s.channels + c] - mean * inverse * s.norm[c]);
+            }
+        }
+    }
+
+    const float* scale_of(const Tile& tile) const {
+        return s.partials ? scales_ + (size_t)(tile.image - tiles_[0].image) * 2 * s.channels : nullptr;
+    }
+
+    // The input's pixel, normalised where it is to be; zeros outside of the image.
+    Vector pixel(const Tile& tile, const float* scale, int y, int x, int c) const {
+        if (y < 0 || y >= s.grid.height || x < 0 || x >= s.grid.width) {
+            return Vector{};
+        }
+        const Vector value = load(s.input + s.grid.row(tile.image, y, x) * s.channels + c);
+        return scale ? relu(value * load(scale + c) + load(scale + s.channels + c)) : value;
+    }
+
+    void convolve() {
+        const size_t pitch = s.grid.pitch() * s.channels;
+        for (int t = 0; t < tile_count_; t++) {
+            const Tile& tile = tiles_[t];
+            const float* scale = scale_of(tile);
+            const float* corner = s.input + (s.grid.row(tile.image, tile.y, tile.x) - s.grid.pitch() - 1) * s.channels;
+            for (int c = 0; c < s.channels; c += LANES) {
+                float* to = v_ + t * v_pitch_ + c;
+                for (int y = 0; y < 6; y++) {  // the next tile's four new columns
+                    for (int x = 6; x < 10; x++) {
+                        __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
+                    }
+                }
+                if (tile.whole() && !scale) {
+                    transform_input(
+                        [&](int y, int x) __attribute__((always_inline)) {
+                            return load(corner + y * pitch + (size_t)x * s.channels + c);
+                        },
+                        to, v_stride_);
+                } else {
+                    transform_input(
+                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, to,
+                        v_stride_);
+                }
+            }
+        }
+        for (int first = 0; first < s.conv.outputs; first += PANEL) {
+            const float* panels = s.conv.panels + (size_t)first * FREQUENCIES * s.channels;
+            for (int k = 0; k < FREQUENCIES; k++) {
+                float* m = m_ + k * m_stride_;
+                multiply_panel(v_ + k * v_stride_, v_pitch_, tile_count_, panels + (size_t)k * s.channels * PANEL,
+                               s.channels, [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
+                                   store(m + row * PANEL, left);
+                                   store(m + row * PANEL + LANES, right);
+                               },
+                               [&] { fetch_ahead(); });
+            }
+            for (int lane = 0; lane < PANEL && first + lane < s.conv.outputs; lane += LANES) {
+                gather_outputs(first + lane, m_ + lane);
+            }
+        }
+    }
+
+    void gather_outputs(int column, const float* m) {
+        const Vector bias = load(s.conv.bias + column);
+        for (int t = 0; t < tile_count_; t++) {
+            const Tile& tile = tiles_[t];
+            float* to = source_ + tile.first * source_pitch_ + column;
+            transform_output(m + t * PANEL, m_stride_, [&](int y, int x, Vector value) __attribute__((always_inline)) {
+                value += bias;
+                if (y < tile.height && x < tile.width) {
+                    store(to + (y * tile.width + x) * source_pitch_, s.conv_relu ? relu(value) : value);
+                }
+            });
+        }
+    }
+
+    // Asks for one more row of what the next chunk reads and writes in memory, while this one's products are computed.
+    inline __attribute__((always_inline)) void fetch_ahead() {
+        if (fetched_ >= fetch_until_) {
+            return;
+        }
+        const long row = pixels_[fetched_++].row;
+        const auto fetch = [row](const float* buffer, int channels) __attribute__((always_inline)) {
+            for (int c = 0; c < channels; c += 16) {
+                __builtin_prefetch(buffer + row * channels + c, 0, 2);
+            }
+        };
+        if (s.source == Source::rows) {
+            fetch(s.input, s.channels);
+        }
+        if (s.residual) {
+            fetch(s.residual, s.residual_channels);
+        }
+        if (s.x) {
+            fetch(s.x, s.out_channels());
+        }
+        if (s.next.t) {
+            fetch(s.next.t, s.next.linear.outputs);
+        }
+    }
+
+    // Rows of one chunk of tiles, from source to outputs.
+    void run_chunk(int first, int count) {
+        fetch_until_ = first + count < tile_count_ ? tiles_[smaller(first + 2 * CHUNK, tile_count_) - 1].first + 1 : 0;
+        const Tile& last = tiles_[first + count - 1];
+        const int row = tiles_[first].first, rows = last.first + last.height * last.width - row;
+        const Pixel* pixels = pixels_ + row;
+        float* a = s.source == Source::winograd ? source_ + row * source_pitch_ : source_;
+        if (s.source != Source::winograd) {
+            for (int t = first; t < first + count; t++) {
+                gather(tiles_[t], a + (tiles_[t].first - row) * source_pitch_);
+            }
+        }
+        size_t pitch = source_pitch_;
+        if (s.hidden.panels) {
+            multiply(a, pitch, rows, s.hidden, s.hidden.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
+                store(hidden_ + r * hidden_pitch_ + c, relu(value + load(s.hidden.bias + c)));
+            });
+            a = hidden_;
+            pitch = hidden_pitch_;
+        }
+        if (s.score.panels) {
+            score(a, pitch, rows, pixels);
+        }
+        if (s.expand.panels) {
+            expand(a, pitch, rows, pixels);
+            a = x_;
+            pitch = x_pitch_;
+        } else {
+            pass_on(a, pitch, rows, pixels);
+        }
+        if (s.next.t) {
+            multiply(entrance_, x_pitch_, rows, s.next.linear, s.next.linear.inputs,
+                     [&](int r, int c, Vector value) __attribute__((always_inline)) {
+                         store(s.next.t + pixels[r].row * s.next.linear.outputs + c, relu(value + load(s.next.linear.bias + c)));
+                     });
+        }
+        for (int t = first; t < first + count; t++) {
+            const float* x = a + (tiles_[t].first - row) * pitch;
+            if (s.pooled) {
+                max_pool(tiles_[t], x, pitch);
+            }
+            if (s.tile_statistics) {
+                measure(tiles_[t], x, pitch);
+            }
+        }
+    }
+
+    // rows @ linear, each vector to epilogue(row, column, value).
+    template <class Epilogue>
+    inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows, const Linear& linear,
+                                                        int inputs, const Epilogue& epilogue) {
+        for (int first = 0; first < linear.outputs; first += PANEL) {
+            const bool both = first + LANES < linear.outputs;
+            multiply_panel(a, pitch, rows, linear.panels + (size_t)first * inputs, inputs,
+                           [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
+                               epilogue(row, first, left);
+                               if (both) {
+                                   epilogue(row, first + LANES, right);
+                               }
+                           },
+                           [&] { fetch_ahead(); });
+        }
+    }
+
+    void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
+        const size_t plane = (size_t)s.grid.height * s.grid.width;
+        multiply(a, pitch, rows, s.score, s.score.inputs, [&](int r, int c, Vector value) {
+            value += load(s.score.bias + c);
+            for (int lane = 0; lane < LANES && c + lane < s.joints; lane++) {
+                s.heatmaps[pixels[r].heatmap + (c + lane) * plane] = value[lane];
+            }
+        });
+    }
+
+    void expand(float* a, size_t pitch, int rows, const Pixel* pixels) {
+        const int channels = s.expand.outputs;
+        if (s.project_residual) {
+            for (int r = 0; r < rows; r++) {
+                __builtin_memcpy(a + r * pitch + s.expand.inputs - s.residual_channels,
+                                 s.residual + pixels[r].row * s.residual_channels, s.residual_channels * sizeof(float));
+            }
+        }
+        const float* residual = s.project_residual ? nullptr : s.residual;
+        const bool keep = s.pooled || s.tile_statistics;
+        multiply(a, pitch, rows, s.expand, s.expand.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
+            const size_t place = pixels[r].row * channels + c;
+            value += load(s.expand.bias + c);
+            if (residual) {
+                value += load(residual + place);
+            }
+            if (s.low) {
+                value += load(s.low + pixels[r].low_row * channels + c);
+            }
+            if (s.expand_relu) {
+                value = relu(value);
+            }
+            if (s.x) {
+                store(s.x + place, value);
+            }
+            if (keep) {
+                store(x_ + r * x_pitch_ + c, value);
+            }
+            if (s.next.t) {
+                store(entrance_ + r * x_pitch_ + c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)));
+            }
+        });
+    }
+
+    // x is the source's rows themselves.
+    void pass_on(const float* a, size_t pitch, int rows, const Pixel* pixels) {
+        const int channels = s.out_channels();
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < channels; c += LANES) {
+                const Vector value = load(a + r * pitch + c);
+                if (s.x) {
+                    store(s.x + pixels[r].row * channels + c, value);
+                }
+                if (s.next.t) {
+                    store(entrance_ + r * x_pitch_ + c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)));
+                }
+            }
+        }
+    }
+
+    void gather(const Tile& tile, float* to) const {
+        const float* scale = scale_of(tile);
+        for (int y = tile.y; y < tile.y + tile.height; y++) {
+            for (int x = tile.x; x < tile.x + tile.width; x++, to += source_pitch_) {
+                if (s.source == Source::stem) {
+                    gather_window(tile.image, 2 * y - 3, 2 * x - 3, to);
+                } else if (s.source == Source::taps) {
+                    for (int tap = 0; tap < 9; tap++) {
+                        for (int c = 0; c < s.channels; c += LANES) {
+                            store(to + tap * s.channels + c, pixel(tile, scale, y + tap / 3 - 1, x + tap % 3 - 1, c));
+                        }
+                    }
+                } else {
+                    for (int c = 0; c < s.channels; c += LANES) {
+                        store(to + c, pixel(tile, scale, y, x, c));
+                    }
+                }
+            }
+        }
+    }
+
+    // [3, 7, 7] of an image from its pixel (top, left) on, zeros outside.
+    void gather_window(int image, int top, int left, float* to) const {
+        const int from = left < 0 ? -left : 0, until = smaller(STEM_SIDE, s.image_width - left);
+        for (int c = 0; c < 3; c++) {
+            const float* plane = s.input + ((size_t)image * 3 + c) * s.image_height * s.image_width;
+            for (int r = 0; r < STEM_SIDE; r++, to += STEM_SIDE) {
+                const bool inside = top + r >= 0 && top + r < s.image_height;
+                const float* line = plane + (long)(top + r) * s.image_width + left;
+                for (int i = 0; i < STEM_SIDE; i++) {
+                    to[i] = inside && i >= from && i < until ? line[i] : 0.0f;
+                }
+            }
+        }
+    }
+
+    void max_pool(const Tile& tile, const float* x, size_t pitch) {
+        const int channels = s.out_channels();
+        for (int y = 0; y + 1 < tile.height; y += 2) {
+            for (int c2 = 0; c2 + 1 < tile.width; c2 += 2) {
+                const float* window = x + (y * tile.width + c2) * pitch;
+                const long row = s.grid.half().row(tile.image, (tile.y + y) / 2, (tile.x + c2) / 2);
+                float* kept = pooled_ + pooled_count_ * x_pitch_;
+                for (int c = 0; c < channels; c += LANES) {
+                    const float* below = window + tile.width * pitch;
+                    const Vector value = larger(larger(load(window + c), load(window + pitch + c)),
+                                                larger(load(below + c), load(below + pitch + c)));
+                    store(s.pooled + row * channels + c, value);
+                    store(kept + c, s.pool.t ? relu(value * load(s.pool.affine + c) + load(s.pool.affine + channels + c)) : value);
+                }
+                pooled_rows_[pooled_count_++] = row;
+            }
+        }
+    }
+
+    void enter(const float* a, int rows, const Entrance& reader, const long* to) {
+        multiply(a, x_pitch_, rows, reader.linear, reader.linear.inputs,
+                 [&](int r, int c, Vector value) __attribute__((always_inline)) {
+                     store(reader.t + to[r] * reader.linear.outputs + c, relu(value + load(reader.linear.bias + c)));
+                 });
+    }
+
+    // Count, mean and squared deviations of a tile, in two passes.
+    void measure(const Tile& tile, const float* x, size_t pitch) const {
+        const int channels = s.out_channels(), rows = tile.height * tile.width;
+        Vector total = {}, squares = {};
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < channels; c += LANES) {
+                total += load(x + r * pitch + c);
+            }
+        }
+        const float count = (float)rows * channels, mean = sum(total) / count;
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < channels; c += LANES) {
+                const Vector apart = load(x + r * pitch + c) - mean;
+                squares += apart * apart;
+            }
+        }
+        const long index = (long)tile.image * s.grid.tiles_an_image() + tile.y / TILE * s.grid.tiles_across() + tile.x / TILE;
+        float* to = s.tile_statistics + index * 3;
+        to[0] = count;
+        to[1] = mean;
+        to[2] = sum(squares);
+    }
+
+    const Step& s;
+    Arena arena_;
+    const int rows_;
+    const size_t source_pitch_, x_pitch_;
+    size_t v_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
+    int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
+    Tile* tiles_;
+    Pixel* pixels_;
+    long* pooled_rows_ = nullptr;
+    float *source_, *scales_ = nullptr, *v_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
+          *entrance_ = nullptr, *pooled_ = nullptr;
+};
+
+size_t packed_floats(int rows, int outputs) { return (size_t)rows * ((outputs + PANEL - 1) / PANEL) * PANEL; }
+
+size_t scratch_floats(const Step& step) { return Block(step, nullptr).scratch_floats(); }
+
+void run(const Step& step, long block, float* scratch) { Block(step, scratch).run(block); }
+
+#define TEXT(name) #name
+#define NAME(isa) TEXT(isa)
+
+}  // namespace
+
+extern const Kernels kernels;
+const Kernels kernels = {NAME(FASTHG_ISA), PANEL, packed_floats, pack_panels, pack_winograd, scratch_floats, run};
+
+}  // namespace FASTHG_ISA
+}  // namespace fasthg

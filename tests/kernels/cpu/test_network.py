@@ -1,0 +1,156 @@
+"""The CPU core computes what the operators' references mean, on every instruction set that this machine has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fasthg.kernels.layout import Grid
+
+_native = pytest.importorskip("fasthg.kernels.cpu._native")
+
+from fasthg.fused.net import fuse  # noqa: E402
+from fasthg.kernels.cpu import network  # noqa: E402
+from fasthg.network.model import HourglassNet  # noqa: E402
+from fasthg.network.variants import HourglassConfig  # noqa: E402
+
+OPS = torch.ops.fasthg
+SETS = _native.instruction_sets()
+GRIDS = [Grid(1, 8, 8), Grid(2, 16, 20), Grid(1, 6, 10), Grid(3, 2, 2), Grid(1, 64, 64)]
+
+
+@pytest.fixture(params=SETS)
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FASTHG_CPU_ISA", request.param)
+    return request.param
+
+
+def call_of(name: str, grid: Grid, skip: bool, feats: int, channels: int) -> tuple[Any, ...]:
+    """Arguments of one operator, float64; outputs hold what must be overwritten."""
+    half = grid.half()
+
+    def r(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64) / (shape[-2] if len(shape) > 1 else 1) ** 0.5
+
+    def x(channels: int, where: Grid = grid) -> Tensor:
+        return where.pack(torch.randn(where.batch, channels, where.height, where.width, dtype=torch.float64))
+
+    def statistics(where: Grid = grid) -> Tensor:
+        partials = where.empty_partials(dtype=torch.float64)
+        partials[:, 0] = torch.tensor([100.0, 0.1, 90.0])
+        return partials
+
+    conv, expand = (r(9, feats, feats) / 3, r(feats)), (r(feats, channels), r(channels))
+    residual = (x(32 if skip else channels), r(32, channels) if skip else None)
+    reader = (r(2, channels), r(channels, feats), r(feats))
+    outs = (x(channels), x(feats), x(channels, half), x(feats, half))
+    square = (r(channels, channels), r(channels))
+    images = torch.randn(grid.batch, 3, 2 * grid.height, 2 * grid.width - 1, dtype=torch.float64)
+    heatmaps = torch.randn(grid.batch, 13, grid.height, grid.width, dtype=torch.float64)
+    norm = (statistics(), r(2, feats), 1e-5)
+    calls: dict[str, tuple[Any, ...]] = {
+        "stem": (images, r(7, 32, channels), r(channels), True, *reader, outs[0], outs[1], statistics()),
+        "conv3x3": (x(feats), *conv, x(feats), *grid.size),
+        "bottleneck": (x(feats), residual[0], *conv, *expand, residual[1], x(channels, half), *reader, *reader, *outs,
+                       *grid.size),
+        "head": (x(channels), *square, r(channels, 16), r(16), x(channels), *square, *reader, *reader, heatmaps, *outs,
+                 *grid.size),
+        "max_pool": (x(channels), x(channels, half), statistics(half), *grid.size),
+        "normalise": (x(feats), *norm, x(feats), statistics(), *grid.size),
+        "norm_conv1x1": (x(feats), *norm, *expand, *residual, x(channels, half), outs[0], statistics(), *grid.size),
+        "norm_conv3x3": (x(feats), *norm, *conv, x(feats), statistics(), *grid.size),
+    }  # fmt: skip
+    return calls[name]
+
+
+def written(name: str) -> list[int]:
+    arguments = getattr(OPS, name).default._schema.arguments
+    return [i for i, argument in enumerate(arguments) if argument.alias_info is not None]
+
+
+def combined(tensor: Tensor) -> Tensor:
+    """What partial statistics add up to; how they are parted is the implementation's."""
+    count, mean, squares = tensor.double().unbind(2)
+    total = count.sum(1)
+    centre = (count * mean).sum(1) / total
+    return torch.stack([total, centre, (squares + count * (mean - centre[:, None]) ** 2).sum(1)], 1)
+
+
+@pytest.mark.parametrize("name", [n for n in network.operators() if n != "expand"])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize(("skip", "feats", "channels"), [(False, 16, 64), (True, 64, 128)])
+def test_operators_equal_their_reference_in_float64(
+    instruction_set: str, name: str, grid: Grid, skip: bool, feats: int, channels: int
+) -> None:
+    call = call_of(name, grid, skip, feats, channels)
+    narrow = tuple(a.float() if isinstance(a, Tensor) else a for a in call)
+    kept = {i: a.clone() for i, a in enumerate(narrow) if isinstance(a, Tensor)}
+    network.Program([(name, narrow)])()
+    getattr(OPS, name)(*call)
+    for i, before in kept.items():
+        if i not in written(name):
+            assert torch.equal(narrow[i], before), f"argument {i} was changed"
+            continue
+        found, expected = narrow[i].double(), call[i]
+        if expected.shape[-1] == 3 and expected.ndim == 3:
+            found, expected = combined(found), combined(expected)
+        assert (found - expected).norm() < 3e-6 * expected.norm(), f"argument {i}"
+
+
+def test_one_network_on_every_instruction_set_and_several_threads(instruction_set: str) -> None:
+    config = HourglassConfig(num_stacks=2, num_feats=32, depths=3, num_convs=4)
+    model, images = HourglassNet(config).eval(), torch.rand(2, 3, 96, 64)
+    with torch.inference_mode():
+        expected = model.double().final(images.double())
+    fused, threads = fuse(model.float(), images, torch.float32), torch.get_num_threads()
+    try:
+        answers = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            answers += [fused(images) for _ in range(10)]
+    finally:
+        torch.set_num_threads(threads)
+    assert (answers[0].double() - expected).norm() < 1e-5 * expected.norm()
+    assert all(torch.equal(answer, answers[0]) for answer in answers), "how work is shared out changes no number"
+
+
+def test_a_weight_that_changes_is_packed_again() -> None:
+    grid = Grid(1, 8, 8)
+    t, out = grid.pack(torch.randn(1, 16, 8, 8)), grid.empty(16, torch.float32)
+    weight, bias = torch.randn(9, 16, 16), torch.zeros(16)
+    network.Program([("conv3x3", (t, weight, bias, out, *grid.size))])()
+    first = out.clone()
+    weight *= 2
+    network.Program([("conv3x3", (t, weight, bias, out, *grid.size))])()
+    torch.testing.assert_close(out, 2 * first)
+
+
+def test_nan_is_not_hidden_by_a_relu(instruction_set: str) -> None:
+    grid = Grid(1, 8, 8)
+    t, out = grid.pack(torch.full((1, 16, 8, 8), torch.nan)), grid.empty(16, torch.float32)
+    network.Program([("conv3x3", (t, torch.randn(9, 16, 16), torch.zeros(16), out, *grid.size))])()
+    assert grid.images(out).isnan().all()
+
+
+def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTHG_CPU_ISA", "avx1024")
+    with pytest.raises(ValueError, match="FASTHG_CPU_ISA is 'avx1024'; this machine has .*portable"):
+        network.Program([])
+
+
+def test_arrays_that_do_not_fit_are_refused_before_anything_runs() -> None:
+    grid = Grid(1, 8, 8)
+    t = grid.pack(torch.randn(1, 16, 8, 8))
+    step = _native.Step(*grid.size)
+    with pytest.raises(ValueError, match="too short for its grid"):
+        step.rows(t[200:])
+    with pytest.raises(TypeError):
+        step.rows(t.half())
+    with pytest.raises(TypeError):
+        step.rows(t.t())
+    step.rows(t)
+    with pytest.raises(ValueError, match="a weight has 32 inputs where 16 fit"):
+        step.expand(_native.Packed(torch.randn(32, 16)), torch.zeros(16), False)
