@@ -1,4 +1,4 @@
-# From a fresh machine (Python 3.11 with pip, gcc, make) to tests or to the main job.
+# From a fresh machine (Python 3.11 to 3.13 with pip, gcc, make) to tests or to the main job.
 PYTHON ?= python3
 VENV ?= .venv
 SWEEP ?=
@@ -14,7 +14,7 @@ help:
 	@echo "make test    set up, then lint, types and tests"
 	@echo "make check   lint, types and tests in the environment that is there"
 	@echo "make bench   the hot operators and paths under pytest-benchmark"
-	@echo "make gpu     check and measure the fused path on this machine's GPU (GPU=--dry-run rehearses)"
+	@echo "make gpu     check and measure the fused path on this machine's GPU (GPU=--help for options)"
 	@echo "make clean   remove the environment and what was built or measured"
 
 venv: $(VENV)/.installed

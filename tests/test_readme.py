@@ -1,0 +1,100 @@
+"""Every command and Python block of the README is run, at a small size where that takes long, or named with why not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+STARTS = ("make ", "fasthg ", "python -m ", "pytest ", "torchrun ", "OMP_NUM_THREADS=", "pip ", "source ")
+
+#: What is not run, by how it starts, and why.
+NOT_RUN = {
+    "make sweep": "sets up an environment and takes ten minutes",
+    "make test": "is what runs this test",
+    "make check": "is what runs this test",
+    "make gpu": "needs a GPU",
+    "pip install": "tests/test_packaging.py reads what it would install",
+    "source .venv": "this environment stands for it",
+    "fasthg export --trt": "tests/fasthg/export builds an engine of a tiny network",
+    "fasthg eval --data MPII": "needs MPII's folder",
+    "python -m bench.sweep": "tests/bench/sweep runs it on a tiny network",
+    "python -m bench.exports": "takes minutes a variant; tests/bench/test_exports.py runs one",
+    "python -m bench.gpu.tune": "needs a GPU",
+    "python -m bench.readme": "writes the README; tests/bench/report/test_tables.py makes its tables",
+    "python -m training.train --recipe": "needs MPII's folder",
+    "torchrun": "needs MPII's folder; tests/training/test_distributed.py runs two processes",
+    "OMP_NUM_THREADS=1 torchrun": "needs a dataset's folder; the same",
+    "pytest bench --benchmark-only": "takes minutes, and times nothing in company",
+}
+#: What is run smaller than it stands there.
+SMALLER = {
+    "--train 8000 --val 500": "--train 8 --val 4 --workers 1",
+    "--variant small --data data/people": "--variant small --data data/people --size 64 --batch-size 4 --epochs 1"
+    " --num-workers 0",
+    "training.pack --data DIR": "training.pack --data data/people",
+}
+
+
+def commands() -> list[str]:
+    """The lines of the shell blocks without their comments, and the commands in the text, in order."""
+    lines = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
+    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"\n(?!\n)", " ", re.sub(r"```.*?```", "", README, flags=re.DOTALL)))
+    found = [re.sub(r"\s+# .*", "", line) for line in [*lines, *quoted] if line.startswith(STARTS)]
+    return list(dict.fromkeys(found))
+
+
+RUN = [command for command in commands() if not command.startswith(tuple(NOT_RUN))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader has a photograph and a clip."""
+    folder = tmp_path_factory.mktemp("readme")
+    picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    cv2.imwrite(str(folder / "photo.jpg"), picture)
+    clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (640, 480))
+    for _ in range(2):
+        clip.write(picture)
+    clip.release()
+    return folder
+
+
+def run(arguments: list[str], folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "FASTHG_CACHE": str(folder / "cache")}
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_command(command: str, folder: Path) -> None:
+    if "--openvino" in command or "small-int8" in command:
+        pytest.importorskip("nncf")
+    for given, smaller in SMALLER.items():
+        command = command.replace(given, smaller)
+    program, *rest = shlex.split(command)
+    run([sys.executable, *(["-m", "fasthg.cli", *rest] if program == "fasthg" else rest)], folder)
+
+
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
+def test_python_block(block: str, folder: Path) -> None:
+    pytest.importorskip("openvino")
+    run([sys.executable, "-c", block], folder)
+
+
+def test_every_block_is_known_and_no_exception_is_stale() -> None:
+    assert {kind for kind, _block in BLOCKS} == {"sh", "python"}
+    assert all(line.startswith(STARTS) for kind, block in BLOCKS if kind == "sh" for line in block.splitlines())
+    assert [start for start in NOT_RUN if not any(command.startswith(start) for command in commands())] == []
+    assert [given for given in SMALLER if given not in README] == []
+    assert len(RUN) >= 6
