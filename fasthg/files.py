@@ -35,6 +35,13 @@ _PLACE_ERRORS = {
 _FULL = 1 << 16  # bytes left on a disk below which a failed write is put down to the disk
 
 
+def default_cache_dir() -> Path:
+    """Where fetched and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder."""
+    if folder := os.environ.get("FASTHG_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasthg"
+
+
 def cannot_write(path: Path, error: OSError) -> FasthgError:
     """The one-line error for `path` that could not be written."""
     reason = _PLACE_ERRORS.get(error.errno or 0, f"{error.strerror or error}; choose another folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,10 +89,3 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def device_name(device: torch.device) -> str:
     """ "cpu", or for example "cuda:0 (NVIDIA H100)"."""
     return "cpu" if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-
-
-def default_cache_dir() -> Path:
-    """Where converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder."""
-    if folder := os.environ.get("FASTHG_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fasthg"
