@@ -12,6 +12,7 @@ import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -141,10 +142,25 @@ def _download(name: str, folder: Path) -> Path:
     try:
         pooch.HTTPDownloader(chunk_size=1 << 20, timeout=_TIMEOUT_S)(entry.url, str(file), None)
     except (requests.RequestException, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise FasthgError(f"weights {name} cannot be fetched ({reason}); {by_hand}") from None
+        raise FasthgError(f"weights {name} cannot be fetched ({_reason(error, entry.url)}); {by_hand}") from None
     _check_digest(file, name, by_hand)
     return file
+
+
+def _reason(error: Exception, url: str) -> str:
+    """What went wrong with a download, without the library's page of nested errors."""
+    import requests
+
+    host = urlsplit(url).netloc
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{host} answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return f"{host} ended the download early"
+    if isinstance(error, requests.Timeout):
+        return f"{host} does not answer"
+    if isinstance(error, requests.ConnectionError):
+        return f"no connection to {host}"
+    return " ".join(str(error).split())[:160]
 
 
 def _check_digest(file: Path, name: str, way_out: str) -> None:
