@@ -10,16 +10,23 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from fasthg.errors import FasthgError
+
+log = logging.getLogger("fasthg")
 
 #: What the operating system says when it is the place that cannot be written, not the content that is wrong.
 _PLACE_ERRORS = {
@@ -34,6 +41,29 @@ _PLACE_ERRORS = {
     errno.EISDIR: "a folder of that name is in the way; choose another name",
 }
 _FULL = 1 << 16  # bytes left on a disk below which a failed write is put down to the disk
+
+
+def default_cache_dir() -> Path | None:
+    """Where fetched, converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder.
+
+    None where the user has no home, or where the folder cannot be written, which is said once: a cache saves time, and
+    everything runs without one.
+    """
+    if chosen := os.environ.get("FASTHG_CACHE"):
+        return _writable(Path(chosen))
+    folder = user_cache_path("fasthg", appauthor=False)
+    return _writable(folder) if folder.is_absolute() else None  # "~/.cache" for a user without a home
+
+
+@cache
+def _writable(folder: Path) -> Path | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        log.warning("no cache: %s cannot be written (%s); FASTHG_CACHE=DIR names another", folder, error.strerror)
+        return None
 
 
 def cannot_write(path: Path, error: OSError) -> FasthgError:

@@ -22,7 +22,12 @@ from fasthg.version import __version__
 
 app = make_app(help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.")
 
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint or exported folder; the shipped one where left out.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Checkpoint, exported folder, or a name of `fasthg list --weights`; the shipped one if left out."
+    ),
+]
 Variant = Annotated[str | None, typer.Option(help="Network that the weights must be; taken from the file otherwise.")]
 PathName = Annotated[str, typer.Option("--path", help="Execution path, such as openvino:bf16; see `fasthg env`.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -52,8 +57,16 @@ def _root(
 
 
 @app.command("list", epilog="Example: fasthg list --json")
-def list_variants(as_json: AsJson = False) -> None:
-    """List the network variants with their parameters and GFLOPs at 256x256."""
+def list_variants(
+    weights: Annotated[bool, typer.Option("--weights", help="The weights that have a name instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the network variants with their parameters and GFLOPs at 256x256, or the weights by name."""
+    if weights:
+        from fasthg.cli.weights import weights_table, weights_to_dict
+
+        _print(weights_to_dict(), as_json, weights_table)
+        return
     from fasthg.cli.variants import variants_table, variants_to_dict
 
     _print(variants_to_dict(), as_json, variants_table)
@@ -210,7 +223,10 @@ def convert(
 def export(
     variant: Variant = None,
     weights: Annotated[
-        str | None, typer.Option(help='Checkpoint (.safetensors), or "random"; the shipped one where left out.')
+        str | None,
+        typer.Option(
+            help='Checkpoint, a name of `fasthg list --weights`, or "random"; the shipped one where left out.'
+        ),
     ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX; this is what is written without a choice.")] = False,
     trt: Annotated[bool, typer.Option("--trt", help="Build a TensorRT engine.")] = False,

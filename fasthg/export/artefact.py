@@ -23,12 +23,12 @@ from typing import Any
 import torch
 
 from fasthg.errors import BackendUnavailable, FasthgError
-from fasthg.files import sha256, write_json
+from fasthg.files import default_cache_dir, sha256, write_json
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.geometry import JOINT_NAMES
 from fasthg.runtimes.paths import PATHS
-from fasthg.runtimes.request import Mode, Prepared, Request, default_cache_dir, resolve_device
+from fasthg.runtimes.request import Mode, Prepared, Request, resolve_device
 
 METADATA = "metadata.json"
 FORMAT, VERSION = "fasthg-artefact", 1

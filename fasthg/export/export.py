@@ -26,7 +26,7 @@ from fasthg.export.compare import Answers, Comparison, compare, rounding_error
 from fasthg.export.end_to_end import EndToEnd
 from fasthg.export.targets import ArtefactSpec, Built, RunsHere
 from fasthg.files import atomic_folder, sha256
-from fasthg.network.checkpoint import create_model, default_weights, load_network, variant_name
+from fasthg.network.checkpoint import create_model, default_weights, find_weights, load_network, variant_name
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import precision_attempts
 from fasthg.network.variants import INPUT_SIZE, STRIDE
@@ -115,7 +115,7 @@ def _network(options: ExportOptions) -> tuple[HourglassNet, str]:
         torch.manual_seed(0)
         return create_model(options.variant).eval(), "random, for measuring speed only"
     model = load_network(options.weights, options.variant)
-    file = default_weights(options.variant or "small") if options.weights is None else options.weights
+    file = default_weights(options.variant or "small") if options.weights is None else find_weights(options.weights)
     shipped = ", which ships with fasthg" if options.weights is None else ""
     return model, f"{Path(file).name}{shipped} (sha256 {sha256(file)[:12]})"
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from fasthg.files import make_folder, write_json
-from fasthg.runtimes.request import default_cache_dir
+from fasthg.files import default_cache_dir, make_folder, write_json
 
 _VERSION = 2  # of the file's layout; another one is ignored
 

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from fasthg.errors import BackendUnavailable, FasthgError
+from fasthg.files import default_cache_dir
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import without_tf32
 from fasthg.network.variants import INPUT_SIZE
-from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, default_cache_dir, resolve_device
+from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, resolve_device
 
 log = logging.getLogger("fasthg")
 

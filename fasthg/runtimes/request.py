@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor
 
 from fasthg.errors import FasthgError
 from fasthg.network.model import HourglassNet
 
 Mode = Literal["latency", "throughput"]
-
-log = logging.getLogger("fasthg")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -116,26 +109,3 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def device_name(device: torch.device) -> str:
     """ "cpu", or for example "cuda:0 (NVIDIA H100)"."""
     return "cpu" if device.type == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-
-
-def default_cache_dir() -> Path | None:
-    """Where converted and compiled networks are kept: $FASTHG_CACHE, else fasthg/ in the user's cache folder.
-
-    None where the user has no home, or where the folder cannot be written, which is said once: a cache saves time, and
-    everything runs without one.
-    """
-    if chosen := os.environ.get("FASTHG_CACHE"):
-        return _writable(Path(chosen))
-    folder = user_cache_path("fasthg", appauthor=False)
-    return _writable(folder) if folder.is_absolute() else None  # "~/.cache" for a user without a home
-
-
-@cache
-def _writable(folder: Path) -> Path | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        log.warning("no cache: %s cannot be written (%s); FASTHG_CACHE=DIR names another", folder, error.strerror)
-        return None

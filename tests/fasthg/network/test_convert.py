@@ -14,108 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from fasthg import create_model
 from fasthg.cli.app import main
 from fasthg.errors import FasthgError
 from fasthg.network.checkpoint import load_model, read_metadata, save
 from fasthg.network.convert import convert
-from fasthg.network.model import Bottleneck, Hourglass, HourglassNet
+from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.image import normalise
 
-State = dict[str, Tensor]
 BLACK = (0.0, 0.0, 0.0)
 PRINCETON = HourglassConfig(num_stacks=2, num_feats=16, depths=3, stem_feats=(64, 64), mean=BLACK)
 
 
-def randomised(config: HourglassConfig) -> HourglassNet:
-    """A network whose norms do something, so that a swapped pair is seen."""
-    net = HourglassNet(config).eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            nn.init.normal_(module.running_mean, 0, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return net
-
-
-def put(state: State, name: str, module: Any) -> None:
-    state.update({f"{name}.{key}": tensor for key, tensor in module.state_dict().items()})
-
-
-def pytorch_pose_names(net: HourglassNet) -> State:
-    state: State = {}
-
-    def block(name: str, ours: Any) -> None:
-        for i, (norm, conv) in enumerate(zip(ours.norms, ours.convs), start=1):
-            put(state, f"{name}.bn{i}", norm)
-            put(state, f"{name}.conv{i}", conv)
-        put(state, f"{name}.downsample.0", ours.skip)
-
-    put(state, "conv1", net.stem.conv)
-    put(state, "bn1", net.stem.norm)
-    for i, ours in enumerate((net.stem.block1, net.stem.block2, net.stem.block3), start=1):
-        block(f"layer{i}.0", ours)
-    for s, stack in enumerate(net.stacks):
-        level: Any = stack.hourglass
-        for n in reversed(range(net.config.stack_depths[s])):  # the outermost level has the highest number
-            for b in range(net.config.num_blocks):
-                block(f"hg.{s}.hg.{n}.0.{b}", level.up1[b])
-                block(f"hg.{s}.hg.{n}.1.{b}", level.low1[b])
-                block(f"hg.{s}.hg.{n}.2.{b}", level.low3[b])
-                if n == 0:
-                    block(f"hg.{s}.hg.{n}.3.{b}", level.low2[b])
-            level = level.low2
-        for b, ours in enumerate(stack.blocks):
-            block(f"res.{s}.{b}", ours)
-        put(state, f"fc.{s}.0", stack.features)
-        put(state, f"fc.{s}.1", stack.norm)
-        put(state, f"score.{s}", stack.score)
-        if s < net.config.num_stacks - 1:
-            put(state, f"fc_.{s}", stack.merge_features)
-            put(state, f"score_.{s}", stack.merge_score)
-    return state
-
-
-def princeton_names(net: HourglassNet) -> State:
-    state: State = {}
-
-    def block(name: str, ours: Bottleneck) -> None:
-        for i, (norm, conv) in enumerate(zip(ours.norms, ours.convs), start=1):
-            put(state, f"{name}.bn{i}", norm)
-            put(state, f"{name}.conv{i}.conv", conv)
-        width = ours.convs[-1].out_channels  # an unused projection is there where ours has none
-        put(state, f"{name}.skip_layer.conv", ours.skip if ours.skip.state_dict() else nn.Conv2d(width, width, 1))
-
-    def hourglass(name: str, ours: Any) -> None:
-        block(f"{name}.up1", ours.up1[0])
-        block(f"{name}.low1", ours.low1[0])
-        if isinstance(ours.low2, Hourglass):
-            hourglass(f"{name}.low2", ours.low2)
-        else:
-            block(f"{name}.low2", ours.low2[0])
-        block(f"{name}.low3", ours.low3[0])
-
-    put(state, "pre.0.conv", net.stem.conv)
-    put(state, "pre.0.bn", net.stem.norm)
-    for i, ours in zip((1, 3, 4), (net.stem.block1, net.stem.block2, net.stem.block3)):  # 2 is the pooling
-        block(f"pre.{i}", ours)
-    for s, stack in enumerate(net.stacks):
-        hourglass(f"hgs.{s}.0", stack.hourglass)
-        block(f"features.{s}.0", stack.blocks[0])
-        put(state, f"features.{s}.1.conv", stack.features)
-        put(state, f"features.{s}.1.bn", stack.norm)
-        put(state, f"outs.{s}.conv", stack.score)
-        if s < net.config.num_stacks - 1:
-            put(state, f"merge_features.{s}.conv.conv", stack.merge_features)
-            put(state, f"merge_preds.{s}.conv.conv", stack.merge_score)
-    return state
-
-
-def wrapped(prefix: str, state: State) -> dict[str, Any]:
+def wrapped(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, Any]:
     return {
         "state_dict": {f"{prefix}{name}": tensor for name, tensor in state.items()},
         "epoch": 90,
@@ -138,7 +51,9 @@ def loaded(path: Path) -> HourglassNet:
     ],
     ids=["two stacks", "mixed depths, two blocks, COCO's joints", "four convolutions"],
 )
-def test_bearpaw_checkpoints_give_equal_heatmaps(config: HourglassConfig, tmp_path: Path) -> None:
+def test_bearpaw_checkpoints_give_equal_heatmaps(
+    config: HourglassConfig, tmp_path: Path, randomised: Any, pytorch_pose_names: Any
+) -> None:
     net = randomised(config)
     path = tmp_path / "model_best.pth.tar"
     torch.save(wrapped("module.", pytorch_pose_names(net)), path, _use_new_zipfile_serialization=False)
@@ -147,14 +62,14 @@ def test_bearpaw_checkpoints_give_equal_heatmaps(config: HourglassConfig, tmp_pa
     assert torch.equal(ours(crop), net(crop))
 
 
-def test_anibali_releases_give_equal_heatmaps(tmp_path: Path) -> None:
+def test_anibali_releases_give_equal_heatmaps(tmp_path: Path, randomised: Any, pytorch_pose_names: Any) -> None:
     net = randomised(HourglassConfig(num_stacks=2, num_feats=16, depths=3))
     torch.save(pytorch_pose_names(net), tmp_path / "bearpaw_hg2.pth")
     crop = torch.rand(1, 3, 64, 64)
     assert torch.equal(loaded(tmp_path / "bearpaw_hg2.pth")(crop), net(crop))
 
 
-def test_the_published_two_stack_network_is_read_whole(tmp_path: Path) -> None:
+def test_the_published_two_stack_network_is_read_whole(tmp_path: Path, pytorch_pose_names: Any) -> None:
     net = HourglassNet(HourglassConfig(num_stacks=2))
     names = pytorch_pose_names(net)
     assert len(names) == 684
@@ -167,7 +82,9 @@ def test_the_published_two_stack_network_is_read_whole(tmp_path: Path) -> None:
     assert converted.metadata["input"] == "RGB in 0..1 less MPII's mean"
 
 
-def test_princeton_checkpoints_give_equal_heatmaps_up_to_the_border(tmp_path: Path) -> None:
+def test_princeton_checkpoints_give_equal_heatmaps_up_to_the_border(
+    tmp_path: Path, randomised: Any, princeton_names: Any
+) -> None:
     """Theirs takes RGB in 0..1 with no mean subtracted, and so does what becomes of it, from the crop's bytes on."""
     net = randomised(PRINCETON)
     torch.save(wrapped("model.module.", princeton_names(net)), tmp_path / "checkpoint.pt")
@@ -179,7 +96,7 @@ def test_princeton_checkpoints_give_equal_heatmaps_up_to_the_border(tmp_path: Pa
     torch.testing.assert_close(ours.final(normalise(crop, ours.config.mean)), theirs, rtol=0, atol=1e-6)
 
 
-def test_the_published_princeton_network_is_read_whole(tmp_path: Path) -> None:
+def test_the_published_princeton_network_is_read_whole(tmp_path: Path, princeton_names: Any) -> None:
     net = HourglassNet(HourglassConfig(num_stacks=2, stem_feats=(64, 64), mean=BLACK))
     names = princeton_names(net)
     assert len(names) == 742
@@ -191,7 +108,7 @@ def test_the_published_princeton_network_is_read_whole(tmp_path: Path) -> None:
     assert converted.metadata["input"] == "RGB in 0..1, no mean subtracted"
 
 
-def test_a_way_back_after_the_last_stack_is_left_out(tmp_path: Path) -> None:
+def test_a_way_back_after_the_last_stack_is_left_out(tmp_path: Path, randomised: Any, princeton_names: Any) -> None:
     net = randomised(PRINCETON)
     names = princeton_names(net)
     names["merge_features.1.conv.conv.weight"] = torch.zeros(32, 32, 1, 1)
@@ -200,7 +117,9 @@ def test_a_way_back_after_the_last_stack_is_left_out(tmp_path: Path) -> None:
     assert not [name for name in convert(tmp_path / "fork.pt").state if name.startswith("stacks.1.merge")]
 
 
-def test_checkpoints_of_early_pytorch_lack_batch_counters(tmp_path: Path) -> None:
+def test_checkpoints_of_early_pytorch_lack_batch_counters(
+    tmp_path: Path, randomised: Any, pytorch_pose_names: Any
+) -> None:
     net = randomised(HourglassConfig(num_stacks=1, num_feats=8, depths=1))
     names = {name: t for name, t in pytorch_pose_names(net).items() if "num_batches_tracked" not in name}
     torch.save(names, tmp_path / "old.pth")
@@ -208,7 +127,9 @@ def test_checkpoints_of_early_pytorch_lack_batch_counters(tmp_path: Path) -> Non
     assert torch.equal(loaded(tmp_path / "old.pth")(crop), net(crop))
 
 
-def test_the_command_writes_what_create_model_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_what_create_model_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], randomised: Any, pytorch_pose_names: Any
+) -> None:
     net = randomised(HourglassConfig(num_stacks=2, num_feats=8, depths=1))
     torch.save(pytorch_pose_names(net), tmp_path / "hg.pth")
     out = tmp_path / "hg.safetensors"
@@ -248,7 +169,7 @@ def test_what_needs_more_than_tensors_is_refused_by_name(tmp_path: Path) -> None
         convert(tmp_path / "a.pth")
 
 
-def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path, pytorch_pose_names: Any) -> None:
     names = pytorch_pose_names(HourglassNet(HourglassConfig(num_stacks=1, num_feats=8, depths=1)))
     torch.save(names, tmp_path / "whole.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:4000])
