@@ -1,6 +1,6 @@
 """Render the crops that exports are checked and calibrated on, into the small file that ships with fasthg.
 
-    python -m training.make_crops --out fasthg/weights/gate.npz
+    python -m training.make_crops --out fasthg/data/crops.npz
 
 The people are drawn from a seed of their own, so no training on rendered people has seen them. The file holds JPEGs of
 crops as the network sees them, with joints and head sizes in crop pixels; `fasthg.data.crops` reads it.

@@ -10,7 +10,7 @@ from bench.report import readme
 from bench.report.report import make_sections, tables
 from fasthg.errors import FasthgError
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 
 
 def row(path, precision="fp32", variant="original", mode="infer", **fields):
