@@ -17,7 +17,7 @@ from typing import Any, Literal
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path, cannot_write
 
-Status = Literal["ok", "WRONG", "skipped", "error"]
+Status = Literal["ok", "WRONG", "left out", "skipped", "error"]
 LIBRARIES = (
     *("torch", "numpy", "triton", "onnx", "onnxruntime", "openvino", "nncf"),
     *("tensorrt", "tensorrt-rtx-cu13", "torch-tensorrt", "nvidia-dali-cuda130"),
@@ -51,7 +51,9 @@ class Cell:
 class Row:
     """The outcome of one cell; None where there is nothing to say.
 
-    Times are in milliseconds a batch, over `repeats` repeats. A row whose status is not "ok" has a reason and no times.
+    Times are in milliseconds a batch, over `repeats` repeats. A row whose status is not "ok" has a reason and no times:
+    its answer is WRONG, it was left out for the time that it takes, it was skipped because it cannot run here, or it
+    ended in an error.
 
     data_wait_ms        median wait for the loader before each step, not part of median_ms
     startup_s           seconds from a plain model to the first answer, conversion and compilation included; taken while

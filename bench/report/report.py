@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.measure.record import Results, Row, write_csv
 from bench.report import tables
 from bench.report.charts import parity_chart, speed_chart
+from bench.report.summary import summary
 from bench.report.tables import Table
 from fasthg.files import write_text
 
@@ -79,13 +80,14 @@ def render(name: str, results: Results, sections: Sequence[Section]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     title = results.machine.get("model", "unknown machine")
+    found = summary(results.rows, "python -m bench.sweep --full --resume")
     template = environment.get_template(f"{name}.j2")
-    return template.render(title=title, facts=facts(results), cards=cards(results), sections=sections)
+    return template.render(title=title, summary=found, facts=facts(results), cards=cards(results), sections=sections)
 
 
 def make_sections(rows: Sequence[Row]) -> list[Section]:
     """What the report shows, in order; a section with nothing to show is left out."""
-    shown = [row for row in rows if row.status != "skipped"]
+    shown = [row for row in rows if row.status not in ("skipped", "left out")]
     infer, train, load = ([row for row in shown if row.mode == mode] for mode in ("infer", "train", "loader"))
     bases: dict[str, list[str]] = {}
     for row in infer:

@@ -1,4 +1,4 @@
-"""The sweep on the terminal: a table that grows as cells end, over a progress bar."""
+"""The sweep on the terminal: a table that grows as cells end, over one line of progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _COLUMNS = (
     ("change", 7),
 )
 _LEFT = 3  # columns that are words
-_STYLES = {"WRONG": "bold red", "error": "red", "skipped": "dim"}
+_STYLES = {"WRONG": "bold red", "error": "red"}
+_BEST = " <"  # behind the fastest so far of its variant and mode
 
 
 class Display:
@@ -41,6 +42,7 @@ class Display:
             disable=not (self.console.is_terminal or bar_console.is_terminal),
         )
         self.task = self.progress.add_task("")
+        self.best: dict[tuple[str, str, int], float] = {}  # images/s by variant, mode and batch size
 
     def __enter__(self) -> Display:
         self.progress.start()
@@ -70,7 +72,12 @@ class Display:
         self.say(_line([name for name, _width in _COLUMNS]), "bold")
 
     def row(self, row: Row) -> None:
-        """A line of the table; the reason in place of numbers where a cell has none."""
+        """A line of the table; the reason in place of numbers where a cell went wrong.
+
+        What is not measured is told in one sentence at the end.
+        """
+        if row.status in ("left out", "skipped"):
+            return
         names = [row.variant, f"{row.path}:{row.precision}" if row.mode != "loader" else row.path, row.mode]
         if row.status != "ok":
             self.say(f"{_line([*names, str(row.batch_size)])} {row.status}: {row.reason}", _STYLES[row.status])
@@ -86,7 +93,10 @@ class Display:
             (row.pckh_change, "+.2f"),
         )
         values = ["" if value is None else format(value, spec) for value, spec in numbers]
-        self.say(_line([*names, str(row.batch_size), *values]))
+        group, rate = (row.variant, row.mode, row.batch_size), row.images_s or 0.0
+        best = rate > self.best.get(group, 0.0)
+        self.best[group] = max(rate, self.best.get(group, 0.0))
+        self.say(_line([*names, str(row.batch_size), *values]) + _BEST * best, "bold" if best else "")
 
 
 def _line(values: list[str]) -> str:

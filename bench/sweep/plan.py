@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bench.measure.record import Cell
 from bench.sweep.loaders import LOADERS, loader_why_not
+from bench.sweep.pace import COST
 from fasthg.errors import FasthgError
 from fasthg.network.flops import count_flops
 from fasthg.network.variants import get_config
@@ -20,7 +21,8 @@ BATCH_SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "cpu": {"infer": (1,), "train": (1,), "loader": (16,)},
     "cuda": {"infer": (1, 64), "train": (20,), "loader": (20,)},
 }
-ONLY_FULL = "only with --full: compiling the backward pass of deep networks takes minutes"
+ONLY_FULL = "only with --full or --paths compile: compiling deep networks and backward passes takes minutes"
+COMPILED_STACKS = 2  # of the deepest network that a sweep without --full compiles
 REFERENCE_KERNELS = "fused: its kernels are for CUDA; on a CPU its operators run their plain reference (--paths fused)"
 
 
@@ -33,7 +35,9 @@ def default_paths(full: bool) -> list[str]:
 def plan(
     variants: Sequence[str], paths: Sequence[str], modes: Sequence[str], batch_sizes: Sequence[int], device: str
 ) -> list[Cell]:
-    """The cells in the order in which they run: what a sweep whose time runs out leaves is the training of the largest.
+    """The cells in the order in which they run, cheapest first: loaders, then inference and training by their FLOPs.
+
+    What a sweep whose time runs out leaves is the training of the largest networks.
 
     Raises FasthgError for an unknown variant, path, mode or batch size.
     """
@@ -47,15 +51,19 @@ def plan(
             raise FasthgError(f"batch size is {size}; give at least 1")
     parsed = [with_precision(path, device) for path in paths]
     cells = []
-    for mode in sorted(set(modes), key=("loader", "infer", "train").index):
+    for mode in dict.fromkeys(modes):
         sizes = batch_sizes or BATCH_SIZES[device.partition(":")[0]][mode]
         if mode == "loader":
             cells += [Cell(NO_VARIANT, loader, "-", mode, size) for loader in LOADERS for size in sizes]
             continue
         able = [(name, precision) for name, precision in parsed if mode in PATHS[name].modes]
-        ordered = sorted(variants, key=flops) if mode == "train" else variants
-        cells += [Cell(variant, *path, mode, size) for variant in ordered for path in able for size in sizes]
-    return list(dict.fromkeys(cells))
+        cells += [Cell(variant, *path, mode, size) for variant in variants for path in able for size in sizes]
+    return sorted(dict.fromkeys(cells), key=cost)
+
+
+def cost(cell: Cell) -> int:
+    """FLOPs of one of its batches; the cells of one variant, mode and batch size cost the same and stay together."""
+    return 0 if cell.mode == "loader" else COST[cell.mode] * cell.batch_size * flops(cell.variant)
 
 
 def flops(variant: str) -> int:
@@ -69,17 +77,17 @@ def with_precision(path: str, device: str) -> tuple[str, str]:
     return name, precision or PATHS[name].default_precision(device)
 
 
-def why_not(cell: Cell, device: str, full: bool, asked_for: bool) -> str:
-    """Why a cell is skipped, "" where it runs.
-
-    asked_for   the user named the paths, so that nothing is left out for its cost
-    """
+def why_not(cell: Cell, device: str) -> str:
+    """Why a cell cannot run here; "" where it can."""
     if cell.mode == "loader":
         return loader_why_not(cell.path) or ""
-    if reason := PATHS[cell.path].why_not(device, cell.precision):
-        return reason
-    if full or asked_for:
-        return ""
+    return PATHS[cell.path].why_not(device, cell.precision) or ""
+
+
+def too_costly(cell: Cell, device: str) -> str:
+    """Why a sweep that was not asked for it leaves a cell out; "" for one that it measures."""
     if cell.path == "fused" and device == "cpu":
         return REFERENCE_KERNELS
-    return ONLY_FULL if (cell.path, cell.mode) == ("compile", "train") else ""
+    if cell.path == "compile" and (cell.mode == "train" or get_config(cell.variant).num_stacks > COMPILED_STACKS):
+        return ONLY_FULL
+    return ""

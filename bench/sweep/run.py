@@ -21,12 +21,13 @@ from bench.measure.jobs import LEFT_OUT, run_jobs
 from bench.measure.record import Cell, Results, Row, commit, digest_of, versions
 from bench.measure.roofline import measure_limits
 from bench.report.report import write_reports
+from bench.report.summary import summary
 from bench.sweep import preparation
 from bench.sweep.cells import measure_cell
 from bench.sweep.display import Display
 from bench.sweep.materials import checked_weights
 from bench.sweep.pace import budget_now
-from bench.sweep.plan import MODES, default_paths, plan, why_not
+from bench.sweep.plan import MODES, default_paths, plan, too_costly, why_not
 from bench.sweep.settings import Settings
 from bench.sweep.short_training import reduced_pckh
 from fasthg.console import note
@@ -153,15 +154,15 @@ class Sweep:
         try:
             self.preload()
             self.measure_machine()
-            reasons = {cell: self.skip(cell) for cell in self.cells if not self.done(cell)}
-            self.waiting = [cell for cell, reason in reasons.items() if not reason]
+            for row in [self.absent(cell) for cell in self.cells if not self.done(cell)]:
+                self.waiting.append(row.cell) if row.status == "ok" else self.record(row)
             self.prepare(self.waiting)
             self.display.phase(len(self.waiting))
             self.display.heading()
             for row in self.results.rows:
                 self.display.row(row)
-            for cell, reason in reasons.items():
-                self.record(self.skipped(cell, reason) if reason else self.measure(cell))
+            for cell in list(self.waiting):
+                self.record(self.measure(cell))
         finally:
             end_all()
             write_reports(self.results, self.out)
@@ -207,7 +208,7 @@ class Sweep:
                     self.held[job.cell] = result
                 elif job.cell and result is not LEFT_OUT:
                     self.ended[job.cell] = result
-                elif not result.ok:
+                elif not result.ok and result is not LEFT_OUT:
                     self.display.say(f"preparing {job.name}: {result.reason}", "yellow")
 
     def measure(self, cell: Cell) -> Row:
@@ -215,7 +216,8 @@ class Sweep:
         self.waiting.remove(cell)
         if self.deadline - time.monotonic() < SHORTEST_CELL_S:
             minutes = (self.deadline - self.began + REPORT_S) / 60
-            return self.skipped(cell, f"the {minutes:.0f} minutes are spent; --resume goes on, --full takes its time")
+            reason = f"the {minutes:.0f} minutes are spent; --resume goes on, --full takes its time"
+            return dataclasses.replace(self.blank(cell), status="left out", reason=reason)
         self.display.now(f"{cell.mode} {cell.variant} {cell.path}:{cell.precision} batch {cell.batch_size}")
         row = self.blank(cell)
         outcome = self.ended.pop(cell, None) or self.time_cell(cell)
@@ -282,11 +284,17 @@ class Sweep:
             configuration=self.configuration,
         )
 
-    def skipped(self, cell: Cell, reason: str) -> Row:
-        return dataclasses.replace(self.blank(cell), status="skipped", reason=reason)
+    def absent(self, cell: Cell) -> Row:
+        """The row of a cell that cannot run here or is left out for its cost; a blank one where it is to be measured.
 
-    def skip(self, cell: Cell) -> str:
-        return why_not(cell, self.device, self.request.full, asked_for=bool(self.request.paths))
+        Nothing is left out of a full sweep, nor where the user named the paths.
+        """
+        if reason := why_not(cell, self.device):
+            return dataclasses.replace(self.blank(cell), status="skipped", reason=reason)
+        asked_for = self.request.full or self.request.paths
+        if reason := "" if asked_for else too_costly(cell, self.device):
+            return dataclasses.replace(self.blank(cell), status="left out", reason=reason)
+        return self.blank(cell)
 
     def done(self, cell: Cell) -> bool:
         """Whether the folder holds the cell's answer for this configuration; what failed or was put off runs again."""
@@ -345,6 +353,8 @@ def sweep(request: SweepRequest) -> Path:
             note(f"interrupted: what was measured is kept; --resume --out {out} goes on")
             raise
         minutes = (time.monotonic() - run.began) / 60
+        for sentence in summary(run.results.rows, f"python -m bench.sweep --full --resume --out {out}"):
+            display.say(sentence)
         display.say(f"{out / 'report.html'} ({minutes:.1f} minutes)")
     return out
 
