@@ -137,7 +137,7 @@ def test_nan_is_not_hidden_by_a_relu(instruction_set: str) -> None:
 
 def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTHG_CPU_ISA", "avx1024")
-    with pytest.raises(ValueError, match="FASTHG_CPU_ISA is 'avx1024'; this machine has .*portable"):
+    with pytest.raises(ValueError, match=r"FASTHG_CPU_ISA is 'avx1024'; this machine has .*portable"):
         network.Program([])
 
 
