@@ -122,7 +122,7 @@ PATHS: dict[str, ExecutionPath] = {
             "ONNX Runtime",
             "onnxruntime",
             {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")},
-            needs=("onnxruntime", "onnx", "onnxscript"),
+            needs=("onnxruntime", "onnx"),
             install="'fasthg[ort]'",
         ),
         ExecutionPath(
@@ -130,7 +130,7 @@ PATHS: dict[str, ExecutionPath] = {
             "OpenVINO",
             "openvino",
             {"cpu": ("fp32", "bf16", "int8")},
-            needs=("openvino", "onnx", "onnxscript"),
+            needs=("openvino", "onnx"),
             install="'fasthg[openvino]'",
         ),
         ExecutionPath(
@@ -138,7 +138,7 @@ PATHS: dict[str, ExecutionPath] = {
             "engine of TensorRT or TensorRT-RTX, built on this GPU",
             "tensorrt",
             {"cuda": ("fp16", "fp32", "int8")},
-            needs=("onnx", "onnxscript"),
+            needs=("onnx",),
             install="'fasthg[trt]'",
         ),
         ExecutionPath(
