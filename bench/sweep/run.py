@@ -53,7 +53,7 @@ PRELOAD = (
     "bench.sweep.cells",
     "bench.sweep.short_training",
 )
-_ONNX = ("torch.onnx", "onnx", "onnxscript")
+_ONNX = ("torch.onnx", "onnx")
 PATH_PRELOAD = {
     "compile": ("torch._dynamo", "torch._inductor.compile_fx"),
     "onnxruntime": (*_ONNX, "onnxruntime"),

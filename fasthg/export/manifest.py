@@ -48,7 +48,7 @@ def joint_names(spec: ArtefactSpec) -> list[str]:
 def versions(target: str) -> dict[str, str]:
     """Versions of what made the artefact, as far as it is installed."""
     found = {}
-    for name in ("fasthg", "torch", "onnxscript", *_LIBRARIES[target]):
+    for name in ("fasthg", "torch", *_LIBRARIES[target]):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

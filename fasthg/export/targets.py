@@ -31,9 +31,9 @@ PRECISIONS: dict[str, tuple[str, ...]] = {
 }
 _EXTRAS = {"onnx": "ort", "trt": "trt", "openvino": "openvino"}  # of pyproject.toml, with what each target needs
 _NEEDS: dict[str, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "trt": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
+    "onnx": ("onnx", "onnxruntime"),
+    "trt": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
 }
 
 

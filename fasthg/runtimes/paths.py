@@ -127,7 +127,7 @@ PATHS: dict[str, ExecutionPath] = {
             "ONNX Runtime",
             "onnxruntime",
             {"cpu": ("fp32", "int8"), "cuda": ("fp16", "fp32")},
-            needs=("onnxruntime", "onnx", "onnxscript"),
+            needs=("onnxruntime", "onnx"),
             install="'fasthg[ort]'",
         ),
         ExecutionPath(
@@ -135,7 +135,7 @@ PATHS: dict[str, ExecutionPath] = {
             "OpenVINO",
             "openvino",
             {"cpu": ("fp32", "bf16", "int8")},
-            needs=("openvino", "onnx", "onnxscript"),
+            needs=("openvino", "onnx"),
             install="'fasthg[openvino]'",
         ),
         ExecutionPath(
@@ -143,7 +143,7 @@ PATHS: dict[str, ExecutionPath] = {
             "engine of TensorRT or TensorRT-RTX, built on this GPU",
             "tensorrt",
             {"cuda": ("fp16", "fp32", "int8")},
-            needs=("onnx", "onnxscript"),
+            needs=("onnx",),
             install="'fasthg[trt]'",
         ),
         ExecutionPath(

@@ -14,7 +14,6 @@ from fasthg.errors import FasthgError
 
 
 def test_an_export_that_cannot_be_made_is_a_row_with_its_reason_and_is_tried_again(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript")
     for _time in range(2):
         (row,) = run_all(["small"], ["onnx:bf16"], tmp_path, workers=1)
         assert "onnx has no bf16" in row.reason
@@ -24,7 +23,6 @@ def test_an_export_that_cannot_be_made_is_a_row_with_its_reason_and_is_tried_aga
 
 def test_the_shipped_network_is_exported_within_the_tolerances(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     (row,) = run_all(["small"], ["onnx:fp32"], tmp_path, workers=1)
     assert row.reason == ""
     assert row.heatmap_error is not None

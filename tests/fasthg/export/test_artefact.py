@@ -16,7 +16,6 @@ from fasthg.errors import FasthgError
 from fasthg.export.artefact import read_artefact, write_metadata
 from fasthg.network.variants import HourglassConfig
 
-pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 SIZE = 64

@@ -36,7 +36,6 @@ from fasthg.runtimes.paths import PATHS, prepare
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
 
 SIZE = 64
 
@@ -211,7 +210,7 @@ def test_without_weights_those_that_ship_are_taken_and_named(
         (["--openvino"], "openvino", "pip install 'fasthg[openvino]'"),
         (["--openvino", "--int8"], "nncf", "pip install 'fasthg[openvino]'"),
         (["--trt"], "tensorrt_rtx", "pip install 'fasthg[trt]'"),
-        (["--onnx"], "onnxscript", "pip install 'fasthg[ort]'"),
+        (["--onnx"], "onnxruntime", "pip install 'fasthg[ort]'"),
     ],
 )
 def test_a_missing_backend_exits_4_with_the_command_that_brings_it(

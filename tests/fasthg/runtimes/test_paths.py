@@ -12,7 +12,6 @@ from fasthg.runtimes.paths import PATHS
 
 @pytest.mark.parametrize("absent", ["tensorrt", "tensorrt_rtx"])
 def test_either_tensorrt_is_enough_for_its_path(absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxscript")
     other = {"tensorrt": "tensorrt_rtx", "tensorrt_rtx": "tensorrt"}[absent]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # the reason is looked for before any GPU is touched
     monkeypatch.setitem(sys.modules, absent, None)
