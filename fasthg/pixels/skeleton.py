@@ -1,4 +1,4 @@
-"""What a network's points are: their names, which are mirror images of each other, which are joined, how exact they are.
+"""What a network's points are: their names, which are mirror images of each other, which are joined, how exact.
 
 A skeleton is plain data, so that checkpoints and artefacts can carry theirs: `Skeleton.from_dict(skeleton.to_dict())`
 is the same skeleton again.
