@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from fasthg.data.people import NUM_JOINTS, People, Split
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
+from fasthg.pixels.skeleton import LSP, MPII
 
 JOINTS_FILE = "joints.mat"
 MIN_JOINTS = 8  # labelled, for a person to be trained on
 BOX_MARGIN = 1.3  # of the crop's side over the larger extent of the labelled joints
 
-#: Right ankle, knee, hip, left hip, knee, ankle, right wrist, elbow, shoulder, left shoulder, elbow, wrist, neck, head.
-TO_MPII = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
+TO_MPII = tuple(MPII.names.index(name) for name in LSP.names)
 
 #: For each number of photographs: where the people to train on end, and the people to validate on. LSP's are its
 #: authors'; those of the extended set, which has no validation people, are this project's.

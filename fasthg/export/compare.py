@@ -73,14 +73,14 @@ class Comparison:
         if self.heatmap_error is None and not self.keypoint_median <= self.keypoint_limit:
             found.append(f"median keypoint distance {self.keypoint_median:.2f} px (limit {self.keypoint_limit} px)")
         if self.pckh_counts and self.pckh_change is not None and not self.pckh_change >= -self.pckh_limit:
-            found.append(f"PCKh changes by {self.pckh_change:+.2f} (limit {self.pckh_limit:.2f})")
+            found.append(f"{self.protocol} changes by {self.pckh_change:+.2f} (limit {self.pckh_limit:.2f})")
         return found
 
     def __str__(self) -> str:
         heatmaps = f"heatmaps {self.heatmap_error:.1e} (limit {self.heatmap_limit:.0e}); " if self.heatmap_error else ""
         distances = f"keypoints {self.keypoint_median:.3f} px median, {self.keypoint_p99:.2f} px at 99 %"
         if not self.pckh_counts:
-            return f"{heatmaps}{distances}; PCKh says nothing, the network has not learnt enough"
+            return f"{heatmaps}{distances}; {self.protocol} says nothing, the network has not learnt enough"
         return f"{heatmaps}{distances}; {self.protocol} {self.pckh_reference:.2f} -> {self.pckh_artefact:.2f}"
 
     def require(self, what: str) -> None:

@@ -12,19 +12,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fasthg.pixels.skeleton import MPII
+
 MEAN = (0.4404, 0.4440, 0.4327)  # RGB, of MPII's training photographs in 0..1
 
-JOINT_NAMES = (
-    *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor"),
-    *("neck", "head", "rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
-)
-FLIP_PAIRS = ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
-FLIP_ORDER = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
-SKELETON = (
-    *((0, 1), (1, 2), (2, 6), (6, 3), (3, 4), (4, 5)),
-    *((6, 7), (7, 8), (8, 9)),
-    *((10, 11), (11, 12), (12, 7), (7, 13), (13, 14), (14, 15)),
-)
+JOINT_NAMES = MPII.names
+FLIP_PAIRS = MPII.pairs
+FLIP_ORDER = MPII.flip_order
+SKELETON = MPII.limbs
 
 _BOX_SIDE = 200.0  # pixels of the photograph for a person's scale of 1
 _BOX_MARGIN = 1.25  # room around the person's box

@@ -24,6 +24,8 @@ from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise
 from training.loading.loader import make_loader
+from training.loading.packed import make_packed_loader
+from training.pack import PackSettings, pack
 
 BLACK = (0.0, 0.0, 0.0)
 SIZE = 64
@@ -85,13 +87,20 @@ def test_datasets_are_evaluated_on_images_less_it(net: HourglassNet, tiny_datase
     assert (seen[0].min(), seen[0].max()) >= (0.0, 0.5)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_training_sees_images_less_it(tiny_dataset: Path, channels_last: bool) -> None:
-    dataset = load_dataset(tiny_dataset, "train")
-    options = {"size": SIZE, "batch_size": 2, "channels_last": channels_last}
-    (plain, *_), (black, *_) = (next(iter(make_loader(dataset, **options, **more))) for more in ({}, {"mean": BLACK}))
-    offset = (black - plain).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(offset, np.broadcast_to(np.float32(geometry.MEAN), offset.shape), atol=1e-6)
+@pytest.mark.parametrize("packed", [False, True])
+def test_training_sees_images_less_it(tiny_dataset: Path, tmp_path: Path, packed: bool) -> None:
+    options: dict[str, Any] = {"size": SIZE, "batch_size": 2}
+    if packed:
+        pack(tiny_dataset, tmp_path / "crops.h5", settings=PackSettings(density=64), progress=False, threads=1)
+    images = []
+    for mean in (geometry.MEAN, BLACK):
+        if packed:
+            loader = make_packed_loader(tmp_path / "crops.h5", mean=mean, **options)
+        else:
+            loader = make_loader(load_dataset(tiny_dataset, "train"), mean=mean, **options)
+        images.append(next(iter(loader)).images.permute(0, 2, 3, 1).numpy())
+    offset = np.broadcast_to(np.float32(geometry.MEAN), images[0].shape)
+    np.testing.assert_allclose(images[1] - images[0], offset, atol=1e-6)
 
 
 def test_end_to_end_graphs_take_it_off(net: HourglassNet, photo: np.ndarray) -> None:
