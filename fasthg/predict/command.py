@@ -95,7 +95,11 @@ def predict_to_folder(
 
 def _why_nobody(boxes: Boxes | Lookup | None, left_out: LeftOut) -> str:
     """Why there was no person to predict, with the way out."""
-    if isinstance(boxes, Lookup) and boxes.ignored and not any(np.size(listed.boxes) for listed in boxes.values()):
+    if (
+        isinstance(boxes, Lookup)
+        and boxes.ignored
+        and all(listed.boxes is None or not len(listed.boxes) for listed in boxes.values())
+    ):
         reasons = ", ".join(f"{count} {reason}" for reason, count in boxes.ignored.items())
         return f"no person to predict: the file's boxes are {reasons}; give people's boxes"
     if left_out.count:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import fasthg
@@ -46,14 +46,19 @@ def fuzz(reader: Reader, minutes: float, start: int) -> Row:
             round_number += 1
 
             @seed(round_number)
-            @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(
+                max_examples=100,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
             @given(sample=st.sampled_from(samples), damage=_DAMAGE)
             def one(sample: tuple[str, bytes], damage: list[tuple[float, int, bytes]]) -> None:
                 if time.monotonic() < until:
                     _try(reader, Path(folder) / f"a{sample[0]}", _damaged(sample[1], damage), row)
 
-            with contextlib.suppress(AssertionError):
-                one()
+            one()
     return row
 
 
@@ -83,8 +88,12 @@ def _try(reader: Reader, path: Path, content: bytes, row: Row) -> None:
         if len(str(error)) > 1000:
             row.failures.append(f"an error of {len(str(error))} characters")
     except Exception as error:
-        row.failures.append(f"{type(error).__name__}: {str(error)[:200]}")
-        raise AssertionError from error
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        failure = (
+            f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno} ({path.suffix}): {error!s:.150}"
+        )
+        if failure not in row.failures:
+            row.failures.append(failure)
     if time.monotonic() - began > SLOW_S:
         row.failures.append(f"took {time.monotonic() - began:.0f} s")
 
