@@ -6,6 +6,7 @@ Results go to stdout, so that they can be piped; notes, progress and errors go t
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 import threading
@@ -40,6 +41,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     FasthgError, usage errors and a library of an extra that is not installed print one line on stderr and return their
     code; Ctrl-C and SIGTERM return 130. Any other exception is a defect of the program and passes, with its traceback.
     """
+    _take_any_name()
     try:
         with _terminate_like_ctrl_c():
             code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
@@ -58,6 +60,14 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     if code == INTERRUPTED:
         return _fail(prog, "interrupted; nothing half-written is left", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _take_any_name() -> None:
+    """Let stdout and stderr take every file name: its own bytes in UTF-8, with escapes in a smaller character set."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 @contextlib.contextmanager

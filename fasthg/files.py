@@ -95,6 +95,23 @@ def check_new(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bo
         raise FasthgError(f"{path} exists; give --overwrite to replace it, or choose another name")
 
 
+def new_folder(
+    folder: str | Path, results: Iterable[str], inputs: Iterable[str | Path] = (), overwrite: bool = False
+) -> Path:
+    """Where results of these names are written: `folder`, or `folder`-2 and so on where it holds an earlier one.
+
+    With `overwrite` it is `folder` in any case. Raises FasthgError where a result would be written to an input.
+    """
+    folder, names, given = Path(folder), list(results), list(inputs)
+    chosen, number = folder, 1
+    while not overwrite and any(os.path.lexists(chosen / name) for name in names):
+        number += 1
+        chosen = folder.with_name(f"{folder.absolute().name}-{number}") if folder.name else Path(f"results-{number}")
+    for name in names:
+        check_new(chosen / name, given, overwrite)
+    return chosen
+
+
 def is_same_file(path: str | Path, inputs: Iterable[str | Path]) -> bool:
     """Whether `path` is one of the input files, by whatever name, or a folder that one lies in."""
     path = Path(path)

@@ -85,7 +85,7 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
             f"{path} is refused: it is no checkpoint, or loading it could run code ({_first_reason(error)}); "
             "where you trust it, save its state_dict alone with torch.save and convert that"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # PyTorch raises whatever its unpickler meets in a damaged file
         reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
         raise FasthgError(f"{path} is not a whole PyTorch checkpoint ({reason}); fetch it again") from None
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None

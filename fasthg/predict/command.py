@@ -11,7 +11,7 @@ import numpy as np
 
 from fasthg.console import note, progress_bar
 from fasthg.errors import FasthgError
-from fasthg.files import check_new, is_same_file, staged_files
+from fasthg.files import is_same_file, new_folder, staged_files
 from fasthg.predict.boxes import Boxes, Lookup
 from fasthg.predict.formats import FORMATS, write_poses
 from fasthg.predict.overlays import Overlays
@@ -41,7 +41,8 @@ def predict_to_folder(
     batch_size: int = 8,
     **options: Any,
 ) -> Written:
-    """Predict on photographs, folders and videos and write everything to `folder`.
+    """Predict on photographs, folders and videos and write everything to `folder`, or to a new one beside it where that
+    holds an earlier result.
 
     boxes      the people of the one image or video, or of photographs by name; None where each image is one person
     overwrite  replace the files of an earlier run; the inputs are never written to
@@ -58,9 +59,10 @@ def predict_to_folder(
         raise FasthgError("nothing to predict on; give photographs, folders or videos")
     if isinstance(boxes, np.ndarray) and len(found) > 1:
         raise FasthgError(f"one set of boxes for {len(found)} images; give boxes in COCO's format with --boxes")
-    folder, read = Path(folder), [*found, *keep]
-    for name in formats:
-        check_new(folder / FORMATS[name][0], read, overwrite)
+    read, asked = [*found, *keep], Path(folder)
+    folder = new_folder(asked, [FORMATS[name][0] for name in formats], read, overwrite)
+    if folder != asked:
+        note(f"{asked} holds an earlier result: this one goes to {folder}; --overwrite replaces the earlier one")
     count = count_photos(found)
     left_out = LeftOut(strict)
     alone = count == 1 and not isinstance(boxes, Lookup)  # without it there is nothing to go on with
@@ -96,7 +98,7 @@ def _why_nobody(boxes: Boxes | Lookup | None, left_out: LeftOut) -> str:
     if (
         isinstance(boxes, Lookup)
         and boxes.ignored
-        and not any(listed.boxes is not None and len(listed.boxes) for listed in boxes.values())
+        and all(listed.boxes is None or not len(listed.boxes) for listed in boxes.values())
     ):
         reasons = ", ".join(f"{count} {reason}" for reason, count in boxes.ignored.items())
         return f"no person to predict: the file's boxes are {reasons}; give people's boxes"

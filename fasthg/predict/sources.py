@@ -61,7 +61,7 @@ def expand(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
             is_folder = stat.S_ISDIR(os.stat(path).st_mode)
             names = sorted(os.listdir(path)) if is_folder else []
         except FileNotFoundError:
-            way_out = "an address; download it first" if "://" in str(item) else f"does not exist; {_FILES}"
+            way_out = "is an address; download it first" if "://" in str(item) else f"does not exist; {_FILES}"
             raise FasthgError(f"{item} {way_out}") from None
         except (OSError, ValueError) as error:  # ValueError: a name with a null byte
             raise FasthgError(f"{item}: {getattr(error, 'strerror', None) or error}; {_FILES}") from None
@@ -148,12 +148,11 @@ def _of_file(path: Path, left_out: LeftOut) -> Iterator[Photo]:
     if not _is_picture(path):
         yield from video.frames(path, left_out)
         return
-    data = read_encoded(path) if path.suffix.lower() not in _ONE_PICTURE else b""
-    count = pictures.holds_several(data)
+    data = b"" if path.suffix.lower() in _ONE_PICTURE else read_encoded(path)
+    count, number = pictures.holds_several(data) if data else 1, -1
     if count == 1:
         yield Photo(str(path), lambda: read_image(path))
         return
-    number = -1
     try:
         for number, (pixels, time) in enumerate(pictures.read_several(data, path)):
             yield Photo(str(path), _holder(pixels), number, time)

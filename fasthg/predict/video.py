@@ -178,10 +178,11 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _streams(container: av.container.InputContainer) -> list[Any]:
-    """The streams of moving pictures; the cover of a piece of music is none."""
+    """The streams of moving pictures that can be decoded; the cover of a piece of music is none."""
     from av.stream import Disposition
 
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    return [stream for stream in moving if stream.codec_context is not None]
 
 
 def _stream(container: av.container.InputContainer) -> Any:

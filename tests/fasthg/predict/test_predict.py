@@ -10,6 +10,8 @@ import csv
 import json
 import logging
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.io
 import torch
@@ -32,6 +35,7 @@ from fasthg.network.variants import HourglassConfig
 from fasthg.predict.boxes import parse_boxes, read_coco_boxes
 from fasthg.predict.command import predict_to_folder
 from fasthg.predict.formats import write_poses
+from fasthg.predict.photo import Photo
 from fasthg.predict.predictor import Pose, Predictor
 from fasthg.predict.sources import photos
 
@@ -356,3 +360,47 @@ def test_strict_stops_at_a_damaged_photograph_and_leaves_nothing(net: fasthg.Hou
     with pytest.raises(FasthgError, match=r"7\.jpg: the file is cut short"):
         predict_to_folder([folder], tmp_path / "out", weights=net, size=SIZE, batch_size=2, strict=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_photographs_are_not_held_while_the_batch_fills(predictor: Predictor) -> None:
+    """A phone's photograph takes 72 MB and its crop 0.2 MB: only crops wait for a batch of 16 to be full."""
+    alive = most = 0
+
+    def load() -> NDArray[np.uint8]:
+        nonlocal alive, most
+        image, alive = dotted(50, 50).view(type("Watched", (np.ndarray,), {})), alive + 1
+        most = max(most, alive)
+
+        def gone() -> None:
+            nonlocal alive
+            alive -= 1
+
+        weakref.finalize(image, gone)
+        return image
+
+    predictor.batch_size = 16
+    found = [Photo(f"{i}.png", load) for i in range(40)]
+    assert len(list(predictor.stream(found))) == 40
+    assert most <= 4, "one for each thread that reads"
+
+
+def test_eight_callers_of_one_predictor_get_their_own_poses(predictor: Predictor) -> None:
+    places = [(20.0 + 20 * i, 75.0) for i in range(8)]
+    images = [dotted(x, y) for x, y in places]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for (pose,), (x, y) in zip(pool.map(predictor, images), places):
+                assert_on_the_dot(pose, x, y, 200)
+
+
+def test_boxes_of_the_stored_photograph_are_turned_with_it(predictor: Predictor, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # shown turned clockwise: (x, y) of the stored 200 x 150 is shown at (150 - y, x)
+    PIL.Image.fromarray(dotted(130, 60, radius=2)).save(tmp_path / "a.png", exif=exif)
+    for size, box in (((200, 150), [110, 40, 40, 40]), ((150, 200), [70, 110, 40, 40])):
+        image = {"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}
+        document = {"images": [image], "annotations": [{"image_id": 1, "bbox": box}]}
+        (tmp_path / "boxes.json").write_text(json.dumps(document))
+        (pose,) = predictor(tmp_path / "a.png", tmp_path / "boxes.json")
+        assert_on_the_dot(pose, 90, 130, 40)
+        assert pose.box == (70, 110, 40, 40)

@@ -1,0 +1,45 @@
+"""`python -m tests.faults`: kills, full and read-only disks, and damaged files, at random, for as long as is asked.
+
+Run it nightly; it takes too long for every change. It prints a table, and ends with 1 where anything was lost, half
+written, written outside the output, hung, or ended in a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tests.faults.disks import full_disks
+from tests.faults.kills import kills
+from tests.faults.outcome import Row, table
+from tests.faults.readers import READERS, fuzz
+
+
+def main() -> int:
+    """Run the campaign and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="processes to kill, in all")
+    parser.add_argument("--minutes", type=float, default=10, help="for damaged files, for each reader")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("kills", "disks", "readers"), default=None)
+    parser.add_argument("--out", type=Path, default=None, help="file for the table, as Markdown")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        folder = Path(name)
+        if options.only in (None, "kills"):
+            rows += kills(folder / "kills", options.kills, options.seed)
+        if options.only in (None, "disks"):
+            rows += full_disks(folder / "disks")
+        if options.only in (None, "readers"):
+            rows += [fuzz(reader, options.minutes, options.seed) for reader in READERS]
+    text = table(rows)
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+    return 1 if any(row.failures for row in rows) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
