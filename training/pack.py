@@ -2,7 +2,7 @@
 
     python -m training.pack --data DIR --out crops.h5
 
-The crops decode several times faster than the photographs. `training/packed.py` describes the file and reads it. What
+The crops decode several times faster than the photographs. `training/loading/packed.py` describes the file and reads it. What
 is done is kept in a journal beside the file until it is whole, so an interrupted run goes on where it stopped.
 """
 
