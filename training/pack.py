@@ -2,8 +2,8 @@
 
     python -m training.pack --data DIR --out crops.h5
 
-The crops decode several times faster than the photographs. `training/packed.py` describes the file and reads it. What
-is done is kept in a journal beside the file until it is whole, so an interrupted run goes on where it stopped.
+The crops decode several times faster than the photographs. `training/loading/packed.py` describes the file and reads
+it. What is done is kept in a journal beside the file until it is whole, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images a second of every loader on photographs of MPII's usual size, and of a training step that each of them feeds.
 
-    pytest bench/test_loader.py --benchmark-only
+    pytest bench/micro/test_loader.py --benchmark-only
 
 A round is an epoch with the full augmentation. Each loader is held to the reference before it is timed.
 """

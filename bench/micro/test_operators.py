@@ -1,6 +1,6 @@
 """The operators that everything hangs on, each held to its meaning before it is timed.
 
-    pytest bench/test_operators.py --benchmark-only
+    pytest bench/micro/test_operators.py --benchmark-only
 
 Those of heatmaps and crops beside their plain reference; those of the fused network as `small` calls them, on whatever
 device there is: on a CPU that is their reference, for comparison only.

@@ -1,7 +1,7 @@
 """Every execution path that this machine can run, one crop at a time, held to eager fp32 before it is timed.
 
-    pytest bench/test_paths.py --benchmark-only
-    pytest bench/test_paths.py --benchmark-only -k openvino
+    pytest bench/micro/test_paths.py --benchmark-only
+    pytest bench/micro/test_paths.py --benchmark-only -k openvino
 
 `small` has the weights that ship; `feats64`, the study's cheapest change, has fresh ones.
 """

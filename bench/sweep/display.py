@@ -10,7 +10,7 @@ from bench.measure.record import Row
 
 _COLUMNS = (
     ("variant", 24),
-    ("path", 16),
+    ("path", 18),
     ("mode", 6),
     ("batch", 5),
     ("ms/batch", 9),

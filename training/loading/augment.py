@@ -22,7 +22,7 @@ from fasthg.network.variants import INPUT_SIZE, STRIDE
 from fasthg.pixels import geometry
 
 _UNIFORMS = 7  # uniform numbers a person: scale, whether to rotate, rotation, mirror, three gains
-_DRAWS_STREAM = 1  # the order of an epoch is stream 0 of the same seed, see training/sampling.py
+_DRAWS_STREAM = 1  # the order of an epoch is stream 0 of the same seed, see training/loading/sampling.py
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fasthg.errors import FasthgError
 
-_ORDER_STREAM = 0  # the draws of the augmentation are stream 1 of the same seed, see training/augment.py
+_ORDER_STREAM = 0  # the draws of the augmentation are stream 1 of the same seed, see training/loading/augment.py
 
 
 class BatchRows(NamedTuple):

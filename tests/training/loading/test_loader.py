@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -296,9 +297,9 @@ def test_two_ranks_over_gloo_see_every_person_exactly_once(marked_people, packed
     script = tmp_path / "ranks.py"
     script.write_text(textwrap.dedent(TWO_RANKS))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(marked_people), str(packed_marks), str(tmp_path)], capture_output=True, text=True, timeout=240
-    )
+    command += [str(marked_people), str(packed_marks), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
     for name, num_people in (("reference", 9), ("packed", 10)):
         first, second = json.loads((tmp_path / name).read_text())
