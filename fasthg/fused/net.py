@@ -30,20 +30,26 @@ Blocks = Literal["moved_cut", "whole"]
 
 
 def fuse(
-    model: HourglassNet, example: Tensor, dtype: torch.dtype, blocks: Blocks = "moved_cut", cuda_graph: bool = True
+    model: HourglassNet,
+    example: Tensor,
+    dtype: torch.dtype,
+    blocks: Blocks = "moved_cut",
+    cuda_graph: bool = True,
+    host_precision: str = "fp32",
 ) -> FusedNet:
     """The network over fused operators, for images [N, 3, H, W] on `example`'s device.
 
     dtype       of activations and weights: float16 or bfloat16 on CUDA; on the CPU also float32 and float64
     blocks      "moved_cut": one kernel a bottleneck, which also starts its readers; "whole": one with a halo
     cuda_graph  replay one CUDA graph instead of launching kernel by kernel
+    host_precision  what float32's products are rounded to on the CPU: one of fasthg.kernels.cpu.network.PRECISIONS
 
     Raises FasthgError, with the name of what it is, for a network that cannot be fused.
     """
     refusal = why_not(model, example, dtype, blocks)
     if refusal is not None:
         raise FasthgError(f"cannot fuse: {refusal}")
-    return FusedNet(model, example, dtype, blocks, cuda_graph)
+    return FusedNet(model, example, dtype, blocks, cuda_graph, host_precision)
 
 
 def why_not(model: nn.Module, example: Tensor, dtype: torch.dtype, blocks: Blocks = "moved_cut") -> str | None:
@@ -88,8 +94,15 @@ class FusedNet:
     """
 
     def __init__(
-        self, model: HourglassNet, example: Tensor, dtype: torch.dtype, blocks: Blocks, cuda_graph: bool
+        self,
+        model: HourglassNet,
+        example: Tensor,
+        dtype: torch.dtype,
+        blocks: Blocks,
+        cuda_graph: bool,
+        host_precision: str = "fp32",
     ) -> None:
+        self._host_precision = host_precision
         self.config, self.dtype, self.device = model.config, dtype, example.device
         self._scheme: type[Scheme] = {"moved_cut": MovedCut, "whole": WholeBlocks}[blocks]
         if self.config.norm == "layer":
@@ -150,7 +163,7 @@ class FusedNet:
             if self._cuda_graph:
                 bound.graph = self._capture(bound)
             if self.device.type == "cpu" and host.runs(self.dtype):
-                bound.programs = list(_host_programs(bound.steps))
+                bound.programs = list(_host_programs(bound.steps, self._host_precision))
             self._bound[shape] = bound
         return self._bound[shape]
 
@@ -182,11 +195,11 @@ class FusedNet:
             step.operator(*step.arguments)
 
 
-def _host_programs(steps: list[Step]) -> Iterator[Callable[[], object]]:
+def _host_programs(steps: list[Step], precision: str) -> Iterator[Callable[[], object]]:
     """The steps as few compiled programs, in their order; what has no kernel on the CPU stays a call."""
     names: dict[object, str] = {getattr(torch.ops.fasthg, name): name for name in host.operators()}
     for compiled, group in groupby(steps, lambda step: step.operator in names):
         if compiled:
-            yield host.Program((names[step.operator], step.arguments) for step in group)
+            yield host.Program(((names[step.operator], step.arguments) for step in group), precision)
         else:
             yield from (partial(step.operator, *step.arguments) for step in group)

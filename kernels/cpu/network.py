@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,11 +39,11 @@ class Program:
     It runs on as many threads as PyTorch has been told to use.
     """
 
-    def __init__(self, calls: Iterable[Call]) -> None:
+    def __init__(self, calls: Iterable[Call], precision: str = "fp32") -> None:
         self._native = _native.Program()
         self._kept: list[Any] = []  # what the program points to
         for name, arguments in calls:
-            for step in _BUILDERS[name](*arguments):
+            for step in _BUILDERS[name](PRECISIONS[precision], *arguments):
                 self._native.add(step)
             self._kept.append(arguments)
 
@@ -55,13 +56,51 @@ def operators() -> tuple[str, ...]:
     return tuple(name for name in _BUILDERS if hasattr(torch.ops.fasthg, name))
 
 
-def _pack(weight: Tensor, key: str = "plain", make: Callable[[], Tensor] | None = None) -> Any:
-    """The packed form of a weight, kept as long as the weight lives unchanged."""
+@dataclass(frozen=True)
+class Packer:
+    """Weights as the kernels read them: 1x1s in fp32 or bf16, 3x3s by Winograd in fp32 or int12.
+
+    A packed form is kept as long as its weight lives unchanged.
+    """
+
+    conv1x1: str = "fp32"
+    conv3x3: str = "fp32"
+
+    def __call__(self, weight: Tensor) -> Any:
+        """[in, out], or [9, in, out]."""
+        return _packed_form(weight, self.conv1x1 if weight.ndim == 2 else self.conv3x3)
+
+    def over(self, weight: Tensor, skip_weight: Tensor) -> Any:
+        """Two weights of one sum, for inputs side by side."""
+        make = lambda: torch.cat([weight, skip_weight])  # noqa: E731
+        return _packed_form(weight, self.conv1x1, f"over {id(skip_weight)}", make)
+
+
+#: What is rounded to what, by precision. The first layer and the last head are fp32 in all of them; so are the buffers.
+PRECISIONS = {
+    "fp32": Packer(),
+    "bf16": Packer("bf16"),
+    "bf16+int12": Packer("bf16", "int12"),
+}
+
+
+def unavailable(precision: str) -> str | None:
+    """Why this machine has no kernels for `precision`; None where it has."""
+    if _native is None:
+        return "the compiled kernels are not built; pip install ."
+    if precision != "fp32" and not _native.has_halves():
+        return "this CPU has no AVX-512 BF16 and VNNI (or FASTHG_CPU_ISA hides them); use fp32"
+    return None
+
+
+def _packed_form(
+    weight: Tensor, arithmetic: str = "fp32", name: str = "", make: Callable[[], Tensor] | None = None
+) -> Any:
     version = 0 if weight.is_inference() else weight._version
     forms = _packed.setdefault(weight, {})
-    key = f"{os.environ.get('FASTHG_CPU_ISA')} {key}"
+    key = (os.environ.get("FASTHG_CPU_ISA"), arithmetic, name)
     if forms.get(key, (None,))[0] != version:
-        forms[key] = (version, _native.Packed((make() if make else weight).detach().contiguous()))
+        forms[key] = (version, _native.Packed((make() if make else weight).detach().contiguous(), arithmetic))
     return forms[key][1]
 
 
@@ -78,33 +117,38 @@ def _block(size: tuple[int, ...]) -> int:
     return max(1, min(16, -(-tiles // 4)))
 
 
-def _convolve(step: Any, t: Tensor, weight: Tensor, bias: Tensor, relu: bool = True) -> None:
-    step.winograd(t, _pack(weight), bias, relu)
+def _convolve(pack: Packer, step: Any, t: Tensor, weight: Tensor, bias: Tensor, relu: bool = True) -> None:
+    step.winograd(t, pack(weight), bias, relu)
 
 
-def _consume(step: Any, consumers: Arguments) -> None:
+def _consume(pack: Packer, step: Any, consumers: Arguments) -> None:
     """Where x goes: next_affine .. pool_bias, x_out, t_out, x_pool, t_pool."""
     next_affine, next_weight, next_bias, pool_affine, pool_weight, pool_bias, x_out, t_out, x_pool, t_pool = consumers
     if x_out is not None:
         step.out(x_out)
     if t_out is not None:
-        step.next(next_affine, _pack(next_weight), next_bias, t_out)
+        step.next(next_affine, pack(next_weight), next_bias, t_out)
     if x_pool is not None:
         step.max_pool(x_pool)
     if t_pool is not None:
-        step.pool(pool_affine, _pack(pool_weight), pool_bias, t_pool)
+        step.pool(pool_affine, pack(pool_weight), pool_bias, t_pool)
 
 
 def _expand(
-    step: Any, weight: Tensor, bias: Tensor, x: Tensor | None, skip_weight: Tensor | None, low: Tensor | None
+    pack: Packer,
+    step: Any,
+    weight: Tensor,
+    bias: Tensor,
+    x: Tensor | None,
+    skip_weight: Tensor | None,
+    low: Tensor | None,
 ) -> None:
     """rows @ weight + bias + x, projected where `skip_weight` is given, + low."""
     if skip_weight is not None:
         step.residual(x, True)
-        both = _pack(weight, f"over {id(skip_weight)}", lambda: torch.cat([weight, skip_weight]))
-        step.expand(both, bias, False)
+        step.expand(pack.over(weight, skip_weight), bias, False)
     else:
-        step.expand(_pack(weight), bias, False)
+        step.expand(pack(weight), bias, False)
         if x is not None:
             step.residual(x, False)
     if low is not None:
@@ -112,65 +156,67 @@ def _expand(
 
 
 def _expand_alone(
-    t: Tensor, x: Tensor, expand_weight: Tensor, expand_bias: Tensor, skip_weight: Tensor | None, low: Tensor | None,
-    *rest: Any,
+    pack: Packer, t: Tensor, x: Tensor, expand_weight: Tensor, expand_bias: Tensor, skip_weight: Tensor | None,
+    low: Tensor | None, *rest: Any,
 ) -> list[Any]:  # fmt: skip
     step = _step(rest[10:])
     step.rows(t)
-    _expand(step, expand_weight, expand_bias, x, skip_weight, low)
-    _consume(step, rest[:10])
+    _expand(pack, step, expand_weight, expand_bias, x, skip_weight, low)
+    _consume(pack, step, rest[:10])
     return [step]
 
 
 def _stem(
-    images: Tensor, weight: Tensor, bias: Tensor, relu: bool, next_affine: Tensor | None, next_weight: Tensor | None,
-    next_bias: Tensor | None, x_out: Tensor, t_out: Tensor | None, partials_out: Tensor | None,
+    pack: Packer, images: Tensor, weight: Tensor, bias: Tensor, relu: bool, next_affine: Tensor | None,
+    next_weight: Tensor | None, next_bias: Tensor | None, x_out: Tensor, t_out: Tensor | None, partials_out: Tensor | None,
 ) -> list[Any]:  # fmt: skip
     batch, _, height, width = images.shape
     step = _step((batch, (height + 1) // 2, (width + 1) // 2))
     step.stem(images)
-    step.expand(_pack(weight, "stem", lambda: unpack_stem(weight).flatten(1).t()), bias, relu)
-    _consume(step, (next_affine, next_weight, next_bias, None, None, None, x_out, t_out, None, None))
+    step.expand(_packed_form(weight, "fp32", "stem", lambda: unpack_stem(weight).flatten(1).t()), bias, relu)
+    _consume(pack, step, (next_affine, next_weight, next_bias, None, None, None, x_out, t_out, None, None))
     if partials_out is not None:
         step.statistics(partials_out)
     return [step]
 
 
-def _conv3x3(t: Tensor, weight: Tensor, bias: Tensor, t_out: Tensor, *size: int) -> list[Any]:
+def _conv3x3(pack: Packer, t: Tensor, weight: Tensor, bias: Tensor, t_out: Tensor, *size: int) -> list[Any]:
     step = _step(size)
-    _convolve(step, t, weight, bias)
+    _convolve(pack, step, t, weight, bias)
     step.out(t_out)
     return [step]
 
 
 def _bottleneck(
-    t: Tensor, x: Tensor, conv_weight: Tensor, conv_bias: Tensor, expand_weight: Tensor, expand_bias: Tensor,
-    skip_weight: Tensor | None, low: Tensor | None, *rest: Any,
+    pack: Packer, t: Tensor, x: Tensor, conv_weight: Tensor, conv_bias: Tensor, expand_weight: Tensor,
+    expand_bias: Tensor, skip_weight: Tensor | None, low: Tensor | None, *rest: Any,
 ) -> list[Any]:  # fmt: skip
     step = _step(rest[10:])
-    _convolve(step, t, conv_weight, conv_bias)
-    _expand(step, expand_weight, expand_bias, x, skip_weight, low)
-    _consume(step, rest[:10])
+    _convolve(pack, step, t, conv_weight, conv_bias)
+    _expand(pack, step, expand_weight, expand_bias, x, skip_weight, low)
+    _consume(pack, step, rest[:10])
     return [step]
 
 
 def _head(
-    y: Tensor, features_weight: Tensor, features_bias: Tensor, score_weight: Tensor | None, score_bias: Tensor | None,
-    x: Tensor | None, merge_weight: Tensor | None, merge_bias: Tensor | None, *rest: Any,
+    pack: Packer, y: Tensor, features_weight: Tensor, features_bias: Tensor, score_weight: Tensor | None,
+    score_bias: Tensor | None, x: Tensor | None, merge_weight: Tensor | None, merge_bias: Tensor | None, *rest: Any,
 ) -> list[Any]:  # fmt: skip
     consumers, heatmaps, outputs, size = rest[:6], rest[6], rest[7:11], rest[11:]
     step = _step(size)
     step.rows(y)
-    step.hidden(_pack(features_weight), features_bias)
     if heatmaps is not None and score_weight is not None:
-        step.score(_pack(score_weight), score_bias, heatmaps)
+        pack = PRECISIONS["fp32"]  # small numbers that are differences of large ones: see fasthg.network.precision
+    step.hidden(pack(features_weight), features_bias)
+    if heatmaps is not None and score_weight is not None:
+        step.score(pack(score_weight), score_bias, heatmaps)
     if merge_weight is not None and merge_bias is not None:
-        _expand(step, merge_weight, merge_bias, x, None, None)
-        _consume(step, (*consumers, *outputs))
+        _expand(pack, step, merge_weight, merge_bias, x, None, None)
+        _consume(pack, step, (*consumers, *outputs))
     return [step]
 
 
-def _max_pool(x: Tensor, x_out: Tensor, partials_out: Tensor | None, *size: int) -> list[Any]:
+def _max_pool(pack: Packer, x: Tensor, x_out: Tensor, partials_out: Tensor | None, *size: int) -> list[Any]:
     pool = _step(size)
     pool.rows(x)
     pool.max_pool(x_out)
@@ -191,8 +237,15 @@ def _finish_norm(step: Any, x_out: Tensor, partials_out: Tensor | None) -> list[
 
 
 def _normalise(
-    x: Tensor, partials: Tensor, affine: Tensor, eps: float, x_out: Tensor, partials_out: Tensor | None, *size: int
-) -> list[Any]:
+    pack: Packer,
+    x: Tensor,
+    partials: Tensor,
+    affine: Tensor,
+    eps: float,
+    x_out: Tensor,
+    partials_out: Tensor | None,
+    *size: int,
+) -> list[Any]:  # fmt: skip
     step = _step(size)
     step.rows(x)
     step.normalise(partials, affine, eps)
@@ -200,7 +253,7 @@ def _normalise(
 
 
 def _norm_conv1x1(
-    x: Tensor, partials: Tensor | None, affine: Tensor | None, eps: float, weight: Tensor, bias: Tensor,
+    pack: Packer, x: Tensor, partials: Tensor | None, affine: Tensor | None, eps: float, weight: Tensor, bias: Tensor,
     skip: Tensor | None, skip_weight: Tensor | None, low: Tensor | None, x_out: Tensor, partials_out: Tensor | None,
     *size: int,
 ) -> list[Any]:  # fmt: skip
@@ -208,16 +261,16 @@ def _norm_conv1x1(
     step.rows(x)
     if partials is not None:
         step.normalise(partials, affine, eps)
-    _expand(step, weight, bias, skip, skip_weight, low)
+    _expand(pack, step, weight, bias, skip, skip_weight, low)
     return _finish_norm(step, x_out, partials_out)
 
 
 def _norm_conv3x3(
-    x: Tensor, partials: Tensor, affine: Tensor, eps: float, weight: Tensor, bias: Tensor, x_out: Tensor,
+    pack: Packer, x: Tensor, partials: Tensor, affine: Tensor, eps: float, weight: Tensor, bias: Tensor, x_out: Tensor,
     partials_out: Tensor | None, *size: int,
 ) -> list[Any]:  # fmt: skip
     step = _step(size)
-    _convolve(step, x, weight, bias, relu=False)
+    _convolve(pack, step, x, weight, bias, relu=False)
     step.normalise(partials, affine, eps)
     return _finish_norm(step, x_out, partials_out)
 

@@ -96,6 +96,7 @@ class Builder {
     void hidden(const Packed& weight, const Vector& bias) { step.hidden = linear(weight, bias, step.source_channels()); }
     void score(const Packed& weight, const Vector& bias, const OutImages& heatmaps) {
         step.score = linear(weight, bias, step.out_channels());
+        require(step.score.arithmetic == Arithmetic::fp32, "scores are computed in fp32");
         step.joints = int(heatmaps.shape(1));
         require(int(heatmaps.shape(0)) == step.grid.batch && step.joints <= step.score.outputs &&
                     int(heatmaps.shape(2)) == step.grid.height && int(heatmaps.shape(3)) == step.grid.width,
@@ -165,18 +166,23 @@ void bind_core(nb::module_& module) {
         }
         return names;
     });
+    module.def("has_halves", [] { return find_kernels("").halves; });
 
     nb::class_<Packed>(module, "Packed")
         .def("__init__",
-             [](Packed* self, const Weight& weight, const std::string& isa) {
+             [](Packed* self, const Weight& weight, const std::string& arithmetic, const std::string& isa) {
                  require(weight.ndim() == 2 || (weight.ndim() == 3 && weight.shape(0) == 9), "a weight is [in, out] or [9, in, out]");
                  const bool conv = weight.ndim() == 3;
                  const Kernels& kernels = find_kernels(isa);
+                 const Arithmetic kind = arithmetic == "fp32" ? Arithmetic::fp32 : conv ? Arithmetic::int12 : Arithmetic::bf16;
+                 require(kind == Arithmetic::fp32 || arithmetic == (conv ? "int12" : "bf16"), "a [in, out] is packed in fp32 or bf16, a [9, in, out] in fp32 or int12");
+                 require(kind == Arithmetic::fp32 || kernels.halves, std::string(kernels.name) + " has no " + arithmetic);
+                 require(weight.shape(conv ? 1 : 0) % 2 == 0 || kind == Arithmetic::fp32, "a weight in halves needs an even number of inputs");
                  const int inputs = int(weight.shape(conv ? 1 : 0)), outputs = int(weight.shape(conv ? 2 : 1));
                  nb::gil_scoped_release unlocked;
-                 new (self) Packed(kernels, conv ? Packed::Kind::winograd : Packed::Kind::linear, weight.data(), inputs, outputs);
+                 new (self) Packed(kernels, conv ? Packed::Kind::winograd : Packed::Kind::linear, weight.data(), inputs, outputs, kind);
              },
-             "weight"_a.noconvert(), "isa"_a = "")
+             "weight"_a.noconvert(), "arithmetic"_a = "fp32", "isa"_a = "")
         .def_prop_ro("nbytes", &Packed::bytes);
 
     nb::class_<Builder>(module, "Step")

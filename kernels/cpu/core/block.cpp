@@ -64,6 +64,10 @@ class Block {
             v_stride_ = spread(step.block * v_pitch_);
             m_stride_ = spread(step.block * PANEL);
             v_ = arena_.take(FREQUENCIES * v_stride_);
+            if (step.conv.arithmetic == Arithmetic::int12) {
+                v16_pitch_ = spread(step.channels / 2);
+                v16_ = arena_.take(FREQUENCIES * step.block * v16_pitch_);
+            }
             m_ = arena_.take(FREQUENCIES * m_stride_);
         }
         if (step.hidden.panels) {
@@ -104,6 +108,21 @@ class Block {
     }
 
    private:
+    // Column c of a row that a product reads, as halves where it multiplies those.
+    static inline __attribute__((always_inline)) void put(float* row, int c, Vector value, bool half) {
+#if FASTHG_HALVES
+        if (half) {
+            store_bf16((uint16_t*)row + c, value);
+            return;
+        }
+#endif
+        (void)half;
+        store(row + c, value);
+    }
+
+    static bool halves(const Linear& linear) { return linear.arithmetic == Arithmetic::bf16; }
+    bool source_halves() const { return halves(s.hidden.panels ? s.hidden : s.expand); }
+
     void find_tiles(long block) {
         const long first = block * s.block, last = first + s.block;
         const long all = s.grid.tiles();
@@ -160,7 +179,29 @@ class Block {
         return scale ? relu(value * load(scale + c) + load(scale + s.channels + c)) : value;
     }
 
+    // The 3x3 convolution of all tiles of the block, its inputs' frequencies rounded to integers where they are to be.
     void convolve() {
+#if FASTHG_HALVES
+        if (s.conv.arithmetic == Arithmetic::int12) {
+            for (int k = 0; k < FREQUENCIES; k++) {
+                peaks_[k] = Vector{};
+            }
+            transform([&](float* to, int k, Vector value) __attribute__((always_inline)) {
+                store(to + k * v_stride_, value);
+                peaks_[k] = larger_magnitude(peaks_[k], value);
+            });
+            quantise();
+            multiply_frequencies<Int16>(v16_, v16_pitch_, step_stride(), s.channels / 2);
+            return;
+        }
+#endif
+        transform([&](float* to, int k, Vector value)
+                      __attribute__((always_inline)) { store(to + k * v_stride_, value); });
+        multiply_frequencies<Float>(v_, v_pitch_, v_stride_, s.channels);
+    }
+
+    template <class Put>
+    inline __attribute__((always_inline)) void transform(const Put& put) {
         const size_t pitch = s.grid.pitch() * s.channels;
         for (int t = 0; t < tile_count_; t++) {
             const Tile& tile = tiles_[t];
@@ -178,42 +219,92 @@ class Block {
                         [&](int y, int x) __attribute__((always_inline)) {
                             return load(corner + y * pitch + (size_t)x * s.channels + c);
                         },
-                        to, v_stride_);
+                        [&](int k, Vector value) __attribute__((always_inline)) { put(to, k, value); });
                 } else {
                     transform_input(
-                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, to,
-                        v_stride_);
+                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); },
+                        [&](int k, Vector value) __attribute__((always_inline)) { put(to, k, value); });
                 }
             }
         }
+    }
+
+#if FASTHG_HALVES
+    size_t step_stride() const { return s.block * v16_pitch_; }
+
+    // Each frequency's largest magnitude in the block becomes the largest integer. Where that is not finite, the scale
+    // back is NaN, and so is the result.
+    void quantise() {
+        const float limit = (float)int_limit(s.channels);
+        for (int k = 0; k < FREQUENCIES; k++) {
+            const float peak = largest_magnitude(peaks_[k]);
+            const bool finite = peak <= 3.402823466e38f;
+            const float scale = peak > 1e-30f && finite ? limit / peak : 0.0f;
+            worth_[k] = finite ? peak / limit : __builtin_nanf("");
+            for (int t = 0; t < tile_count_; t++) {
+                const float* from = v_ + k * v_stride_ + t * v_pitch_;
+                int16_t* to = (int16_t*)(v16_ + k * step_stride() + t * v16_pitch_);
+                for (int c = 0; c < s.channels; c += LANES) {
+                    store_int16(to + c, load(from + c), scale);
+                }
+            }
+        }
+    }
+#endif
+
+    // The products of all frequencies, panel by panel of outputs, and back to pixels.
+    template <class Kind>
+    inline __attribute__((always_inline)) void multiply_frequencies(const float* v, size_t v_pitch, size_t v_stride,
+                                                                    int units) {
         for (int first = 0; first < s.conv.outputs; first += PANEL) {
-            const float* panels = s.conv.panels + (size_t)first * FREQUENCIES * s.channels;
+            const float* panels = s.conv.panels + (size_t)first * FREQUENCIES * units;
             for (int k = 0; k < FREQUENCIES; k++) {
                 float* m = m_ + k * m_stride_;
-                multiply_panel(v_ + k * v_stride_, v_pitch_, tile_count_, panels + (size_t)k * s.channels * PANEL,
-                               s.channels, [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
+                multiply_panel<Kind>(v + k * v_stride, v_pitch, tile_count_, panels + (size_t)k * units * PANEL, units, [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
                                    store(m + row * PANEL, left);
                                    store(m + row * PANEL + LANES, right);
                                },
                                [&] { fetch_ahead(); });
             }
             for (int lane = 0; lane < PANEL && first + lane < s.conv.outputs; lane += LANES) {
-                gather_outputs(first + lane, m_ + lane);
+                const float* m = m_ + lane;
+#if FASTHG_HALVES
+                if (s.conv.arithmetic == Arithmetic::int12) {
+                    const int panel_count = (s.conv.outputs + PANEL - 1) / PANEL;
+                    const float* scales = s.conv.panels + (size_t)panel_count * PANEL * FREQUENCIES * units +
+                                          (size_t)first * FREQUENCIES + lane;
+                    Vector worth[FREQUENCIES];
+                    for (int k = 0; k < FREQUENCIES; k++) {
+                        worth[k] = load(scales + k * PANEL) * worth_[k];
+                    }
+                    gather_outputs(first + lane, [&](int t, int k) __attribute__((always_inline)) {
+                        return from_int32(load(m + k * m_stride_ + t * PANEL)) * worth[k];
+                    });
+                    continue;
+                }
+#endif
+                gather_outputs(first + lane, [&](int t, int k) __attribute__((always_inline)) {
+                    return load(m + k * m_stride_ + t * PANEL);
+                });
             }
         }
     }
 
-    void gather_outputs(int column, const float* m) {
+    template <class Load>
+    inline __attribute__((always_inline)) void gather_outputs(int column, const Load& load_frequency) {
         const Vector bias = load(s.conv.bias + column);
+        const bool half = source_halves();
         for (int t = 0; t < tile_count_; t++) {
             const Tile& tile = tiles_[t];
-            float* to = source_ + tile.first * source_pitch_ + column;
-            transform_output(m + t * PANEL, m_stride_, [&](int y, int x, Vector value) __attribute__((always_inline)) {
-                value += bias;
-                if (y < tile.height && x < tile.width) {
-                    store(to + (y * tile.width + x) * source_pitch_, s.conv_relu ? relu(value) : value);
-                }
-            });
+            float* to = source_ + tile.first * source_pitch_;
+            transform_output([&](int k) __attribute__((always_inline)) { return load_frequency(t, k); },
+                             [&](int y, int x, Vector value) __attribute__((always_inline)) {
+                                 value += bias;
+                                 if (y < tile.height && x < tile.width) {
+                                     put(to + (y * tile.width + x) * source_pitch_, column,
+                                         s.conv_relu ? relu(value) : value, half);
+                                 }
+                             });
         }
     }
 
@@ -257,7 +348,7 @@ class Block {
         size_t pitch = source_pitch_;
         if (s.hidden.panels) {
             multiply(a, pitch, rows, s.hidden, s.hidden.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                store(hidden_ + r * hidden_pitch_ + c, relu(value + load(s.hidden.bias + c)));
+                put(hidden_ + r * hidden_pitch_, c, relu(value + load(s.hidden.bias + c)), halves(s.expand));
             });
             a = hidden_;
             pitch = hidden_pitch_;
@@ -293,9 +384,21 @@ class Block {
     template <class Epilogue>
     inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows, const Linear& linear,
                                                         int inputs, const Epilogue& epilogue) {
+#if FASTHG_HALVES
+        if (halves(linear)) {
+            multiply_as<Bfloat>(a, pitch, rows, linear, inputs / 2, epilogue);
+            return;
+        }
+#endif
+        multiply_as<Float>(a, pitch, rows, linear, inputs, epilogue);
+    }
+
+    template <class Kind, class Epilogue>
+    inline __attribute__((always_inline)) void multiply_as(const float* a, size_t pitch, int rows, const Linear& linear,
+                                                           int inputs, const Epilogue& epilogue) {
         for (int first = 0; first < linear.outputs; first += PANEL) {
             const bool both = first + LANES < linear.outputs;
-            multiply_panel(a, pitch, rows, linear.panels + (size_t)first * inputs, inputs,
+            multiply_panel<Kind>(a, pitch, rows, linear.panels + (size_t)first * inputs, inputs,
                            [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
                                epilogue(row, first, left);
                                if (both) {
@@ -320,8 +423,10 @@ class Block {
         const int channels = s.expand.outputs;
         if (s.project_residual) {
             for (int r = 0; r < rows; r++) {
-                __builtin_memcpy(a + r * pitch + s.expand.inputs - s.residual_channels,
-                                 s.residual + pixels[r].row * s.residual_channels, s.residual_channels * sizeof(float));
+                const int first = s.expand.inputs - s.residual_channels;
+                for (int c = 0; c < s.residual_channels; c += LANES) {
+                    put(a + r * pitch, first + c, load(s.residual + pixels[r].row * s.residual_channels + c), halves(s.expand));
+                }
             }
         }
         const float* residual = s.project_residual ? nullptr : s.residual;
@@ -345,7 +450,7 @@ class Block {
                 store(x_ + r * x_pitch_ + c, value);
             }
             if (s.next.t) {
-                store(entrance_ + r * x_pitch_ + c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)));
+                put(entrance_ + r * x_pitch_, c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)), halves(s.next.linear));
             }
         });
     }
@@ -360,7 +465,7 @@ class Block {
                     store(s.x + pixels[r].row * channels + c, value);
                 }
                 if (s.next.t) {
-                    store(entrance_ + r * x_pitch_ + c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)));
+                    put(entrance_ + r * x_pitch_, c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)), halves(s.next.linear));
                 }
             }
         }
@@ -375,12 +480,12 @@ class Block {
                 } else if (s.source == Source::taps) {
                     for (int tap = 0; tap < 9; tap++) {
                         for (int c = 0; c < s.channels; c += LANES) {
-                            store(to + tap * s.channels + c, pixel(tile, scale, y + tap / 3 - 1, x + tap % 3 - 1, c));
+                            put(to, tap * s.channels + c, pixel(tile, scale, y + tap / 3 - 1, x + tap % 3 - 1, c), source_halves());
                         }
                     }
                 } else {
                     for (int c = 0; c < s.channels; c += LANES) {
-                        store(to + c, pixel(tile, scale, y, x, c));
+                        put(to, c, pixel(tile, scale, y, x, c), source_halves());
                     }
                 }
             }
@@ -414,7 +519,9 @@ class Block {
                     const Vector value = larger(larger(load(window + c), load(window + pitch + c)),
                                                 larger(load(below + c), load(below + pitch + c)));
                     store(s.pooled + row * channels + c, value);
-                    store(kept + c, s.pool.t ? relu(value * load(s.pool.affine + c) + load(s.pool.affine + channels + c)) : value);
+                    if (s.pool.t) {
+                        put(kept, c, relu(value * load(s.pool.affine + c) + load(s.pool.affine + channels + c)), halves(s.pool.linear));
+                    }
                 }
                 pooled_rows_[pooled_count_++] = row;
             }
@@ -455,16 +562,43 @@ class Block {
     Arena arena_;
     const int rows_;
     const size_t source_pitch_, x_pitch_;
-    size_t v_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
+    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
     int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
+    Vector peaks_[FREQUENCIES];
+    float worth_[FREQUENCIES];  // of one unit of the integers
     Tile* tiles_;
     Pixel* pixels_;
     long* pooled_rows_ = nullptr;
-    float *source_, *scales_ = nullptr, *v_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
+    float *source_, *scales_ = nullptr, *v_ = nullptr, *v16_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
           *entrance_ = nullptr, *pooled_ = nullptr;
 };
 
-size_t packed_floats(int rows, int outputs) { return (size_t)rows * ((outputs + PANEL - 1) / PANEL) * PANEL; }
+size_t linear_floats(int inputs, int outputs, Arithmetic arithmetic) {
+    const size_t floats = (size_t)inputs * ((outputs + PANEL - 1) / PANEL) * PANEL;
+    return arithmetic == Arithmetic::fp32 ? floats : floats / 2;
+}
+
+size_t winograd_floats(int inputs, int outputs, Arithmetic arithmetic) {
+    const size_t scales = (size_t)FREQUENCIES * ((outputs + PANEL - 1) / PANEL) * PANEL;
+    return arithmetic == Arithmetic::fp32 ? inputs * scales : inputs / 2 * scales + scales;
+}
+
+void pack(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed) {
+    if (arithmetic == Arithmetic::fp32) {
+        pack_panels(weight, inputs, outputs, packed);
+    } else {
+        pack_panels_bf16(weight, inputs, outputs, (uint16_t*)packed);
+    }
+}
+
+void pack_conv(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed, float* room) {
+    if (arithmetic == Arithmetic::fp32) {
+        pack_winograd(weight, inputs, outputs, packed);
+    } else {
+        pack_winograd(weight, inputs, outputs, room);
+        quantise_winograd(room, inputs, outputs, (int16_t*)packed);
+    }
+}
 
 size_t scratch_floats(const Step& step) { return Block(step, nullptr).scratch_floats(); }
 
@@ -476,7 +610,12 @@ void run(const Step& step, long block, float* scratch) { Block(step, scratch).ru
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels = {NAME(FASTHG_ISA), PANEL, packed_floats, pack_panels, pack_winograd, scratch_floats, run};
+#if FASTHG_HALVES
+constexpr bool HALVES = true;
+#else
+constexpr bool HALVES = false;
+#endif
+const Kernels kernels = {NAME(FASTHG_ISA), HALVES, linear_floats, pack, winograd_floats, pack_conv, scratch_floats, run};
 
 }  // namespace FASTHG_ISA
 }  // namespace fasthg

@@ -1,6 +1,7 @@
 // Matrix products rows [m, k] x packed weights -> whatever the caller does with each vector of the result.
 //
-// Weights are packed in panels [outputs / PANEL][k][PANEL], zeros where the last panel is longer than the outputs.
+// Weights are packed in panels [outputs / PANEL][k][PANEL] of units, zeros where the last panel is longer than the
+// outputs. A unit of halves holds inputs 2 k and 2 k + 1.
 #pragma once
 
 #include "vector.h"
@@ -8,8 +9,30 @@
 namespace fasthg {
 namespace FASTHG_ISA {
 
+// What a product multiplies: units of four bytes, which hold a float, or two halves that are multiplied and added.
+struct Float {
+    static inline Vector multiply_add(Vector sum, const float* a, Vector b) { return sum + *a * b; }
+};
+#if FASTHG_HALVES
+static inline __m512i broadcast_unit(const float* a) {
+    int bits;
+    __builtin_memcpy(&bits, a, sizeof bits);
+    return _mm512_set1_epi32(bits);
+}
+struct Bfloat {
+    static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
+        return _mm512_dpbf16_ps(sum, (__m512bh)broadcast_unit(a), (__m512bh)b);
+    }
+};
+struct Int16 {  // the sums are 32-bit integers
+    static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
+        return (Vector)_mm512_dpwssd_epi32((__m512i)sum, broadcast_unit(a), (__m512i)b);
+    }
+};
+#endif
+
 // R rows times one panel: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds.
-template <int R, class Epilogue>
+template <int R, class Kind, class Epilogue>
 static inline __attribute__((always_inline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k,
                                                                 const Epilogue& epilogue) {
     Vector left[R], right[R];
@@ -23,9 +46,8 @@ static inline __attribute__((always_inline)) void multiply_rows(const float* a, 
         const Vector b0 = load(panel + (size_t)i * PANEL), b1 = load(panel + (size_t)i * PANEL + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
-            const float value = a[r * pitch + i];
-            left[r] += value * b0;
-            right[r] += value * b1;
+            left[r] = Kind::multiply_add(left[r], a + r * pitch + i, b0);
+            right[r] = Kind::multiply_add(right[r], a + r * pitch + i, b1);
         }
     }
 #pragma GCC unroll 16
@@ -35,29 +57,50 @@ static inline __attribute__((always_inline)) void multiply_rows(const float* a, 
 }
 
 // `multiply_rows` for a number of rows known at run time; epilogue(row, left, right).
-template <int R, class Epilogue>
+template <int R, class Kind, class Epilogue>
 static inline __attribute__((always_inline)) void multiply_group(int rows, const float* a, size_t pitch,
                                                                  const float* panel, int k, const Epilogue& epilogue) {
     if (rows == R) {
-        multiply_rows<R>(a, pitch, panel, k, epilogue);
+        multiply_rows<R, Kind>(a, pitch, panel, k, epilogue);
     } else if constexpr (R > 1) {
-        multiply_group<R - 1>(rows, a, pitch, panel, k, epilogue);
+        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, epilogue);
     }
 }
 
 // All rows times one panel, in groups as equal as they can be; epilogue(row, left, right), and between() after a group.
-template <class Epilogue, class Between>
+template <class Kind, class Epilogue, class Between>
 static inline __attribute__((always_inline)) void multiply_panel(const float* a, size_t pitch, int rows,
                                                                  const float* panel, int k, const Epilogue& epilogue,
                                                                  const Between& between) {
     for (int groups = (rows + MAX_ROWS - 1) / MAX_ROWS, first = 0; groups > 0; groups--) {
         const int count = (rows - first + groups - 1) / groups;
-        multiply_group<MAX_ROWS>(count, a + first * pitch, pitch, panel, k,
+        multiply_group<MAX_ROWS, Kind>(count, a + first * pitch, pitch, panel, k,
                                  [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
                                      epilogue(first + row, left, right);
                                  });
         first += count;
         between();
+    }
+}
+
+// The upper half of a float's bits, rounded to nearest, ties to even; for finite values.
+static inline uint16_t to_bf16(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// weight [k, outputs], k even -> panels of bf16 pairs.
+static inline void pack_panels_bf16(const float* weight, int k, int outputs, uint16_t* panels) {
+    for (int first = 0; first < outputs; first += PANEL) {
+        for (int i = 0; i < k; i += 2) {
+            for (int lane = 0; lane < PANEL; lane++) {
+                for (int half = 0; half < 2; half++) {
+                    const bool inside = first + lane < outputs;
+                    *panels++ = inside ? to_bf16(weight[(size_t)(i + half) * outputs + first + lane]) : 0;
+                }
+            }
+        }
     }
 }
 

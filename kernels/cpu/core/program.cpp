@@ -12,6 +12,9 @@
 namespace fasthg {
 
 #if defined(__x86_64__)
+namespace avx512bf16 {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }
@@ -28,6 +31,9 @@ std::vector<const Kernels*> available_kernels() {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq")) {
+        if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
+            found.push_back(&avx512bf16::kernels);
+        }
         found.push_back(&avx512::kernels);
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
@@ -38,12 +44,17 @@ std::vector<const Kernels*> available_kernels() {
     return found;
 }
 
-Packed::Packed(const Kernels& kernels, Kind kind, const float* weight, int inputs, int outputs)
-    : kernels_(kernels), inputs_(inputs), outputs_(outputs) {
-    const std::size_t floats = kernels.packed_floats(kind == Kind::winograd ? 36 * inputs : inputs, outputs);
-    bytes_ = floats * sizeof(float);
+Packed::Packed(const Kernels& kernels, Kind kind, const float* weight, int inputs, int outputs, Arithmetic arithmetic)
+    : kernels_(kernels), inputs_(inputs), outputs_(outputs), arithmetic_(arithmetic) {
+    const bool conv = kind == Kind::winograd;
+    bytes_ = (conv ? kernels.winograd_floats : kernels.linear_floats)(inputs, outputs, arithmetic) * sizeof(float);
     panels_ = static_cast<float*>(::operator new[](bytes_, std::align_val_t(64)));
-    (kind == Kind::winograd ? kernels.pack_winograd : kernels.pack_linear)(weight, inputs, outputs, panels_);
+    if (conv) {
+        float* room = scratch(kernels.winograd_floats(inputs, outputs, Arithmetic::fp32));
+        kernels.pack_winograd(weight, inputs, outputs, arithmetic, panels_, room);
+    } else {
+        kernels.pack_linear(weight, inputs, outputs, arithmetic, panels_);
+    }
 }
 
 Packed::~Packed() { ::operator delete[](panels_, std::align_val_t(64)); }

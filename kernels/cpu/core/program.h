@@ -19,11 +19,11 @@ class Packed {
     enum class Kind { linear, winograd };
 
     // weight [inputs, outputs], or [9, inputs, outputs] for a 3x3 by Winograd.
-    Packed(const Kernels& kernels, Kind kind, const float* weight, int inputs, int outputs);
+    Packed(const Kernels& kernels, Kind kind, const float* weight, int inputs, int outputs, Arithmetic arithmetic);
     Packed(const Packed&) = delete;
     ~Packed();
 
-    Linear with_bias(const float* bias) const { return {panels_, bias, inputs_, outputs_}; }
+    Linear with_bias(const float* bias) const { return {arithmetic_, panels_, bias, inputs_, outputs_}; }
     std::size_t bytes() const { return bytes_; }
     const Kernels& kernels() const { return kernels_; }
 
@@ -31,6 +31,7 @@ class Packed {
     const Kernels& kernels_;
     float* panels_;
     int inputs_, outputs_;
+    Arithmetic arithmetic_;
     std::size_t bytes_;
 };
 

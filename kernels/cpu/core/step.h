@@ -33,8 +33,16 @@ struct Grid {
     Grid half() const { return {batch, height / 2, width / 2}; }
 };
 
+// What a product's operands are rounded to; sums and everything else are float32.
+enum class Arithmetic {
+    fp32,
+    bf16,
+    int12  // 12-bit integers in the Winograd domain, scaled block by block; up to 15 bits where few channels are summed
+};
+
 // y = x @ weight + bias; the weight packed for the kernels that run it. Absent where `panels` is null.
 struct Linear {
+    Arithmetic arithmetic = Arithmetic::fp32;
     const float* panels = nullptr;
     const float* bias = nullptr;
     int inputs = 0, outputs = 0;
@@ -107,11 +115,13 @@ struct Step {
 // The kernels of one instruction set.
 struct Kernels {
     const char* name;
-    int panel;  // outputs in a panel of packed weights
-    // Floats of the packed weight for `rows` x `outputs`, `rows` being inputs, or 36 times that for Winograd.
-    size_t (*packed_floats)(int rows, int outputs);
-    void (*pack_linear)(const float* weight, int inputs, int outputs, float* packed);    // [inputs, outputs]
-    void (*pack_winograd)(const float* weight, int inputs, int outputs, float* packed);  // [9, inputs, outputs]
+    bool halves;  // whether they know more than fp32
+    // weight [inputs, outputs], in fp32 or bf16; and [9, inputs, outputs], in fp32 or int12.
+    size_t (*linear_floats)(int inputs, int outputs, Arithmetic arithmetic);
+    void (*pack_linear)(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed);
+    size_t (*winograd_floats)(int inputs, int outputs, Arithmetic arithmetic);
+    // `room`: floats for the transformed weight, where it is to be rounded.
+    void (*pack_winograd)(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed, float* room);
     size_t (*scratch_floats)(const Step& step);
     void (*run)(const Step& step, long block, float* scratch);
 };

@@ -14,7 +14,7 @@ namespace fasthg {
 namespace FASTHG_ISA {
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, MAX_ROWS = 12;
+constexpr int LANES = 16, MAX_ROWS = 12;  // 24 of 32 registers accumulate; with 14 rows the addresses spill
 #elif defined(__AVX2__)
 constexpr int LANES = 8, MAX_ROWS = 6;  // 12 of 16
 #elif defined(__aarch64__)
@@ -55,6 +55,33 @@ static inline Vector larger(Vector a, Vector b) {
     return b > a ? b : a;
 #endif
 }
+
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#define FASTHG_HALVES 1
+// Sixteen floats rounded to bf16.
+static inline void store_bf16(uint16_t* to, Vector value) {
+    _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(value));
+}
+
+// Sixteen floats times `scale`, rounded to 16-bit integers.
+static inline void store_int16(int16_t* to, Vector value, float scale) {
+    _mm256_storeu_si256((__m256i*)to, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(value * scale)));
+}
+
+// The larger of magnitudes; infinity and NaN are the largest of all.
+static inline Vector larger_magnitude(Vector a, Vector b) {
+    return (Vector)_mm512_max_epu32((__m512i)a, _mm512_and_epi32((__m512i)b, _mm512_set1_epi32(0x7fffffff)));
+}
+
+static inline float largest_magnitude(Vector a) {
+    const uint32_t bits = _mm512_reduce_max_epu32((__m512i)a);
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline Vector from_int32(Vector bits) { return _mm512_cvtepi32_ps((__m512i)bits); }
+#endif
 
 static inline float sum(Vector x) {
     float total = 0;

@@ -34,9 +34,9 @@ static inline __attribute__((always_inline)) void from_frequencies(const Vector*
     out[3 * out_step] = 8.0f * s + q + in[5 * step];
 }
 
-// Pixel vectors load(row, column) of a 6x6 window -> frequencies, `stride` floats apart.
-template <class Load>
-static inline __attribute__((always_inline)) void transform_input(const Load& load_pixel, float* to, size_t stride) {
+// Pixel vectors load(row, column) of a 6x6 window -> put(frequency, vector).
+template <class Load, class Put>
+static inline __attribute__((always_inline)) void transform_input(const Load& load_pixel, const Put& put) {
     Vector columns[FREQUENCIES];
 #pragma GCC unroll 6
     for (int c = 0; c < 6; c++) {
@@ -53,14 +53,14 @@ static inline __attribute__((always_inline)) void transform_input(const Load& lo
         to_frequencies(columns + 6 * r, 1, row, 1);
 #pragma GCC unroll 6
         for (int c = 0; c < 6; c++) {
-            store(to + (size_t)(6 * r + c) * stride, row[c]);
+            put(6 * r + c, row[c]);
         }
     }
 }
 
-// Frequencies `stride` floats apart -> store(row, column, vector) of the 4x4 outputs.
-template <class Store>
-static inline __attribute__((always_inline)) void transform_output(const float* from, size_t stride,
+// Vectors load(frequency) -> store(row, column, vector) of the 4x4 outputs.
+template <class Load, class Store>
+static inline __attribute__((always_inline)) void transform_output(const Load& load_frequency,
                                                                    const Store& store_pixel) {
     Vector columns[24];
 #pragma GCC unroll 6
@@ -68,7 +68,7 @@ static inline __attribute__((always_inline)) void transform_output(const float* 
         Vector m[6];
 #pragma GCC unroll 6
         for (int r = 0; r < 6; r++) {
-            m[r] = load(from + (size_t)(6 * r + c) * stride);
+            m[r] = load_frequency(6 * r + c);
         }
         from_frequencies(m, 1, columns + c, 6);
     }
@@ -109,6 +109,34 @@ static inline void pack_winograd(const float* weight, int inputs, int outputs, f
                     const double(*r)[PANEL] = rows[k / 6];
                     out[lane] = lane < lanes ? (float)(g[0] * r[0][lane] + g[1] * r[1][lane] + g[2] * r[2][lane]) : 0.0f;
                 }
+            }
+        }
+    }
+}
+
+// Magnitude of the integers that stand for inputs and weights: the sum of their products over all inputs fits 31 bits.
+static inline int int_limit(int inputs) {
+    const double fits = __builtin_sqrt(2147483647.0 / inputs);
+    return fits < 32767 ? (int)fits : 32767;
+}
+
+// `pack_winograd` in integers [outputs / PANEL][36][inputs / 2][PANEL][2], then what one of them is worth
+// [outputs / PANEL][36][PANEL]: a scale for each output and frequency. `floats` holds what `pack_winograd` gave.
+static inline void quantise_winograd(const float* floats, int inputs, int outputs, int16_t* packed) {
+    const int panels = (outputs + PANEL - 1) / PANEL;
+    float* scales = (float*)(packed + (size_t)panels * FREQUENCIES * inputs * PANEL);
+    for (int k = 0; k < panels * FREQUENCIES; k++, floats += (size_t)inputs * PANEL, scales += PANEL) {
+        for (int lane = 0; lane < PANEL; lane++) {
+            float largest = 0;
+            for (int i = 0; i < inputs; i++) {
+                const float magnitude = __builtin_fabsf(floats[i * PANEL + lane]);
+                largest = magnitude > largest ? magnitude : largest;
+            }
+            const float limit = (float)int_limit(inputs);
+            scales[lane] = largest / limit;
+            for (int i = 0; i < inputs; i++) {
+                const float scaled = largest > 0 ? floats[i * PANEL + lane] / largest * limit : 0;
+                packed[((size_t)(k * (inputs / 2) + i / 2) * PANEL + lane) * 2 + i % 2] = (int16_t)__builtin_rintf(scaled);
             }
         }
     }

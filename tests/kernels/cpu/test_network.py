@@ -154,3 +154,57 @@ def test_arrays_that_do_not_fit_are_refused_before_anything_runs() -> None:
     step.rows(t)
     with pytest.raises(ValueError, match="a weight has 32 inputs where 16 fit"):
         step.expand(_native.Packed(torch.randn(32, 16)), torch.zeros(16), False)
+
+
+@pytest.fixture
+def needs_halves() -> None:
+    if reason := network.unavailable("bf16"):
+        pytest.skip(reason)
+
+
+@pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize("feats", [16, 64, 128])
+def test_fixed_point_convolution_is_as_near_as_bf16_and_no_input_overflows_it(feats: int) -> None:
+    grid = Grid(2, 16, 20)
+    weight, bias = torch.randn(9, feats, feats) / feats**0.5, torch.zeros(feats)
+    t, out, exact = (grid.empty(feats, torch.float32) for _ in range(3))
+    for images in (
+        torch.randn(2, feats, 16, 20).relu(),
+        1e6 * torch.ones(2, feats, 16, 20),  # every product of the sum at its largest
+        torch.zeros(2, feats, 16, 20),
+    ):
+        grid.images(t).copy_(images)
+        for precision, to in (("bf16+int12", out), ("fp32", exact)):
+            network.Program([("conv3x3", (t, weight, bias, to, *grid.size))], precision)()
+        assert (out - exact).norm() <= 4e-3 * exact.norm()
+
+
+@pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_fixed_point_convolution_says_nan_where_its_input_is_not_finite(bad: float) -> None:
+    grid = Grid(1, 8, 8)
+    images = torch.randn(1, 16, 8, 8)
+    images[0, 3, 4, 4] = bad
+    out = grid.empty(16, torch.float32)
+    call = ("conv3x3", (grid.pack(images), torch.randn(9, 16, 16), torch.zeros(16), out, *grid.size))
+    network.Program([call], "bf16+int12")()
+    assert grid.images(out)[:, :, 3:6, 3:6].isnan().all()
+
+
+@pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize("precision", ["bf16", "bf16+int12"])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_a_network_in_halves_is_near_and_really_rounded(precision: str, norm: Any) -> None:
+    config = HourglassConfig(num_stacks=2, num_feats=32, depths=3, norm=norm)
+    model, images = HourglassNet(config).eval(), torch.rand(2, 3, 96, 64)
+    with torch.inference_mode():
+        expected = model.final(images)
+    error = (fuse(model, images, torch.float32, host_precision=precision)(images) - expected).norm() / expected.norm()
+    assert 1e-4 < error < 1.5e-2
+
+
+def test_halves_are_refused_where_the_instruction_set_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTHG_CPU_ISA", "portable")
+    assert "use fp32" in (network.unavailable("bf16") or "")
+    with pytest.raises(ValueError, match="portable has no bf16"):
+        _native.Packed(torch.randn(16, 16), "bf16")
