@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.gpu.calls import TOLERANCES, Oracle, distinct_calls
+from bench.gpu.calls import Oracle, distinct_calls
 from bench.measure.timing import synchronise
 from fasthg.fused.net import fuse
 from fasthg.kernels import cpu, reference
@@ -122,6 +122,6 @@ def test_network_operator(timed, benchmark, calls, operator):
     if operator not in calls:
         pytest.skip(f"{operator}: `small` in {DTYPE} on {DEVICE} makes no such call")
     call = calls[operator]
-    assert Oracle(call).relative_error() <= TOLERANCES[DTYPE]
+    assert Oracle(call).relative_error() <= call.tolerance
     timed(call.run)
     benchmark.extra_info["gflop_s"] = call.flops / benchmark.stats.stats.median / 1e9

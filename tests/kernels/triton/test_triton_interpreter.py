@@ -32,5 +32,5 @@ def test_kernels_equal_their_reference_in_the_interpreter(group: str) -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]
-    run = subprocess.run(command, cwd=CASES.parents[2], env=environment, capture_output=True, text=True, timeout=600)
+    run = subprocess.run(command, cwd=CASES.parents[3], env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
