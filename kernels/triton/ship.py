@@ -48,6 +48,7 @@ _WIDTHS = {
     "max_pool": (256,),
     "normalise": (256,),
 }
+_LONGEST = {"score": 32, "norm_conv1x1_fp32": 64}  # float32 products: longer tiles, or deeper loops, spill everywhere
 _AT_ONE_SIDE = {"stem": (128,)} | dict.fromkeys(("bottleneck_skip", "head", "score", "norm_conv1x1_fp32"), (64,))
 
 
@@ -68,11 +69,11 @@ def longest_tile(pixels: int) -> int:
 
 def candidates(operator: str, capability: int, batch: int, side: int) -> Iterator[Config]:
     """Configurations to try, best first on paper."""
-    longest = longest_tile(batch * side * side)
+    longest = min(longest_tile(batch * side * side), _LONGEST.get(operator, 128))
     maps = capability >= 90 and side >= _TENSOR_MAP_SIDE and "tma" in KERNELS[operator].numbers
     for size in (128, 64, 32, 16):
         for tma in (True, False) if maps and size >= 64 else (False,):
-            for loop in _LOOPS if size <= longest else ():
+            for loop in _LOOPS[3 if operator in _LONGEST else 0 :] if size <= longest else ():
                 config = replace(loop, block_m=size, num_warps=4 if size < 64 else 8, tma=tma)
                 if operator == "conv3x3" and size == 16:
                     config = replace(config, block_n=32)  # programs share out output channels, too
