@@ -14,7 +14,7 @@ help:
 	@echo "make test    set up, then lint, types and tests"
 	@echo "make check   lint, types and tests in the environment that is there"
 	@echo "make bench   the hot operators and paths under pytest-benchmark"
-	@echo "make gpu     check and measure the fused path on this machine's GPU (GPU=--help for options)"
+	@echo "make gpu     check and measure the fused path on this machine's GPU (GPU=--rehearse rehearses)"
 	@echo "make clean   remove the environment and what was built or measured"
 
 venv: $(VENV)/.installed

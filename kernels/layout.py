@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_TILE = 256  # rows; no kernel's tile is longer
-STATISTICS_PIXELS = 64  # of one image; a tile that writes partial statistics has at least as many
+STATISTICS_PIXELS = 16  # of one image, for each entry of its partial statistics; a longer tile owns several entries
 STEM_TAPS = 32  # one row of the stem's 7x7x3 kernel, 4 channels of 8 columns, the fourth of each zero
 
 
@@ -44,6 +44,11 @@ class Grid:
     def size(self) -> tuple[int, int, int]:
         """Batch, height and width: the last arguments of most operators."""
         return self.batch, self.height, self.width
+
+    @property
+    def pixel_count(self) -> int:
+        """Pixels of all images, without borders."""
+        return self.batch * self.height * self.width
 
     @property
     def pitch(self) -> int:

@@ -82,21 +82,6 @@ def add_residual(y: Tensor, x: Tensor, skip_weight: Tensor | None = None, low: T
     return y if low is None else y + F.interpolate(low, scale_factor=2.0, mode="nearest")
 
 
-def bottleneck(
-    t: Tensor,
-    x: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    skip_weight: Tensor | None = None,
-    low: Tensor | None = None,
-) -> Tensor:
-    """The rest of a bottleneck: 3x3 of t, ReLU, 1x1, plus the residual."""
-    y = conv1x1(F.relu(conv3x3(t, conv_weight, conv_bias)), expand_weight, expand_bias)
-    return add_residual(y, x, skip_weight, low)
-
-
 def statistics(x: Tensor, tiles: int) -> Tensor:
     """Partial statistics [N, tiles, 3] of x over C, H and W of each image; here the first tile holds everything."""
     flat = x.flatten(1)

@@ -1,19 +1,23 @@
 """`python -m bench.gpu` (`make gpu`): everything that only a GPU can tell, in one go of a few minutes.
 
-In this order: the machine's limits; every operator of the fused network against float64, and how near it comes to the
-limits; every variant in fp16 and bf16 against float64; then the paths side by side, by the sweep. Everything is written
-to one folder, bench/results/<device>/, as it comes. `--dry-run` rehearses the same steps on a CPU at a small size.
+In this order: every variant in fp16 and bf16 against float64; the machine's limits; every operator of the fused network
+against float64, and how near it comes to the limits; then the paths side by side, by the sweep. Everything is written
+to one folder, bench/results/<device>/, as it comes. `--rehearse` does the same without a GPU: the kernels run in
+Triton's interpreter, on small networks.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,18 +27,20 @@ import torch
 import typer
 from rich.table import Table
 
-from bench.gpu.calls import TOLERANCES, Oracle, distinct_calls, time_call
+from bench.gpu.calls import Call, distinct_calls, time_call
+from bench.gpu.checks import check_calls, expected_heatmaps, lively, reduced, relative_error, run_poisoned, unordered
 from bench.measure.record import commit, versions
 from bench.measure.roofline import Limits, measure_limits
 from bench.sweep.run import SweepRequest, sweep
 from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.files import make_folder, write_json
-from fasthg.fused.net import fuse
+from fasthg.fused.net import FusedNet, fuse
+from fasthg.fused.streams import InOrder
+from fasthg.kernels.ops.dispatch import by_triton
 from fasthg.metrics import agreement
-from fasthg.network.checkpoint import create_model
 from fasthg.network.model import HourglassNet
-from fasthg.network.variants import INPUT_SIZE, STUDY_VARIANTS
+from fasthg.network.variants import INPUT_SIZE, STUDY_VARIANTS, VARIANTS
 from fasthg.runtimes.request import DTYPES
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -49,6 +55,7 @@ class Plan:
     variants    variants that are checked as a whole
     compared    variants that the paths are compared on
     minutes     for the comparison
+    rehearsal   networks are reduced, and their kernels interpreted
     """
 
     device: str
@@ -60,6 +67,7 @@ class Plan:
     compared: tuple[str, ...]
     paths: tuple[str, ...]
     minutes: float
+    rehearsal: bool = False
 
 
 GPU = Plan(
@@ -77,13 +85,27 @@ REHEARSAL = Plan(
     device="cpu",
     size=64,
     batch_sizes=(1,),
-    dtypes=(torch.float32,),
-    operators=("small",),
-    variants=("small", "feats64-layernorm"),
+    dtypes=(torch.float16,),
+    operators=("convs4", "feats64-layernorm"),
+    variants=("small", "convs4", "feats64-layernorm"),
     compared=("small",),
     paths=("eager", "fused"),
     minutes=2,
+    rehearsal=True,
 )
+
+
+def network(plan: Plan, variant: str, images: torch.Tensor, dtype: torch.dtype) -> tuple[HourglassNet, FusedNet]:
+    """A variant, its normalisations as after training, and the same as `fused` without a CUDA graph."""
+    model = lively(reduced(variant) if plan.rehearsal else VARIANTS[variant]).to(plan.device)
+    if plan.rehearsal:
+        return model, FusedNet(model, images, dtype, InOrder(beside=True))
+    return model, fuse(model, images, dtype, cuda_graph=False)
+
+
+def random_images(plan: Plan, batch: int) -> torch.Tensor:
+    """Images float32 [batch, 3, size, size] on the plan's device."""
+    return torch.rand(batch, 3, plan.size, plan.size, device=plan.device) - 0.4
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -95,7 +117,7 @@ def machine(device: str) -> dict[str, Any]:
         "versions": versions(),
     }
     if device.startswith("cuda"):
-        facts["device"] = torch.cuda.get_device_name()
+        facts["device"] = torch.cuda.get_device_name(device)
         fields = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit,temperature.gpu"
         facts["nvidia_smi"] = _nvidia_smi(fields)
     return facts
@@ -120,35 +142,29 @@ def small_limits(device: torch.device) -> dict[str, float]:
 
 def measure_operators(plan: Plan, limits: Limits) -> list[dict[str, Any]]:
     """Every distinct operator call: its error in each dtype at a small batch, then its time at the largest."""
-    device, rows = torch.device(plan.device), []
+    rows = []
     for variant in plan.operators:
-        model = create_model(variant).eval().to(device)
         for dtype in plan.dtypes:
-            for batch, timed in ((2, False), (plan.batch_sizes[-1], True)):
-                if timed and dtype != plan.dtypes[0]:
-                    continue
-                images = torch.rand(batch, 3, plan.size, plan.size, device=device) - 0.4
-                network = fuse(model, images, dtype, cuda_graph=False)
-                network(images)
-                for call in distinct_calls(network, tuple(images.shape)):
-                    row: dict[str, Any] = {
-                        "operator": call.operator,
-                        "variant": variant,
-                        "layer": call.layer,
-                        "dtype": str(dtype).removeprefix("torch."),
-                        "batch_size": batch,
-                        "count": call.count,
-                    }
-                    if timed:
-                        row |= _speed(call, dtype, limits, device)
-                    else:
-                        row["error"] = error = Oracle(call).relative_error()
-                        row["correct"] = error <= TOLERANCES[dtype]
-                    rows.append(row)
+            images = random_images(plan, 2)
+            for call, error in check_calls(network(plan, variant, images, dtype)[1], images):
+                row = _row(call, variant, dtype, 2)
+                rows.append(row | {"error": error, "correct": error <= call.tolerance})
+        images, dtype = random_images(plan, plan.batch_sizes[-1]), plan.dtypes[0]
+        _, fused = network(plan, variant, images, dtype)
+        fused(images)
+        for call in distinct_calls(fused, tuple(images.shape)):
+            speed = _speed(call, dtype, limits, torch.device(plan.device))
+            rows.append(_row(call, variant, dtype, len(images)) | speed)
     return rows
 
 
-def _speed(call: Any, dtype: torch.dtype, limits: Limits, device: torch.device) -> dict[str, float]:
+def _row(call: Call, variant: str, dtype: torch.dtype, batch: int) -> dict[str, Any]:
+    name = str(dtype).removeprefix("torch.")
+    identity = {"operator": call.operator, "variant": variant, "layer": call.layer, "dtype": name}
+    return identity | {"batch_size": batch, "count": call.count}
+
+
+def _speed(call: Call, dtype: torch.dtype, limits: Limits, device: torch.device) -> dict[str, float]:
     seconds = time_call(call.run, device)
     tflops = limits.tflops[{torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")]
     return {
@@ -160,22 +176,19 @@ def _speed(call: Any, dtype: torch.dtype, limits: Limits, device: torch.device) 
 
 
 def check_variants(plan: Plan) -> list[dict[str, Any]]:
-    """Final heatmaps of every variant in each dtype against the same network in float64."""
-    device, rows = torch.device(plan.device), []
+    """Final heatmaps of every variant in each dtype against float64, over poisoned memory, and its steps' order."""
+    rows: list[dict[str, Any]] = []
     for variant in plan.variants:
-        torch.manual_seed(0)
-        model = create_model(variant).eval().to(device)
-        images = torch.rand(2, 3, plan.size, plan.size, device=device) - 0.4
-        with torch.inference_mode():
-            expected = HourglassNet(model.config).eval().to(device).double()
-            expected.load_state_dict(model.state_dict())
-            reference = expected.final(images.double())
+        images = random_images(plan, 3)
         for dtype in plan.dtypes:
-            fused = fuse(model, images, dtype)
-            error = float((fused(images).double() - reference).norm() / reference.norm())
-            row = {"variant": variant, "dtype": str(dtype).removeprefix("torch."), "error": error}
-            row["correct"] = error <= HEATMAP_TOLERANCES[dtype]
-            row["overflow"] = None if error < float("inf") else fused.find_overflow(images)
+            model, fused = network(plan, variant, images, dtype)
+            expected = expected_heatmaps(model, images)
+            error = relative_error(run_poisoned(fused, images), expected)
+            captured = error if plan.rehearsal else relative_error(fuse(model, images, dtype)(images), expected)
+            worst, ordered = max(error, captured), not unordered(fused.steps(tuple(images.shape)))
+            row = {"variant": variant, "dtype": str(dtype).removeprefix("torch."), "error": worst, "ordered": ordered}
+            row["correct"] = ordered and worst <= HEATMAP_TOLERANCES[dtype]
+            row["overflow"] = None if math.isfinite(worst) else fused.find_overflow(images)
             rows.append(row)
     return rows
 
@@ -199,16 +212,16 @@ def compare(plan: Plan, out: Path) -> None:
 
 def gpu(
     out: Annotated[Path | None, typer.Option(help="Folder of the results [default: bench/results/<device>].")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Rehearse on the CPU at a small size.")] = False,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Do the same on the CPU, kernels interpreted.")] = False,
 ) -> None:
     """Check and measure the fused path on this machine's GPU, next to its peers."""
-    if not dry_run and not torch.cuda.is_available():
-        raise BackendUnavailable("gpu: no CUDA device here; rehearse with --dry-run")
-    plan, start = REHEARSAL if dry_run else GPU, time.monotonic()
+    if not rehearse and not torch.cuda.is_available():
+        raise BackendUnavailable("gpu: no CUDA device here; rehearse with --rehearse")
+    plan, start = REHEARSAL if rehearse else GPU, time.monotonic()
     facts = machine(plan.device)
-    name = "rehearsal" if dry_run else re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
+    name = "rehearsal" if rehearse else re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
     folder = make_folder(out or RESULTS / name)
-    results: dict[str, Any] = {"machine": facts, "command": "python -m bench.gpu" + (" --dry-run" if dry_run else "")}
+    results: dict[str, Any] = {"machine": facts, "command": "python -m bench.gpu" + (" --rehearse" if rehearse else "")}
 
     def keep(section: str, content: Any) -> Any:
         results[section] = content
@@ -216,12 +229,15 @@ def gpu(
         note(f"{section}: {time.monotonic() - start:.0f} s")
         return content
 
-    limits = measure_limits(plan.device)
-    keep("limits", asdict(limits) | small_limits(torch.device(plan.device)))
-    variants = keep("variants", check_variants(plan))
-    operators = keep("operators", measure_operators(plan, limits))
+    if rehearse:
+        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, which nothing did so far
+    with by_triton() if rehearse else nullcontext():
+        variants = keep("variants", check_variants(plan))
+        limits = measure_limits(plan.device)
+        keep("limits", asdict(limits) | small_limits(torch.device(plan.device)))
+        operators = keep("operators", measure_operators(plan, limits))
     compare(plan, folder)
-    keep("clocks_after", _nvidia_smi("clocks.sm,clocks.mem,power.draw,temperature.gpu") if not dry_run else "")
+    keep("clocks_after", "" if rehearse else _nvidia_smi("clocks.sm,clocks.mem,power.draw,temperature.gpu"))
     _report(results, operators, variants)
     wrong = [f"{row.get('operator', 'network')} of {row['variant']}" for row in operators + variants if _wrong(row)]
     if wrong:

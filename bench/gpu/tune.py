@@ -1,4 +1,4 @@
-"""`python -m bench.gpu.tune`: find each operator's best configuration on this GPU and store it under kernels/tuned/.
+"""`python -m bench.gpu.tune`: find each operator's best configuration on this GPU; store it in kernels/tuning/tables/.
 
 Every distinct call of the chosen networks is improved by changing one number of its configuration at a time, as long as
 that makes it quicker. A candidate that does not compile, or answers differently from float64, is out. Every later run
@@ -10,19 +10,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.table import Table
 
-from bench.gpu.calls import TOLERANCES, Call, Oracle, distinct_calls, time_call
+from bench.gpu.calls import Call, Oracle, distinct_calls, time_call
 from fasthg.console import make_app, note, output_console, progress_bar, run_app
 from fasthg.errors import BackendUnavailable
 from fasthg.files import atomic_path
 from fasthg.fused.net import fuse
 from fasthg.kernels.tuning import (
+    KERNELS,
     TABLES,
     Config,
     Entry,
@@ -38,7 +39,7 @@ from fasthg.network.variants import INPUT_SIZE
 
 #: What one number of a configuration may become.
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "block_m": (32, 64, 128, 256),
+    "block_m": (16, 32, 64, 128, 256),
     "block_k": (32, 64, 128),
     "block_n": (16, 32, 64, 128),
     "num_warps": (4, 8),
@@ -59,41 +60,42 @@ class Outcome:
     after: float
 
 
-def neighbours(config: Config, device: torch.device) -> Iterator[Config]:
-    """Configurations that differ from this one in one number."""
-    tensor_maps = torch.cuda.get_device_capability(device) >= (9, 0)
-    for name, choices in CHOICES.items():
-        for choice in choices:
-            if choice != getattr(config, name) and (name != "tma" or tensor_maps):
-                yield replace(config, **{name: choice})
+def neighbours(operator: str, config: Config, tensor_maps: bool) -> Iterator[Config]:
+    """Configurations that differ from this one in one number that the kernel has; its buffers have room for them."""
+    for name in KERNELS[operator].numbers:
+        for choice in CHOICES[name]:
+            candidate = replace(config, **{name: choice})
+            if candidate != config and (name != "tma" or tensor_maps) and not KERNELS[operator].problem(candidate):
+                yield candidate
 
 
 def seconds(oracle: Oracle, config: Config, device: torch.device, tolerance: float) -> float:
     """Seconds of the call with this configuration; infinite where it does not compile or answers wrongly."""
-    with trial(config):
+    with trial(lambda question: config):
         try:
             if oracle.relative_error() > tolerance:
                 return float("inf")
-            return time_call(oracle.call.run, device)
+            return time_call(oracle.run, device)
         except Exception as error:  # whatever the compiler or the driver says of a candidate
             if "illegal memory access" in str(error) or "unspecified launch failure" in str(error):
                 raise
             return float("inf")
 
 
-def improve(call: Call, question: Question, start: Config, deadline: float, dtype: torch.dtype) -> Outcome:
+def improve(call: Call, question: Question, start: Config, deadline: float) -> Outcome:
     """Descend from `start`, one number at a time, until nothing is quicker or the time is up."""
     device = call.step.tensors()[0].device
+    tensor_maps = torch.cuda.get_device_capability(device) >= (9, 0)
     oracle, tried = Oracle(call), {start}
-    best, before = start, seconds(oracle, start, device, TOLERANCES[dtype])
+    best, before = start, seconds(oracle, start, device, call.tolerance)
     least, moved = before, True
     while moved and time.monotonic() < deadline:
         moved = False
-        for candidate in neighbours(best, device):
+        for candidate in neighbours(question.operator, best, tensor_maps):
             if candidate in tried or time.monotonic() >= deadline:
                 continue
             tried.add(candidate)
-            taken = seconds(oracle, candidate, device, TOLERANCES[dtype])
+            taken = seconds(oracle, candidate, device, call.tolerance)
             if taken < WORTH * least:
                 best, least, moved = candidate, taken, True
     return Outcome(question, best, before, least)
@@ -128,7 +130,7 @@ def tune(
         raise BackendUnavailable("tune: no CUDA device here; run on the machine whose GPU the table is for")
     device = torch.device("cuda", torch.cuda.current_device())
     path = TABLES / device_table_name(torch.cuda.get_device_name(device))
-    entries = {(e.operator, e.channels, e.pixels): e for e in (read_table(path) if path.exists() else ())}
+    entries = {(e.operator, e.channels, e.batch, e.pixels): e for e in (read_table(path) if path.exists() else ())}
     dtype = torch.bfloat16 if bf16 else torch.float16
     deadline = time.monotonic() + 60 * minutes
     asked = questions(variants.split(","), [int(size) for size in batch_sizes.split(",")], dtype)
@@ -137,13 +139,13 @@ def tune(
         for question, call in bar.track(asked.items(), description="tune"):
             if time.monotonic() >= deadline:
                 break
-            start = lookup(question.operator, question.channels, question.pixels, device)
-            outcome = improve(call, question, start, deadline, dtype)
+            start = lookup(question.operator, question.channels, question.batch, question.pixels, device)
+            outcome = improve(call, question, start, deadline)
             if outcome.after == float("inf"):
                 continue
             outcomes.append(outcome)
-            entry = Entry(question.operator, question.channels, question.pixels, outcome.config)
-            entries[entry.operator, entry.channels, entry.pixels] = entry
+            entry = Entry(question.operator, question.channels, question.batch, question.pixels, outcome.config)
+            entries[entry.operator, entry.channels, entry.batch, entry.pixels] = entry
             with atomic_path(path) as aside:
                 write_table(aside, list(entries.values()))
     _report(outcomes)
@@ -151,10 +153,10 @@ def tune(
 
 
 def _report(outcomes: list[Outcome]) -> None:
-    table = Table("operator", "channels", "pixels", "before us", "after us", "configuration")
+    table = Table("operator", "channels", "batch", "pixels", "before us", "after us", "configuration")
     for o in outcomes:
         times = (f"{1e6 * o.before:.1f}", f"{1e6 * o.after:.1f}")
-        table.add_row(o.question.operator, str(o.question.channels), str(o.question.pixels), *times, str(o.config))
+        table.add_row(*map(str, astuple(o.question)), *times, str(o.config))
     output_console().print(table)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -21,21 +21,23 @@ Stream = Literal["main", "side"]
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Activations [rows, channels] in `grid`, or its partial statistics where `channels` is 0."""
+    """Activations [rows, channels] in `grid`, or its partial statistics where `channels` is 0; `exact`: float32."""
 
     grid: Grid
     channels: int
+    exact: bool = False
 
     def allocate(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Memory for it, with zero borders."""
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
         if self.channels:
-            return self.grid.empty(self.channels, dtype, device)
-        return self.grid.empty_partials(device, torch.float64 if dtype == torch.float64 else torch.float32)
+            return self.grid.empty(self.channels, wide if self.exact else dtype, device)
+        return self.grid.empty_partials(device, wide)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call: `operator(*arguments)`, named after the layer that it computes.
+    """One call: `operator(*arguments)`, named after the layer that it computes; it writes the arguments in `writes`.
 
     `fork` makes the side stream wait for what the main one was given before; `join` the main stream for the side one.
     """
@@ -43,6 +45,7 @@ class Step:
     name: str
     operator: Callable[..., Any]
     arguments: tuple[Any, ...]
+    writes: tuple[int, ...]
     stream: Stream = "main"
     fork: bool = False
     join: bool = False
@@ -55,6 +58,33 @@ class Step:
         """What a bound step reads and writes, weights included."""
         return [argument for argument in self.arguments if isinstance(argument, Tensor)]
 
+    def written(self) -> list[Tensor]:
+        """What a bound step writes."""
+        return [argument for i in self.writes if isinstance(argument := self.arguments[i], Tensor)]
+
+    def run(self) -> None:
+        """Make the call, on the current stream."""
+        self.operator(*self.arguments)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A plan over real tensors: its steps, the memory that buffers share, and how many bytes that takes."""
+
+    steps: list[Step]
+    memory: dict[Buffer, Tensor]
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all activations, shared memory counted once."""
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in self.memory.values()}.values())
+
+
+def written_arguments(operator: Any) -> tuple[int, ...]:
+    """Which arguments an operator of torch.ops writes."""
+    arguments = operator.default._schema.arguments
+    return tuple(i for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write)
+
 
 @dataclass
 class Plan:
@@ -65,10 +95,13 @@ class Plan:
     _join: bool = False
     _stream: Stream = "main"
 
-    def call(self, name: str, operator: Callable[..., Any], *arguments: Any) -> None:
-        """Append a call to the current stream."""
+    def call(
+        self, name: str, operator: Callable[..., Any], *arguments: Any, writes: tuple[int, ...] | None = None
+    ) -> None:
+        """Append a call to the current stream; `writes` for what is no operator of torch.ops."""
         fork, join = self._fork and self._stream == "side", self._join and self._stream == "main"
-        self.steps.append(Step(name, operator, arguments, self._stream, fork, join))
+        writes = written_arguments(operator) if writes is None else writes
+        self.steps.append(Step(name, operator, arguments, writes, self._stream, fork, join))
         self._fork, self._join = self._fork and not fork, self._join and not join
 
     def on_side(self, branch: Callable[[], Any]) -> Any:
@@ -83,26 +116,21 @@ class Plan:
         """The next call on the main stream waits for the side stream."""
         self._join = True
 
-    def bind(self, dtype: torch.dtype, device: torch.device) -> tuple[list[Step], int]:
-        """The same steps over real tensors, and how many bytes of activations these take."""
+    def bind(self, dtype: torch.dtype, device: torch.device) -> Bound:
+        """The same steps over real tensors."""
         last_use = self._last_uses()
-        free: dict[tuple[Grid, int], list[Tensor]] = defaultdict(list)
-        memory: dict[Buffer, Tensor] = {}
-        allocated = 0
-        bound = []
+        free: dict[tuple[Grid, int, bool], list[Tensor]] = defaultdict(list)
+        bound = Bound([], {})
         for index, step in enumerate(self.steps):
             for buffer in step.buffers():
-                if buffer not in memory:
-                    pool = free[buffer.grid, buffer.channels]
-                    if not pool:
-                        pool.append(buffer.allocate(dtype, device))
-                        allocated += pool[-1].nbytes
-                    memory[buffer] = pool.pop()
-            arguments = tuple(memory[a] if isinstance(a, Buffer) else a for a in step.arguments)
-            bound.append(Step(step.name, step.operator, arguments, step.stream, step.fork, step.join))
-            for buffer in [b for b in memory if last_use[b] == index]:
-                free[buffer.grid, buffer.channels].append(memory[buffer])
-        return bound, allocated
+                if buffer not in bound.memory:
+                    pool = free[buffer.grid, buffer.channels, buffer.exact]
+                    bound.memory[buffer] = pool.pop() if pool else buffer.allocate(dtype, device)
+            arguments = tuple(bound.memory[a] if isinstance(a, Buffer) else a for a in step.arguments)
+            bound.steps.append(replace(step, arguments=arguments))
+            for buffer in [b for b in bound.memory if last_use[b] == index]:
+                free[buffer.grid, buffer.channels, buffer.exact].append(bound.memory[buffer])
+        return bound
 
     def _last_uses(self) -> dict[Buffer, int]:
         """Step after which a buffer's memory is free: not before the join for one that the side stream touches."""

@@ -10,21 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fasthg.kernels import layout
+from fasthg.kernels.parts import Conv
 from fasthg.network.fold import fold
 from fasthg.network.model import Bottleneck, Hourglass, HourglassNet, Stack, Stem
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A packed convolution: weight in the activations' dtype, bias in fp32 (float64 with float64)."""
-
-    weight: Tensor
-    bias: Tensor
-
-    @property
-    def channels(self) -> int:
-        """Padded output channels."""
-        return self.weight.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class HourglassWeights:
 
 @dataclass(frozen=True)
 class StackWeights:
-    """One stack; `merge` holds both ways back into the trunk in one 1x1 and is None in the last."""
+    """One stack; `merge` holds both ways back into the trunk in one 1x1; None in the last, whose head is float32."""
 
     name: str
     hourglass: HourglassWeights
@@ -100,9 +88,9 @@ class Packer:
             self.names[stack],
             self._hourglass(stack.hourglass),
             self._chain(stack.blocks),
-            self._conv(stack.features),
+            self._conv(stack.features, exact=stack.merge_features is None),
             self._affine(stack.norm),
-            self._conv(stack.score),
+            self._conv(stack.score, exact=True),
             None if stack.merge_features is None else self._conv(stack.merge_features),
         )
 
@@ -130,13 +118,13 @@ class Packer:
         packed = [self._conv(conv) for conv in convs[:-1]] + [self._pack(layout.pack_conv1x1(last.weight), bias)]
         return Block(self.names[block], affines, tuple(packed), skip_weight)
 
-    def _conv(self, conv: nn.Conv2d) -> Conv:
+    def _conv(self, conv: nn.Conv2d, exact: bool = False) -> Conv:
         assert conv.bias is not None
         pack = layout.pack_conv3x3 if conv.kernel_size == (3, 3) else layout.pack_conv1x1
-        return self._pack(pack(conv.weight), conv.bias)
+        return self._pack(pack(conv.weight), conv.bias, exact)
 
-    def _pack(self, weight: Tensor, bias: Tensor) -> Conv:
-        return Conv(self._cast(weight), self._widen(layout.pack_bias(bias)))
+    def _pack(self, weight: Tensor, bias: Tensor, exact: bool = False) -> Conv:
+        return Conv(self._widen(weight) if exact else self._cast(weight), self._widen(layout.pack_bias(bias)))
 
     def _affine(self, norm: nn.Module) -> Tensor | None:
         if isinstance(norm, nn.BatchNorm2d):

@@ -6,9 +6,11 @@ one CUDA graph replays them: allocate with `Grid.empty`, whose borders are zero;
 output may share memory with an input. An output that is None is not computed.
 
 Weights are packed by `fasthg.kernels.layout` (`pack_conv1x1`, `pack_conv3x3`, `pack_stem`, `pack_bias`,
-`pack_affine`) and have the activations' dtype; biases, affines and partial statistics are float32 (float64 with
-float64 activations). Channels are powers of two from 16; the packers pad with zeros, which stay zero through every
-operator but the group-norm ones.
+`pack_affine`); biases, affines and partial statistics are float32 (float64 with float64 activations). Channels are
+powers of two from 16; the packers pad with zeros, which stay zero through every operator but the group-norm ones.
+
+A product's operands have the dtype of its weight, and t has it too. The trunk (x, low, x_out, x_pool) has it or is
+float32 beside halves; `head` and `norm_conv1x1` with float32 weights also read halves.
 
 A pre-activation bottleneck is BN1-ReLU-1x1, BN2-ReLU-3x3, BN3-ReLU-1x1, plus the input x. BN2 and BN3 fold into the
 convolution before them (weights and bias); BN1 does not, because x also feeds the skip: it stays an affine [2, C] of
@@ -29,7 +31,7 @@ max-pool:
 
 `head`'s merge holds both of the network's: merge_features(y) + merge_score(score(y)) is one 1x1, Wf + Ws_score
 Ws_merge with bias bf + bs_merge + bs_score Ws_merge. A fourth convolution is one `conv3x3` before `bottleneck`.
-`whole_bottleneck` takes x alone and computes t itself; then `max_pool` gives the pooled x.
+A bottleneck may also be computed in two calls, `conv3x3` and `expand`: where the first runs beside other work.
 
 GroupNorm with one group cannot fold: its statistics span the image. The producer of a tensor also writes partial
 statistics (`Grid.empty_partials`), the consumer combines them and normalises as it reads; affine is [gamma, beta]:
@@ -39,46 +41,20 @@ statistics (`Grid.empty_partials`), the consumer combines them and normalises as
     head:       norm_conv1x1(partials=None: features) -> norm_conv1x1(score), norm_conv1x1(merge, skip = trunk)
 
 Every operator raises ValueError or TypeError, before launch, that names the argument. On CUDA the implementations are
-Triton kernels for float16 and bfloat16 (fp32 accumulation); elsewhere they are `fasthg.kernels.reference`.
+Triton kernels for float16 and bfloat16 (fp32 accumulation), elsewhere `fasthg.kernels.ops.plain`.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
-from torch.library import triton_op
-from torch.nn import functional as F
 
-from fasthg.kernels import reference
 from fasthg.kernels.layout import STEM_TAPS, Grid, padded_channels
 from fasthg.kernels.ops.checks import Arguments
+from fasthg.kernels.ops.dispatch import implementation, operator
+from fasthg.kernels.parts import Results
 
 
-def wide(grid: Grid, buffer: Tensor) -> Tensor:
-    """A buffer's images [N, C, H, W] in the dtype that the reference computes in: float32 or wider."""
-    images = grid.images(buffer)
-    return images.float() if images.dtype.itemsize < 4 else images
-
-
-def emit(grid: Grid, x: Tensor, x_out: Tensor | None) -> None:
-    """Store images in a buffer that is wanted."""
-    if x_out is not None:
-        grid.images(x_out).copy_(x)
-
-
-def _emit_projected(
-    grid: Grid, x: Tensor, affine: Tensor | None, weight: Tensor | None, bias: Tensor | None, t_out: Tensor | None
-) -> None:
-    if affine is not None and weight is not None and bias is not None:
-        emit(grid, reference.project(x, affine, weight, bias), t_out)
-
-
-def emit_partials(grid: Grid, x: Tensor, partials_out: Tensor | None) -> None:
-    """Store partial statistics where they are wanted."""
-    if partials_out is not None:
-        partials_out.copy_(reference.statistics(x, grid.statistics_tiles))
-
-
-@triton_op("fasthg::stem", mutates_args={"x_out", "t_out", "partials_out"})
+@operator("stem", {"x_out", "t_out", "partials_out"})
 def stem(
     images: Tensor,
     weight: Tensor,
@@ -104,38 +80,21 @@ def stem(
     batch, _, height, width = images.shape
     grid = Grid(batch, (height + 1) // 2, (width + 1) // 2)
     channels = check.buffer("x_out", x_out, grid)
-    check.tensor("weight", weight, (7, STEM_TAPS, channels))
-    check.vector("bias", bias, channels)
-    check.projection("next", channels, grid, next_affine, next_weight, next_bias, t_out)
+    conv = check.conv("", weight, bias, 7, STEM_TAPS, channels)
+    out = check.results(grid, channels, x_out, (next_affine, next_weight, next_bias, t_out))
     check.partials("partials_out", partials_out, grid)
-    if x_out.is_cuda:
-        from fasthg.kernels.triton.stem import stem as launch
-
-        launch(images, weight, bias, relu, next_affine, next_weight, next_bias, x_out, t_out, partials_out)
-        return
-    x = reference.conv_stem(images.to(bias.dtype), weight, bias)
-    x = F.relu(x) if relu else x
-    emit(grid, x, x_out)
-    _emit_projected(grid, x, next_affine, next_weight, next_bias, t_out)
-    emit_partials(grid, x, partials_out)
+    implementation(x_out).stem(images, conv, relu, out, partials_out, grid)
 
 
-@triton_op("fasthg::conv3x3", mutates_args={"t_out"})
+@operator("conv3x3", {"t_out"})
 def conv3x3(t: Tensor, weight: Tensor, bias: Tensor, t_out: Tensor, batch: int, height: int, width: int) -> None:
     """t_out = ReLU(3x3(t)): the second of a bottleneck's four convolutions. weight [9, C, C'], bias [C']."""
     grid, check = Grid(batch, height, width), Arguments("conv3x3", t)
-    feats_in, feats = check.buffer("t", t, grid), check.buffer("t_out", t_out, grid)
-    check.tensor("weight", weight, (9, feats_in, feats))
-    check.vector("bias", bias, feats)
-    if t.is_cuda:
-        from fasthg.kernels.triton.conv3x3 import conv3x3 as launch
-
-        launch(t, weight, bias, t_out, batch, height, width)
-        return
-    emit(grid, F.relu(reference.conv3x3(wide(grid, t), weight, bias)), t_out)
+    conv = check.conv("", weight, bias, 9, check.buffer("t", t, grid), check.buffer("t_out", t_out, grid))
+    implementation(t).conv3x3(t, conv, t_out, grid)
 
 
-@triton_op("fasthg::bottleneck", mutates_args={"x_out", "t_out", "x_pool", "t_pool"})
+@operator("bottleneck", {"x_out", "t_out", "x_pool", "t_pool"})
 def bottleneck(
     t: Tensor,
     x: Tensor,
@@ -169,86 +128,54 @@ def bottleneck(
     t_pool in the half grid. Sides are even where low or x_pool is given.
     """
     grid, check = Grid(batch, height, width), Arguments("bottleneck", t)
-    feats, channels_in, channels = check.buffer("t", t, grid), check.buffer("x", x, grid), expand_weight.shape[-1]
-    check.tensor("conv_weight", conv_weight, (9, feats, feats))
-    check.vector("conv_bias", conv_bias, feats)
-    check.tensor("expand_weight", expand_weight, (feats, channels))
-    check.vector("expand_bias", expand_bias, channels)
-    check_residual(check, grid, channels_in, channels, skip_weight, low)
-    check_consumers(
-        check, grid, channels, next_affine, next_weight, next_bias, pool_affine, pool_weight, pool_bias,
-        x_out, t_out, x_pool, t_pool,
-    )  # fmt: skip
-    if t.is_cuda:
-        from fasthg.kernels.triton.bottleneck import bottleneck as launch
-
-        launch(
-            t, x, conv_weight, conv_bias, expand_weight, expand_bias, skip_weight, low, next_affine, next_weight,
-            next_bias, pool_affine, pool_weight, pool_bias, x_out, t_out, x_pool, t_pool, batch, height, width,
-        )  # fmt: skip
-        return
-    y = reference.bottleneck(
-        wide(grid, t), wide(grid, x), conv_weight, conv_bias, expand_weight, expand_bias, skip_weight,
-        None if low is None else wide(grid.half(), low),
-    )  # fmt: skip
-    _emit_consumers(
-        grid, y, next_affine, next_weight, next_bias, pool_affine, pool_weight, pool_bias, x_out, t_out, x_pool, t_pool
+    feats, channels = check.buffer("t", t, grid), expand_weight.shape[-1]
+    residual = check.residual("x", grid, channels, x, skip_weight, low)
+    conv = check.conv("conv_", conv_weight, conv_bias, 9, feats, feats)
+    expand = check.conv("expand_", expand_weight, expand_bias, feats, channels)
+    next_reader, pool_reader = (
+        (next_affine, next_weight, next_bias, t_out),
+        (pool_affine, pool_weight, pool_bias, t_pool),
     )
+    out = check.results(grid, channels, x_out, next_reader, x_pool, pool_reader)
+    implementation(t).bottleneck(t, conv, expand, residual, out, grid)
 
 
-@triton_op("fasthg::whole_bottleneck", mutates_args={"x_out"})
-def whole_bottleneck(
+@operator("expand", {"x_out", "t_out", "x_pool", "t_pool"})
+def expand(
+    t: Tensor,
     x: Tensor,
-    affine: Tensor,
-    reduce_weight: Tensor,
-    reduce_bias: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
     expand_weight: Tensor,
     expand_bias: Tensor,
     skip_weight: Tensor | None,
     low: Tensor | None,
-    x_out: Tensor,
+    next_affine: Tensor | None,
+    next_weight: Tensor | None,
+    next_bias: Tensor | None,
+    pool_affine: Tensor | None,
+    pool_weight: Tensor | None,
+    pool_bias: Tensor | None,
+    x_out: Tensor | None,
+    t_out: Tensor | None,
+    x_pool: Tensor | None,
+    t_pool: Tensor | None,
     batch: int,
     height: int,
     width: int,
 ) -> None:
-    """A bottleneck in one kernel that computes its t with a halo instead of reading it: for narrow bottlenecks.
-
-    As `bottleneck` with t = project(x, affine, reduce_weight [CI, C], reduce_bias [C]).
-    """
-    grid, check = Grid(batch, height, width), Arguments("whole_bottleneck", x)
-    feats, channels_in, channels = (
-        reduce_weight.shape[-1],
-        check.buffer("x", x, grid),
-        check.buffer("x_out", x_out, grid),
+    """`bottleneck` from its last 1x1 on: t is what the 3x3 and its ReLU gave."""
+    grid, check = Grid(batch, height, width), Arguments("expand", t)
+    feats, channels = check.buffer("t", t, grid), expand_weight.shape[-1]
+    residual = check.residual("x", grid, channels, x, skip_weight, low)
+    weights = check.conv("expand_", expand_weight, expand_bias, feats, channels)
+    next_reader, pool_reader = (
+        (next_affine, next_weight, next_bias, t_out),
+        (pool_affine, pool_weight, pool_bias, t_pool),
     )
-    check.vector("affine", affine, 2, channels_in)
-    check.tensor("reduce_weight", reduce_weight, (channels_in, feats))
-    check.vector("reduce_bias", reduce_bias, feats)
-    check.tensor("conv_weight", conv_weight, (9, feats, feats))
-    check.vector("conv_bias", conv_bias, feats)
-    check.tensor("expand_weight", expand_weight, (feats, channels))
-    check.vector("expand_bias", expand_bias, channels)
-    check_residual(check, grid, channels_in, channels, skip_weight, low)
-    if x.is_cuda:
-        from fasthg.kernels.triton.whole_bottleneck import whole_bottleneck as launch
-
-        launch(
-            x, affine, reduce_weight, reduce_bias, conv_weight, conv_bias, expand_weight, expand_bias, skip_weight, low,
-            x_out, batch, height, width,
-        )  # fmt: skip
-        return
-    images = wide(grid, x)
-    t = reference.project(images, affine, reduce_weight, reduce_bias)
-    y = reference.bottleneck(
-        t, images, conv_weight, conv_bias, expand_weight, expand_bias, skip_weight,
-        None if low is None else wide(grid.half(), low),
-    )  # fmt: skip
-    emit(grid, y, x_out)
+    out = check.results(grid, channels, x_out, next_reader, x_pool, pool_reader)
+    implementation(t).bottleneck(t, None, weights, residual, out, grid)
 
 
-@triton_op("fasthg::head", mutates_args={"heatmaps", "x_out", "t_out", "x_pool", "t_pool"})
+@operator("head", {"heatmaps", "x_out", "t_out", "x_pool", "t_pool"})
 def head(
     y: Tensor,
     features_weight: Tensor,
@@ -279,125 +206,37 @@ def head(
     x' = x + f @ merge_weight + merge_bias, and for its consumers t_out, x_pool, t_pool as in `bottleneck`.
 
     y [.., C], features_weight [C, C], score_weight [C, J padded], heatmaps [N, J, height, width] of any floating-point
-    dtype, x [.., C], merge_weight [C, C].
+    dtype, x [.., C], merge_weight [C, C]. With float32 weights the features stay float32 whatever y is.
     """
-    grid, check = Grid(batch, height, width), Arguments("head", y)
-    channels = check.buffer("y", y, grid)
-    check.tensor("features_weight", features_weight, (channels, channels))
-    check.vector("features_bias", features_bias, channels)
+    grid, check = Grid(batch, height, width), Arguments("head", features_weight)
+    channels, score, merge, out = check.source("y", y, grid), None, None, Results()
+    features = check.conv("features_", features_weight, features_bias, channels, channels)
     if check.together("score_weight, score_bias and heatmaps", score_weight, score_bias, heatmaps):
         assert score_weight is not None
+        assert score_bias is not None
         assert heatmaps is not None
-        joints, padded = heatmaps.shape[1], score_weight.shape[-1]
-        check.tensor("score_weight", score_weight, (channels, padded_channels(joints)))
-        check.vector("score_bias", score_bias, padded)
+        joints = heatmaps.shape[1]
+        score = check.conv("score_", score_weight, score_bias, channels, padded_channels(joints))
         check.tensor("heatmaps", heatmaps, (batch, joints, height, width), heatmaps.dtype)
     if check.together("x, merge_weight and merge_bias", x, merge_weight, merge_bias):
-        check.require(check.buffer("x", x, grid) == channels, f"x and y differ in channels; both need {channels}")
-        check.tensor("merge_weight", merge_weight, (channels, channels))
-        check.vector("merge_bias", merge_bias, channels)
-        check_consumers(
-            check, grid, channels, next_affine, next_weight, next_bias, pool_affine, pool_weight, pool_bias,
-            x_out, t_out, x_pool, t_pool,
-        )  # fmt: skip
+        assert merge_weight is not None
+        assert merge_bias is not None
+        check.trunk("x", x, grid, channels)
+        merge = check.conv("merge_", merge_weight, merge_bias, channels, channels)
+        following, behind = (next_affine, next_weight, next_bias, t_out), (pool_affine, pool_weight, pool_bias, t_pool)
+        out = check.results(grid, channels, x_out, following, x_pool, behind)
     else:
         wanted = any(out is not None for out in (x_out, t_out, x_pool, t_pool))
         check.require(not wanted, "x_out, t_out, x_pool and t_pool need x, merge_weight and merge_bias")
         check.require(heatmaps is not None, "nothing to compute; give heatmaps, or x and x_out")
-    if y.is_cuda:
-        from fasthg.kernels.triton.head import head as launch
-
-        launch(
-            y, features_weight, features_bias, score_weight, score_bias, x, merge_weight, merge_bias, next_affine,
-            next_weight, next_bias, pool_affine, pool_weight, pool_bias, heatmaps, x_out, t_out, x_pool, t_pool,
-            batch, height, width,
-        )  # fmt: skip
-        return
-    features = F.relu(reference.conv1x1(wide(grid, y), features_weight, features_bias))
-    if heatmaps is not None and score_weight is not None:
-        heatmaps.copy_(reference.conv1x1(features, score_weight, score_bias)[:, : heatmaps.shape[1]])
-    if x is not None and merge_weight is not None:
-        merged = wide(grid, x) + reference.conv1x1(features, merge_weight, merge_bias)
-        _emit_consumers(
-            grid, merged, next_affine, next_weight, next_bias, pool_affine, pool_weight, pool_bias,
-            x_out, t_out, x_pool, t_pool,
-        )  # fmt: skip
+    implementation(features_weight).head(y, features, score, heatmaps, x, merge, out, grid)
 
 
-@triton_op("fasthg::max_pool", mutates_args={"x_out", "partials_out"})
+@operator("max_pool", {"x_out", "partials_out"})
 def max_pool(x: Tensor, x_out: Tensor, partials_out: Tensor | None, batch: int, height: int, width: int) -> None:
     """2x2 max-pool of x into the half grid, and the result's partial statistics where they are wanted."""
     grid, check = Grid(batch, height, width), Arguments("max_pool", x)
     channels, half = check.buffer("x", x, grid), grid.half()
     check.require(check.buffer("x_out", x_out, half) == channels, f"x and x_out differ in channels; x has {channels}")
     check.partials("partials_out", partials_out, half)
-    if x.is_cuda:
-        from fasthg.kernels.triton.pointwise import max_pool as launch
-
-        launch(x, x_out, partials_out, batch, height, width)
-        return
-    pooled = F.max_pool2d(wide(grid, x), 2)
-    emit(half, pooled, x_out)
-    emit_partials(half, pooled, partials_out)
-
-
-def check_residual(
-    check: Arguments, grid: Grid, channels_in: int, channels: int, skip_weight: Tensor | None, low: Tensor | None
-) -> None:
-    """What is added to a block's result: its input, projected where channels differ, and the upsampled low branch."""
-    if skip_weight is None:
-        check.require(
-            channels_in == channels, f"x has {channels_in} channels and the result {channels}; give skip_weight"
-        )
-    check.tensor("skip_weight", skip_weight, (channels_in, channels))
-    if low is not None:
-        check.require(
-            check.buffer("low", low, grid.half()) == channels, f"low has {low.shape[1]} channels; give {channels}"
-        )
-
-
-def check_consumers(
-    check: Arguments,
-    grid: Grid,
-    channels: int,
-    next_affine: Tensor | None,
-    next_weight: Tensor | None,
-    next_bias: Tensor | None,
-    pool_affine: Tensor | None,
-    pool_weight: Tensor | None,
-    pool_bias: Tensor | None,
-    x_out: Tensor | None,
-    t_out: Tensor | None,
-    x_pool: Tensor | None,
-    t_pool: Tensor | None,
-) -> None:
-    """The outputs of a block and the projections that they need."""
-    check.require(any(out is not None for out in (x_out, t_out, x_pool)), "nothing to compute; give x_out")
-    check.require(check.buffer("x_out", x_out, grid) in (0, channels), f"x_out needs {channels} channels")
-    check.projection("next", channels, grid, next_affine, next_weight, next_bias, t_out)
-    check.require(t_pool is None or x_pool is not None, "t_pool needs x_pool")
-    if x_pool is not None:
-        check.require(check.buffer("x_pool", x_pool, grid.half()) == channels, f"x_pool needs {channels} channels")
-        check.projection("pool", channels, grid.half(), pool_affine, pool_weight, pool_bias, t_pool)
-
-
-def _emit_consumers(
-    grid: Grid,
-    x: Tensor,
-    next_affine: Tensor | None,
-    next_weight: Tensor | None,
-    next_bias: Tensor | None,
-    pool_affine: Tensor | None,
-    pool_weight: Tensor | None,
-    pool_bias: Tensor | None,
-    x_out: Tensor | None,
-    t_out: Tensor | None,
-    x_pool: Tensor | None,
-    t_pool: Tensor | None,
-) -> None:
-    emit(grid, x, x_out)
-    _emit_projected(grid, x, next_affine, next_weight, next_bias, t_out)
-    if x_pool is not None:
-        pooled = F.max_pool2d(x, 2)
-        emit(grid.half(), pooled, x_pool)
-        _emit_projected(grid.half(), pooled, pool_affine, pool_weight, pool_bias, t_pool)
+    implementation(x).max_pool(x, x_out, partials_out, grid)

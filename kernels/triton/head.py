@@ -6,8 +6,11 @@ from torch import Tensor
 
 import triton
 import triton.language as tl
-from fasthg.kernels.triton.launch import launch, resolve, tiles, width_of
+from fasthg.kernels.layout import Grid
+from fasthg.kernels.parts import Conv, Results
+from fasthg.kernels.triton.launch import conv_pointers, launch, result_pointers, tiles
 from fasthg.kernels.triton.tiles import (
+    dot,
     grid_rows,
     load_tile,
     pooled_rows,
@@ -16,7 +19,7 @@ from fasthg.kernels.triton.tiles import (
     store_projection,
     tile_pixels,
 )
-from fasthg.kernels.tuning import Config
+from fasthg.kernels.tuning import Config, lookup
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width", "joints"])
@@ -54,18 +57,19 @@ def head_kernel(
     STAGES: tl.constexpr,
     CHUNK_STAGES: tl.constexpr,
 ):
-    dtype: tl.constexpr = y_ptr.dtype.element_ty
+    tl.static_assert(C % BK == 0 and C % BN == 0)
+    dtype: tl.constexpr = features_weight_ptr.dtype.element_ty
     n, h, w, exists = tile_pixels(batch, height, width, BM, x_pool_ptr is not None)
     rows = grid_rows(n, h, w, height, width)
     c = tl.arange(0, C)
     acc = tl.zeros((BM, C), tl.float32)
     for k in tl.range(0, C // BK, num_stages=STAGES):
         channels = k * BK + tl.arange(0, BK)
-        acc = tl.dot(load_tile(y_ptr, rows, channels, C), load_tile(features_weight_ptr, channels, c, C), acc)
+        acc = dot(load_tile(y_ptr, rows, channels, C), load_tile(features_weight_ptr, channels, c, C), acc)
     features = tl.maximum(acc + tl.load(features_bias_ptr + c)[None, :], 0.0).to(dtype)
     if heatmaps_ptr is not None:
         j = tl.arange(0, J)
-        scores = tl.dot(features, load_tile(score_weight_ptr, c, j, J)) + tl.load(score_bias_ptr + j)[None, :]
+        scores = dot(features, load_tile(score_weight_ptr, c, j, J)) + tl.load(score_bias_ptr + j)[None, :]
         pixel = (n * joints * height + h) * width + w
         target = heatmaps_ptr + pixel[:, None] + j[None, :] * (height * width)
         tl.store(target, scores, mask=exists[:, None] & (j < joints)[None, :])
@@ -75,10 +79,10 @@ def head_kernel(
         pool_acc = start_projection(t_pool_ptr, BM // 4, CP)
         for i in tl.range(0, C // BN, num_stages=CHUNK_STAGES):
             columns = i * BN + tl.arange(0, BN)
-            x = tl.dot(features, load_tile(merge_weight_ptr, c, columns, C)) + load_tile(x_ptr, rows, columns, C)
+            x = dot(features, load_tile(merge_weight_ptr, c, columns, C)) + load_tile(x_ptr, rows, columns, C)
             x += tl.load(merge_bias_ptr + columns)[None, :]
             next_acc, pool_acc = store_chunk(
-                x.to(dtype), columns, rows, exists, pool_rows, pool_exists, next_acc, pool_acc,
+                x, columns, rows, exists, pool_rows, pool_exists, next_acc, pool_acc,
                 next_affine_ptr, next_weight_ptr, pool_affine_ptr, pool_weight_ptr, x_out_ptr, x_pool_ptr,
                 C, CN, CP, BM, BN,
             )  # fmt: skip
@@ -86,40 +90,72 @@ def head_kernel(
         store_projection(pool_acc, pool_bias_ptr, t_pool_ptr, pool_rows, pool_exists, CP)
 
 
+@triton.jit(do_not_specialize=["batch", "height", "width", "joints"])
+def score_kernel(
+    y_ptr,  # [rows, C]
+    features_weight_ptr,  # [C, C]
+    features_bias_ptr,  # [C] fp32
+    score_weight_ptr,  # [C, J]
+    score_bias_ptr,  # [J] fp32
+    heatmaps_ptr,  # [batch, joints, height, width]
+    batch,
+    height,
+    width,
+    joints,
+    C: tl.constexpr,
+    J: tl.constexpr,
+    BM: tl.constexpr,
+    BK: tl.constexpr,
+    BN: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Heatmaps alone, some features at a time: all of a tile's in fp32 would not fit the registers."""
+    tl.static_assert(C % BK == 0 and C % BN == 0)
+    n, h, w, exists = tile_pixels(batch, height, width, BM, False)
+    rows = grid_rows(n, h, w, height, width)
+    j = tl.arange(0, J)
+    scores = tl.zeros((BM, J), tl.float32)
+    for i in tl.range(0, C // BN, num_stages=1):
+        c = i * BN + tl.arange(0, BN)
+        acc = tl.zeros((BM, BN), tl.float32)
+        for k in tl.range(0, C // BK, num_stages=STAGES):
+            channels = k * BK + tl.arange(0, BK)
+            acc = dot(load_tile(y_ptr, rows, channels, C), load_tile(features_weight_ptr, channels, c, C), acc)
+        features = tl.maximum(acc + tl.load(features_bias_ptr + c)[None, :], 0.0)
+        scores = dot(features, load_tile(score_weight_ptr, c, j, J), scores)
+    scores += tl.load(score_bias_ptr + j)[None, :]
+    pixel = (n * joints * height + h) * width + w
+    target = heatmaps_ptr + pixel[:, None] + j[None, :] * (height * width)
+    tl.store(target, scores, mask=exists[:, None] & (j < joints)[None, :])
+
+
 def head(
     y: Tensor,
-    features_weight: Tensor,
-    features_bias: Tensor,
-    score_weight: Tensor | None,
-    score_bias: Tensor | None,
-    x: Tensor | None,
-    merge_weight: Tensor | None,
-    merge_bias: Tensor | None,
-    next_affine: Tensor | None,
-    next_weight: Tensor | None,
-    next_bias: Tensor | None,
-    pool_affine: Tensor | None,
-    pool_weight: Tensor | None,
-    pool_bias: Tensor | None,
+    features: Conv,
+    score: Conv | None,
     heatmaps: Tensor | None,
-    x_out: Tensor | None,
-    t_out: Tensor | None,
-    x_pool: Tensor | None,
-    t_pool: Tensor | None,
-    batch: int,
-    height: int,
-    width: int,
+    trunk: Tensor | None,
+    merge: Conv | None,
+    out: Results,
+    grid: Grid,
     config: Config | None = None,
 ) -> None:
-    """The operator's arguments; `config` overrides the table."""
-    channels, joints = y.shape[1], 0 if heatmaps is None else heatmaps.shape[1]
-    config = resolve(config, "head", channels, batch * height * width, y.device)
+    """The operator's parts; `config` overrides the table."""
+    channels, kind = y.shape[1], "score" if merge is None else "head"
+    config = config or lookup(kind, channels, grid.batch, grid.height * grid.width, y.device)
+    common = {
+        "y_ptr": y, **conv_pointers("features_", features), **conv_pointers("score_", score), "heatmaps_ptr": heatmaps,
+        "batch": grid.batch, "height": grid.height, "width": grid.width,
+        "joints": 0 if heatmaps is None else heatmaps.shape[1],
+        "C": channels, "J": 16 if score is None else score.channels,
+        "BM": config.block_m, "BK": min(config.block_k, channels), "BN": min(config.block_n, channels),
+        "STAGES": config.num_stages,
+    }  # fmt: skip
+    programs = (tiles(grid.pixel_count, config.block_m),)
+    if merge is None:
+        launch(score_kernel, programs, config, **common)
+        return
     launch(
-        head_kernel, (tiles(batch * height * width, config.block_m),), config,
-        y, features_weight, features_bias, score_weight, score_bias, x, merge_weight, merge_bias, next_affine,
-        next_weight, next_bias, pool_affine, pool_weight, pool_bias, heatmaps, x_out, t_out, x_pool, t_pool,
-        batch, height, width, joints,
-        C=channels, J=width_of(score_weight), CN=width_of(t_out), CP=width_of(t_pool),
-        BM=config.block_m, BK=min(config.block_k, channels), BN=min(config.block_n, channels),
-        STAGES=config.num_stages, CHUNK_STAGES=config.chunk_stages,
+        head_kernel, programs, config, x_ptr=trunk, **conv_pointers("merge_", merge), **result_pointers(out),
+        CHUNK_STAGES=config.chunk_stages, **common,
     )  # fmt: skip

@@ -60,7 +60,10 @@ def decode_heatmaps(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     points = torch.empty(n, joints, 2, device=heatmaps.device)
     scores = torch.empty(n, joints, device=heatmaps.device)
     if n * joints:
-        launch(decode_kernel, (n * joints,), Config(BLOCK), heatmaps, points, scores, height, width, BLOCK=BLOCK)
+        launch(
+            decode_kernel, (n * joints,), Config(BLOCK), heatmaps_ptr=heatmaps, points_ptr=points, scores_ptr=scores,
+            height=height, width=width, BLOCK=BLOCK,
+        )  # fmt: skip
     return points, scores
 
 
@@ -94,6 +97,7 @@ def render_targets(points: Tensor, weights: Tensor, height: int, width: int, sig
     if targets.numel():
         launch(
             render_kernel, (weights.numel(), tiles(height * width, BLOCK)), Config(BLOCK),
-            points, weights, targets, height, width, float(sigma), BLOCK=BLOCK,
+            points_ptr=points, weights_ptr=weights, targets_ptr=targets, height=height, width=width,
+            sigma=float(sigma), BLOCK=BLOCK,
         )  # fmt: skip
     return targets

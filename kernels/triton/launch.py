@@ -1,36 +1,31 @@
-"""From an operator's arguments to a kernel: the configuration, the grid, tensor maps."""
+"""From an operator's parts to a kernel: arguments by name, the configuration, the grid, tensor maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import wrap_triton
 
 import triton
-from fasthg.kernels.tuning import Config, lookup
-from triton.runtime.jit import JITFunction
+from fasthg.kernels.ops.dispatch import by_triton
+from fasthg.kernels.parts import Conv, Projection, Results
+from fasthg.kernels.tuning import Config
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-
-def resolve(config: Config | None, operator: str, channels: int, pixels: int, device: torch.device) -> Config:
-    """The caller's configuration, or the table's."""
-    return lookup(operator, channels, pixels, device) if config is None else config
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch of a kernel, kept instead of run."""
+    """One launch of a kernel, kept instead of run: programs along each axis, arguments by name."""
 
     kernel: Any
+    programs: tuple[int, ...]
     config: Config
-    args: tuple[Any, ...]
-    constants: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 _recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
@@ -38,48 +33,31 @@ _recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None
 
 @contextmanager
 def record_launches() -> Iterator[list[Launch]]:
-    """Keep the launches of the block in a list instead of running them: what they need to be compiled without a GPU."""
+    """Keep the launches of the block in a list instead of running them; operators on CPU tensors go here, too."""
     launches: list[Launch] = []
     token = _recorded.set(launches)
     try:
-        yield launches
+        with by_triton():
+            yield launches
     finally:
         _recorded.reset(token)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], config: Config, *args: Any, **constants: Any) -> None:
-    """Run a kernel on its arguments' device. torch.compile looks into it, except where it takes tensor maps."""
+def launch(kernel: Any, programs: tuple[int, ...], config: Config, **arguments: Any) -> None:
+    """Run a kernel on its arguments' device."""
     recorded = _recorded.get()
     if recorded is not None:
-        recorded.append(Launch(kernel, config, args, constants))
+        recorded.append(Launch(kernel, programs, config, arguments))
         return
-    tensors = [arg.base if isinstance(arg, TensorDescriptor) else arg for arg in args]
+    tensors = [value.base if isinstance(value, TensorDescriptor) else value for value in arguments.values()]
     device = next(tensor.device for tensor in tensors if isinstance(tensor, Tensor))
-    traceable = isinstance(kernel, JITFunction) and not any(isinstance(arg, TensorDescriptor) for arg in args)
-    runner = wrap_triton(kernel) if traceable else kernel  # the interpreter's kernel is no JITFunction
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        runner[grid](*args, **constants, num_warps=config.num_warps, num_stages=config.num_stages)
-
-
-def processors(device: torch.device) -> int:
-    """Multiprocessors of a CUDA device; 1 in the interpreter, which runs programs one after another."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+        kernel[programs](**arguments, num_warps=config.num_warps, num_stages=config.num_stages)
 
 
 def tiles(count: int, size: int) -> int:
     """Programs for `count` rows in tiles of `size`."""
     return triton.cdiv(count, size)
-
-
-def as_ints(config: Config) -> list[int]:
-    """A configuration as an operator's argument."""
-    return [int(value) for value in astuple(config)]
-
-
-def from_ints(values: list[int]) -> Config:
-    """The inverse of `as_ints`."""
-    block_m, block_k, block_n, num_warps, num_stages, chunk_stages, tma, slab = values
-    return Config(block_m, block_k, block_n, num_warps, num_stages, chunk_stages, bool(tma), bool(slab))
 
 
 def tensor_map(matrix: Tensor | None, rows: int, columns: int) -> TensorDescriptor | None:
@@ -93,3 +71,25 @@ def tensor_map(matrix: Tensor | None, rows: int, columns: int) -> TensorDescript
 def width_of(matrix: Tensor | None) -> int:
     """Channels of a buffer; 16, which any kernel compiles with, for one that is not there."""
     return 16 if matrix is None else matrix.shape[-1]
+
+
+def conv_pointers(name: str, conv: Conv | None) -> dict[str, Tensor | None]:
+    """`<name>weight_ptr` and `<name>bias_ptr`."""
+    return {
+        f"{name}weight_ptr": None if conv is None else conv.weight,
+        f"{name}bias_ptr": None if conv is None else conv.bias,
+    }
+
+
+def reader_pointers(name: str, reader: Projection | None) -> dict[str, Tensor | None]:
+    """`<name>_affine_ptr`, `<name>_weight_ptr` and `<name>_bias_ptr`."""
+    affine = None if reader is None else reader.affine
+    return {f"{name}_affine_ptr": affine} | conv_pointers(f"{name}_", None if reader is None else reader.conv)
+
+
+def result_pointers(out: Results) -> dict[str, Any]:
+    """Everything that a kernel needs for a block's results, the widths CN and CP of its readers included."""
+    t_out, t_pool = (None if reader is None else reader.t for reader in (out.next, out.pool))
+    outputs = {"x_out_ptr": out.x, "t_out_ptr": t_out, "x_pool_ptr": out.pooled, "t_pool_ptr": t_pool}
+    widths = {"CN": width_of(t_out), "CP": width_of(t_pool)}
+    return reader_pointers("next", out.next) | reader_pointers("pool", out.pool) | outputs | widths

@@ -6,11 +6,12 @@ from torch import Tensor
 
 import triton
 import triton.language as tl
-from fasthg.kernels.layout import Grid
-from fasthg.kernels.triton.launch import launch, resolve, tiles, width_of
+from fasthg.kernels.layout import STATISTICS_PIXELS, Grid
+from fasthg.kernels.parts import Conv, Norm, Residual
+from fasthg.kernels.triton.launch import conv_pointers, launch, tiles, width_of
 from fasthg.kernels.triton.statistics import image_statistics, normalise_relu, store_partials
-from fasthg.kernels.triton.tiles import add_residual, grid_rows, image_pixels, load_tile
-from fasthg.kernels.tuning import Config
+from fasthg.kernels.triton.tiles import add_residual, dot, grid_rows, image_pixels, load_tile
+from fasthg.kernels.tuning import Config, lookup
 
 
 @triton.jit(do_not_specialize=["height", "width", "tiles"])
@@ -34,8 +35,11 @@ def norm_conv1x1_kernel(
     CO: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
+    SK: tl.constexpr,
     STAGES: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):
+    tl.static_assert(C % BK == 0)
     n, h, w, exists = image_pixels(height, width, BM)
     rows = grid_rows(n, h, w, height, width)
     if partials_ptr is not None:
@@ -47,14 +51,14 @@ def norm_conv1x1_kernel(
         a = load_tile(x_ptr, rows, channels, C)
         if partials_ptr is not None:
             a = normalise_relu(a, affine_ptr, channels, mean, inverse, C)
-        acc = tl.dot(a, load_tile(weight_ptr, channels, columns, CO), acc)
+        acc = dot(a, load_tile(weight_ptr, channels, columns, CO), acc)
     acc += tl.load(bias_ptr + columns)[None, :]
     if skip_ptr is not None:
         low_rows = grid_rows(n, h // 2, w // 2, height // 2, width // 2)
-        acc = add_residual(acc, skip_ptr, skip_weight_ptr, low_ptr, rows, low_rows, columns, CI, CO, BK, STAGES)
+        acc = add_residual(acc, skip_ptr, skip_weight_ptr, low_ptr, rows, low_rows, columns, CI, CO, SK, STAGES)
     y = acc.to(x_out_ptr.dtype.element_ty)
     tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y, mask=exists[:, None])
-    store_partials(y, exists, partials_out_ptr, n, tiles, CO)
+    store_partials(y, exists, partials_out_ptr, n, tiles, CO, BM, PIXELS)
 
 
 @triton.jit(do_not_specialize=["height", "width", "tiles"])
@@ -75,7 +79,9 @@ def norm_conv3x3_kernel(
     BM: tl.constexpr,
     BK: tl.constexpr,
     STAGES: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):
+    tl.static_assert(C % BK == 0)
     n, h, w, exists = image_pixels(height, width, BM)
     rows = grid_rows(n, h, w, height, width)
     mean, inverse = image_statistics(partials_ptr, n, tiles, eps)
@@ -92,61 +98,58 @@ def norm_conv3x3_kernel(
         # Zero borders are not zero once they are normalised.
         inside = (h + down >= 0) & (h + down < height) & (w + right >= 0) & (w + right < width)
         a = tl.where(inside[:, None], a, 0.0)
-        acc = tl.dot(a, load_tile(weight_ptr, tap * C + channels, columns, CO), acc)
+        acc = dot(a, load_tile(weight_ptr, tap * C + channels, columns, CO), acc)
     y = (acc + tl.load(bias_ptr + columns)[None, :]).to(x_out_ptr.dtype.element_ty)
     tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y, mask=exists[:, None])
-    store_partials(y, exists, partials_out_ptr, n, tiles, CO)
+    store_partials(y, exists, partials_out_ptr, n, tiles, CO, BM, PIXELS)
 
 
 def norm_conv1x1(
     x: Tensor,
-    partials: Tensor | None,
-    affine: Tensor | None,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor,
-    skip: Tensor | None,
-    skip_weight: Tensor | None,
-    low: Tensor | None,
+    norm: Norm | None,
+    conv: Conv,
+    residual: Residual | None,
     x_out: Tensor,
     partials_out: Tensor | None,
-    batch: int,
-    height: int,
-    width: int,
+    grid: Grid,
     config: Config | None = None,
 ) -> None:
-    """The operator's arguments; `config` overrides the table."""
-    config = resolve(config, "norm_conv1x1", x_out.shape[1], batch * height * width, x.device)
-    narrowest = min(x.shape[1], width_of(skip) if skip_weight is not None else x.shape[1])
+    """The operator's parts; `config` overrides the table."""
+    kind = "norm_conv1x1" if conv.weight.dtype.itemsize == 2 else "norm_conv1x1_fp32"
+    pixels, (channels_in, channels) = grid.height * grid.width, conv.weight.shape
+    config = config or lookup(kind, channels, grid.batch, pixels, x.device)
+    skip = None if residual is None else residual.x
     launch(
-        norm_conv1x1_kernel, (tiles(height * width, config.block_m), batch), config,
-        x, partials, affine, eps, weight, bias, skip, skip_weight, low, x_out, partials_out,
-        height, width, Grid(batch, height, width).statistics_tiles,
-        C=x.shape[1], CI=width_of(skip), CO=x_out.shape[1],
-        BM=config.block_m, BK=min(config.block_k, narrowest), STAGES=config.num_stages,
+        norm_conv1x1_kernel, (tiles(pixels, config.block_m), grid.batch), config,
+        x_ptr=x, **_norm_arguments(norm), **conv_pointers("", conv), skip_ptr=skip,
+        skip_weight_ptr=residual and residual.weight, low_ptr=residual and residual.low, x_out_ptr=x_out,
+        partials_out_ptr=partials_out, height=grid.height, width=grid.width, tiles=grid.statistics_tiles,
+        C=channels_in, CI=width_of(skip), CO=channels, BM=config.block_m, BK=min(config.block_k, channels_in),
+        SK=min(config.block_k, width_of(skip)), STAGES=config.num_stages, PIXELS=STATISTICS_PIXELS,
     )  # fmt: skip
 
 
 def norm_conv3x3(
     x: Tensor,
-    partials: Tensor,
-    affine: Tensor,
-    eps: float,
-    weight: Tensor,
-    bias: Tensor,
+    norm: Norm,
+    conv: Conv,
     x_out: Tensor,
     partials_out: Tensor | None,
-    batch: int,
-    height: int,
-    width: int,
+    grid: Grid,
     config: Config | None = None,
 ) -> None:
-    """The operator's arguments; `config` overrides the table."""
-    config = resolve(config, "norm_conv3x3", x_out.shape[1], batch * height * width, x.device)
+    """The operator's parts; `config` overrides the table."""
+    pixels, (_, channels_in, channels) = grid.height * grid.width, conv.weight.shape
+    config = config or lookup("norm_conv3x3", channels, grid.batch, pixels, x.device)
     launch(
-        norm_conv3x3_kernel, (tiles(height * width, config.block_m), batch), config,
-        x, partials, affine, eps, weight, bias, x_out, partials_out,
-        height, width, Grid(batch, height, width).statistics_tiles,
-        C=x.shape[1], CO=x_out.shape[1],
-        BM=config.block_m, BK=min(config.block_k, x.shape[1]), STAGES=config.num_stages,
+        norm_conv3x3_kernel, (tiles(pixels, config.block_m), grid.batch), config,
+        x_ptr=x, **_norm_arguments(norm), **conv_pointers("", conv), x_out_ptr=x_out, partials_out_ptr=partials_out,
+        height=grid.height, width=grid.width, tiles=grid.statistics_tiles, C=channels_in, CO=channels,
+        BM=config.block_m, BK=min(config.block_k, channels_in), STAGES=config.num_stages, PIXELS=STATISTICS_PIXELS,
     )  # fmt: skip
+
+
+def _norm_arguments(norm: Norm | None) -> dict[str, Tensor | float | None]:
+    if norm is None:
+        return {"partials_ptr": None, "affine_ptr": None, "eps": 0.0}
+    return {"partials_ptr": norm.partials, "affine_ptr": norm.affine, "eps": norm.eps}

@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ from torch import Tensor
 
 import triton
 from fasthg.kernels.layout import Grid
+from fasthg.kernels.parts import Conv, Norm, Projection, Residual, Results
+from fasthg.kernels.triton import launchers
 from fasthg.kernels.triton.launch import Launch, record_launches
-from fasthg.kernels.tuning import Config, Entry
+from fasthg.kernels.tuning import Entry
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -65,11 +65,13 @@ class Report:
 def _signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], list[list[Any]]]]:
     """Types, compile-time constants and alignment of a launch's arguments, as at run time."""
     types: dict[str, str] = {}
-    constants: dict[str, Any] = dict(launch.constants)
+    constants: dict[str, Any] = {}
     aligned: dict[tuple[int, ...], list[list[Any]]] = {}
-    for i, (name, value) in enumerate(zip(launch.kernel.arg_names, launch.args)):
-        if value is None:
-            constants[name] = None
+    for i, parameter in enumerate(launch.kernel.params):
+        name, value = parameter.name, launch.arguments[parameter.name]
+        types[name] = "constexpr"
+        if value is None or parameter.is_constexpr:
+            constants[name] = value
         elif isinstance(value, TensorDescriptor):
             types[name] = f"tensordesc<{_TYPES[value.base.dtype]}[{','.join(map(str, value.block_shape))}]>"
         elif isinstance(value, Tensor):
@@ -77,7 +79,7 @@ def _signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tup
             aligned[(i,)] = [["tt.divisibility", 16]]
         else:
             types[name] = "fp32" if isinstance(value, float) else "i32"
-    return {name: types.get(name, "constexpr") for name in launch.kernel.arg_names}, constants, aligned
+    return types, constants, aligned
 
 
 def compile_launch(launch: Launch, capability: int) -> Report:
@@ -109,140 +111,97 @@ def _resource_usage(cubin: bytes) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", listing)}
 
 
-# Calls that need the most of each operator
+# Calls that need the most of each operator. Weights and t are of `dtype`, the trunk of `trunk`.
 
 
-def _projection(channels: int, feats: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.zeros(2, channels), torch.zeros(channels, feats, dtype=dtype), torch.zeros(feats)
+class _Example:
+    """Parts of a call at `channels` of an entry's operator, over a grid of 4x4."""
 
+    def __init__(self, entry: Entry, dtype: torch.dtype, trunk: torch.dtype) -> None:
+        self.channels, self.config, self.dtype, self.trunk = entry.channels, entry.config, dtype, trunk
+        self.grid = Grid(1, 4, 4)
+        self.half, self.partials = self.grid.half(), self.grid.empty_partials()
 
-def _bottleneck(
-    feats: int, config: Config, dtype: torch.dtype, grid: Grid, pool: bool = False, skip: bool = False
-) -> None:
-    from fasthg.kernels.triton.bottleneck import bottleneck
+    def conv(self, *shape: int, dtype: torch.dtype | None = None) -> Conv:
+        return Conv(torch.zeros(shape, dtype=dtype or self.dtype), torch.zeros(shape[-1]))
 
-    channels, size = 2 * feats, grid.size
-    half, (affine, weight, bias) = grid.half(), _projection(channels, feats, dtype)
-    pooled = (affine, weight, bias) if pool else (None, None, None)
-    bottleneck(
-        grid.empty(feats, dtype), grid.empty(channels, dtype), torch.zeros(9, feats, feats, dtype=dtype),
-        torch.zeros(feats), torch.zeros(feats, channels, dtype=dtype), torch.zeros(channels),
-        torch.zeros(channels, channels, dtype=dtype) if skip else None, None if pool else half.empty(channels, dtype),
-        affine, weight, bias, pooled[0], pooled[1], pooled[2], grid.empty(channels, dtype), grid.empty(feats, dtype),
-        half.empty(channels, dtype) if pool else None, half.empty(feats, dtype) if pool else None, *size, config,
-    )  # fmt: skip
+    def reader(self, grid: Grid, channels: int, feats: int) -> Projection:
+        return Projection(torch.zeros(2, channels), self.conv(channels, feats), grid.empty(feats, self.dtype))
 
+    def norm(self, channels: int) -> Norm:
+        return Norm(self.partials, torch.zeros(2, channels), 1e-5)
 
-def _conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.conv3x3 import conv3x3
+    def bottleneck(self, pool: bool = False, skip: bool = False, expand: bool = False) -> None:
+        feats, channels, grid, half = self.channels, 2 * self.channels, self.grid, self.half
+        weight = torch.zeros(channels, channels, dtype=self.dtype) if skip else None
+        low = None if pool or skip else half.empty(channels, self.trunk)
+        pooled = (half.empty(channels, self.trunk), self.reader(half, channels, feats)) if pool or skip else ()
+        out = Results(grid.empty(channels, self.trunk), self.reader(grid, channels, feats), *pooled)
+        launchers.bottleneck(
+            grid.empty(feats, self.dtype), None if expand else self.conv(9, feats, feats), self.conv(feats, channels),
+            Residual(grid.empty(channels, self.trunk), weight, low), out, grid, self.config,
+        )  # fmt: skip
 
-    size, t = grid.size, grid.empty(feats, dtype)
-    conv3x3(t, torch.zeros(9, feats, feats, dtype=dtype), torch.zeros(feats), t.clone(), *size, config)
+    def conv3x3(self) -> None:
+        t, feats = self.grid.empty(self.channels, self.dtype), self.channels
+        launchers.conv3x3(t, self.conv(9, feats, feats), t.clone(), self.grid, self.config)
 
+    def head(self) -> None:
+        channels, grid, half = self.channels, self.grid, self.half
+        x, y = grid.empty(channels, self.trunk), grid.empty(channels, self.dtype)
+        pooled, feats = half.empty(channels, self.trunk), channels // 2
+        out = Results(x.clone(), self.reader(grid, channels, feats), pooled, self.reader(half, channels, feats))
+        weights = self.conv(channels, channels)
+        launchers.head(y, weights, None, None, x, weights, out, grid, self.config)
 
-def _whole_bottleneck(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.whole_bottleneck import whole_bottleneck
+    def score(self) -> None:
+        y, channels = self.grid.empty(self.channels, self.trunk), self.channels
+        features, heatmap = (self.conv(channels, n, dtype=torch.float32) for n in (channels, 16))
+        launchers.head(y, features, heatmap, torch.zeros(1, 16, 4, 4), None, None, Results(), self.grid, self.config)
 
-    channels, size = 2 * feats, grid.size
-    whole_bottleneck(
-        grid.empty(channels, dtype), *_projection(channels, feats, dtype), torch.zeros(9, feats, feats, dtype=dtype),
-        torch.zeros(feats), torch.zeros(feats, channels, dtype=dtype), torch.zeros(channels), None,
-        grid.half().empty(channels, dtype), grid.empty(channels, dtype), *size, config,
-    )  # fmt: skip
+    def stem(self) -> None:
+        images, x = torch.zeros(1, 3, 8, 8), self.grid.empty(self.channels, self.dtype)
+        conv, reader = self.conv(7, 32, self.channels), self.reader(self.grid, self.channels, self.channels)
+        launchers.stem(images, conv, True, Results(x, reader), None, self.grid, self.config)
+        launchers.stem(images, conv, False, Results(x), self.partials, self.grid, self.config)
 
+    def norm_conv1x1(self) -> None:
+        channels, grid = self.channels, self.grid
+        x, feats = grid.empty(channels, self.trunk), channels // 2
+        for source, norm, residual in (
+            (grid.empty(feats, self.dtype), self.norm(feats), Residual(x, None, self.half.empty(channels, self.trunk))),
+            (x, None, Residual(x, torch.zeros(channels, channels, dtype=self.dtype))),
+        ):
+            conv = self.conv(source.shape[1], channels)
+            launchers.norm_conv1x1(source, norm, conv, residual, x.clone(), self.partials, grid, self.config)
 
-def _head(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.head import head
+    def norm_conv1x1_fp32(self) -> None:
+        channels, grid = self.channels, self.grid
+        x, conv = grid.empty(channels, torch.float32), self.conv(channels, channels, dtype=torch.float32)
+        launchers.norm_conv1x1(x, self.norm(channels), conv, None, x.clone(), self.partials, grid, self.config)
 
-    feats, size = channels // 2, grid.size
-    x, weight, half = grid.empty(channels, dtype), torch.zeros(channels, channels, dtype=dtype), grid.half()
-    head(
-        x, weight, torch.zeros(channels), None, None, x, weight, torch.zeros(channels),
-        *_projection(channels, feats, dtype), *_projection(channels, feats, dtype), None,
-        x.clone(), grid.empty(feats, dtype), half.empty(channels, dtype), half.empty(feats, dtype), *size, config,
-    )  # fmt: skip
-    score = torch.zeros(channels, 16, dtype=dtype), torch.zeros(16)
-    nothing = (None,) * 9
-    head(
-        x, weight, torch.zeros(channels), *score, *nothing, torch.zeros(size[0], 16, *size[1:]), None, None, None, None,
-        *size, config,
-    )  # fmt: skip
+    def norm_conv3x3(self) -> None:
+        feats, x = self.channels, self.grid.empty(self.channels, self.dtype)
+        conv = self.conv(9, feats, feats)
+        launchers.norm_conv3x3(x, self.norm(feats), conv, x.clone(), self.partials, self.grid, self.config)
 
+    def max_pool(self) -> None:
+        x, pooled = (grid.empty(self.channels, self.trunk) for grid in (self.grid, self.half))
+        launchers.max_pool(x, pooled, self.half.empty_partials(), self.grid, self.config)
 
-def _stem(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.stem import stem
-
-    images = torch.zeros(grid.batch, 3, 2 * grid.height, 2 * grid.width)
-    weight = torch.zeros(7, 32, channels, dtype=dtype)
-    t, partials = grid.empty(channels, dtype), grid.empty_partials()
-    x = grid.empty(channels, dtype)
-    stem(images, weight, torch.zeros(channels), True, *_projection(channels, channels, dtype), x, t, None, config)
-    stem(images, weight, torch.zeros(channels), False, None, None, None, x, None, partials, config)
-
-
-def _norm_conv1x1(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.norm_conv import norm_conv1x1
-
-    feats, size = channels // 2, grid.size
-    partials, x = grid.empty_partials(), grid.empty(channels, dtype)
-    norm_conv1x1(
-        grid.empty(feats, dtype), partials, torch.zeros(2, feats), 1e-5, torch.zeros(feats, channels, dtype=dtype),
-        torch.zeros(channels), x, None, grid.half().empty(channels, dtype), x.clone(), partials, *size, config,
-    )  # fmt: skip
-    norm_conv1x1(
-        x, None, None, 1e-5, torch.zeros(channels, channels, dtype=dtype), torch.zeros(channels), x.clone(),
-        torch.zeros(channels, channels, dtype=dtype), None, x.clone(), partials, *size, config,
-    )  # fmt: skip
-
-
-def _norm_conv3x3(feats: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.norm_conv import norm_conv3x3
-
-    size = grid.size
-    partials, x = grid.empty_partials(), grid.empty(feats, dtype)
-    weight, affine = torch.zeros(9, feats, feats, dtype=dtype), torch.zeros(2, feats)
-    norm_conv3x3(x, partials, affine, 1e-5, weight, torch.zeros(feats), x.clone(), partials, *size, config)
-
-
-def _max_pool(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.pointwise import max_pool
-
-    size = grid.size
-    max_pool(
-        grid.empty(channels, dtype), grid.half().empty(channels, dtype), grid.half().empty_partials(), *size, config
-    )
-
-
-def _normalise(channels: int, config: Config, dtype: torch.dtype, grid: Grid) -> None:
-    from fasthg.kernels.triton.pointwise import normalise
-
-    size = grid.size
-    partials, x = grid.empty_partials(), grid.empty(channels, dtype)
-    normalise(x, partials, torch.zeros(2, channels), 1e-5, x.clone(), partials.clone(), *size, config)
-
-
-CALLS: dict[str, Callable[[int, Config, torch.dtype, Grid], None]] = {
-    "bottleneck": _bottleneck,
-    "bottleneck_pool": partial(_bottleneck, pool=True),
-    "bottleneck_skip": partial(_bottleneck, pool=True, skip=True),
-    "conv3x3": _conv3x3,
-    "whole_bottleneck": _whole_bottleneck,
-    "head": _head,
-    "stem": _stem,
-    "norm_conv1x1": _norm_conv1x1,
-    "norm_conv3x3": _norm_conv3x3,
-    "max_pool": _max_pool,
-    "normalise": _normalise,
-}
+    def normalise(self) -> None:
+        x = self.grid.empty(self.channels, self.dtype)
+        launchers.normalise(x, self.norm(self.channels), x.clone(), self.partials, self.grid, self.config)
 
 
 def example_launches(
-    entry: Entry, dtype: torch.dtype = torch.float16, size: tuple[int, int, int] = (1, 4, 4)
+    entry: Entry, dtype: torch.dtype = torch.float16, trunk: torch.dtype | None = None
 ) -> list[Launch]:
-    """Launches that need the most registers and shared memory of an entry's operator at its width.
-
-    size   batch, height and width: nothing depends on them but whether the bottleneck's slab is taken
-    """
+    """Launches that need the most registers and shared memory of an entry's operator at its width."""
+    example, (operator, _, kind) = _Example(entry, dtype, trunk or dtype), entry.operator.partition("_")
     with record_launches() as launches:
-        CALLS[entry.operator](entry.channels, entry.config, dtype, Grid(*size))
+        if operator in ("bottleneck", "expand"):
+            example.bottleneck(pool=kind == "pool", skip=kind == "skip", expand=operator == "expand")
+        else:
+            getattr(example, entry.operator)()
     return launches

@@ -6,11 +6,20 @@ from torch import Tensor
 
 import triton
 import triton.language as tl
-from fasthg.kernels.layout import Grid
-from fasthg.kernels.triton.launch import launch, resolve, tiles, width_of
+from fasthg.kernels.layout import STATISTICS_PIXELS, Grid
+from fasthg.kernels.parts import Conv, Results
+from fasthg.kernels.triton.launch import conv_pointers, launch, reader_pointers, tiles, width_of
 from fasthg.kernels.triton.statistics import store_partials
-from fasthg.kernels.triton.tiles import grid_rows, image_pixels, load_tile, project, start_projection, store_projection
-from fasthg.kernels.tuning import Config
+from fasthg.kernels.triton.tiles import (
+    dot,
+    grid_rows,
+    image_pixels,
+    load_tile,
+    project,
+    start_projection,
+    store_projection,
+)
+from fasthg.kernels.tuning import Config, lookup
 
 
 @triton.jit(do_not_specialize=["height", "width", "tiles"])
@@ -31,6 +40,7 @@ def stem_kernel(
     CO: tl.constexpr,
     CN: tl.constexpr,
     BM: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):
     dtype: tl.constexpr = x_out_ptr.dtype.element_ty
     out_height = (height + 1) // 2
@@ -45,7 +55,7 @@ def stem_kernel(
     for i in tl.range(0, 7, num_stages=1):
         row = 2 * h[:, None] + i - 3
         a = tl.load(plane_ptr + row * width + column, mask=readable & (row >= 0) & (row < height), other=0.0)
-        acc = tl.dot(a.to(dtype), load_tile(weight_ptr, i * 32 + k, c, CO), acc)
+        acc = dot(a, load_tile(weight_ptr, i * 32 + k, c, CO), acc)
     acc += tl.load(bias_ptr + c)[None, :]
     if RELU:
         acc = tl.maximum(acc, 0.0)
@@ -54,29 +64,25 @@ def stem_kernel(
     tl.store(x_out_ptr + rows[:, None] * CO + c[None, :], x, mask=exists[:, None])
     t = project(start_projection(t_out_ptr, BM, CN), x, next_affine_ptr, next_weight_ptr, c, CO, CN)
     store_projection(t, next_bias_ptr, t_out_ptr, rows, exists, CN)
-    store_partials(x, exists, partials_out_ptr, n, tiles, CO)
+    store_partials(x, exists, partials_out_ptr, n, tiles, CO, BM, PIXELS)
 
 
 def stem(
     images: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    conv: Conv,
     relu: bool,
-    next_affine: Tensor | None,
-    next_weight: Tensor | None,
-    next_bias: Tensor | None,
-    x_out: Tensor,
-    t_out: Tensor | None,
+    out: Results,
     partials_out: Tensor | None,
+    grid: Grid,
     config: Config | None = None,
 ) -> None:
-    """The operator's arguments; `config` overrides the table."""
-    batch, _, height, width = images.shape
-    grid = Grid(batch, (height + 1) // 2, (width + 1) // 2)
-    config = resolve(config, "stem", x_out.shape[1], batch * grid.height * grid.width, images.device)
+    """The operator's parts, `grid` that of its outputs; `config` overrides the table."""
+    config = config or lookup("stem", conv.channels, grid.batch, grid.height * grid.width, images.device)
+    t_out = None if out.next is None else out.next.t
     launch(
-        stem_kernel, (tiles(grid.height * grid.width, config.block_m), batch), config,
-        images, weight, bias, next_affine, next_weight, next_bias, x_out, t_out, partials_out,
-        height, width, grid.statistics_tiles,
-        RELU=relu, CO=x_out.shape[1], CN=width_of(t_out), BM=config.block_m,
+        stem_kernel, (tiles(grid.height * grid.width, config.block_m), grid.batch), config,
+        images_ptr=images, **conv_pointers("", conv), **reader_pointers("next", out.next), x_out_ptr=out.x,
+        t_out_ptr=t_out, partials_out_ptr=partials_out, height=images.shape[2], width=images.shape[3],
+        tiles=grid.statistics_tiles, RELU=relu, CO=conv.channels, CN=width_of(t_out), BM=config.block_m,
+        PIXELS=STATISTICS_PIXELS,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """Pieces that several kernels share. A tile is BM pixels by some channels of buffers in the shared-zero-border grid.
 
-Pointers that may be None say which outputs a kernel computes: a None is a compile-time constant to Triton.
+Pointers that may be None say which outputs a kernel computes: a None is a compile-time constant to Triton. Weights and
+t are of one dtype, the products'; the trunk (x, low, x_out, x_pool) is of that or fp32.
 """
 
 import triton
@@ -53,29 +54,41 @@ def load_tile(ptr, rows, columns, C: tl.constexpr):
 
 
 @triton.jit
+def dot(a, b, acc=None):
+    """a @ b [+ acc] in the dtype of b, the weights, accumulated in fp32.
+
+    fp32 is multiplied as three TF32 products, which keeps its precision on tensor cores.
+    """
+    return tl.dot(a.to(b.dtype), b, acc, input_precision="tf32x3")
+
+
+@triton.jit
 def conv3x3_tile(
     t_ptr,  # [rows, C]
     weight_ptr,  # [9, C, CO]
     rows,  # [BM]
+    columns,  # [BN]
     width,
     C: tl.constexpr,
     CO: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
+    BN: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """3x3 convolution of the pixels in `rows`, float32 [BM, CO]: nine shifted products for each BK input channels."""
+    """Some columns of the 3x3 of the pixels in `rows`, float32 [BM, BN]: nine shifted products a chunk."""
+    tl.static_assert(C % BK == 0)
     k = tl.arange(0, BK)
     tile_ptrs = t_ptr + rows[:, None] * C + k[None, :]
-    weight_ptrs = weight_ptr + k[:, None] * CO + tl.arange(0, CO)[None, :]
-    acc = tl.zeros((BM, CO), tl.float32)
+    weight_ptrs = weight_ptr + k[:, None] * CO + columns[None, :]
+    acc = tl.zeros((BM, BN), tl.float32)
     for step in tl.range(0, 9 * (C // BK), num_stages=STAGES):
         chunk = step // 9
         tap = step - chunk * 9
         shift = (tap // 3 - 1) * (width + 1) + tap % 3 - 1
         a = tl.load(tile_ptrs + (shift * C + chunk * BK))
         b = tl.load(weight_ptrs + (tap * C + chunk * BK) * CO)
-        acc = tl.dot(a, b, acc)
+        acc = dot(a, b, acc)
     return acc
 
 
@@ -97,22 +110,24 @@ def inside_grid(batch, height, width, BM: tl.constexpr):
 @triton.jit
 def conv3x3_box(
     t_desc,  # [rows, C] in tiles [BM, BK]
-    weight_desc,  # [9 * C, CO] in tiles [BK, CO]
+    weight_desc,  # [9 * C, CO] in tiles [BK, BN]
     row,
+    column,
     width,
     C: tl.constexpr,
-    CO: tl.constexpr,
     BM: tl.constexpr,
     BK: tl.constexpr,
+    BN: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """`conv3x3_tile` for BM consecutive rows of the grid, by TMA."""
-    acc = tl.zeros((BM, CO), tl.float32)
+    """`conv3x3_tile` for BM consecutive rows of the grid and BN columns, by TMA."""
+    tl.static_assert(C % BK == 0)
+    acc = tl.zeros((BM, BN), tl.float32)
     for step in tl.range(0, 9 * (C // BK), num_stages=STAGES):
         chunk = step // 9
         tap = step - chunk * 9
         a = t_desc.load([row + (tap // 3 - 1) * (width + 1) + tap % 3 - 1, chunk * BK])
-        acc = tl.dot(a, weight_desc.load([tap * C + chunk * BK, 0]), acc)
+        acc = dot(a, weight_desc.load([tap * C + chunk * BK, column]), acc)
     return acc
 
 
@@ -127,16 +142,17 @@ def add_residual(
     columns,
     CI: tl.constexpr,
     CO: tl.constexpr,
-    BK: tl.constexpr,
+    SK: tl.constexpr,  # channels of x in one product
     STAGES: tl.constexpr,
 ):
     """y plus some columns of x [@ skip_weight] and of the low branch, each low pixel read by the four above it."""
     if skip_weight_ptr is None:
         y += load_tile(x_ptr, rows, columns, CO)
     else:
-        for k in tl.range(0, CI // BK, num_stages=STAGES):
-            channels = k * BK + tl.arange(0, BK)
-            y = tl.dot(load_tile(x_ptr, rows, channels, CI), load_tile(skip_weight_ptr, channels, columns, CO), y)
+        tl.static_assert(CI % SK == 0)
+        for k in tl.range(0, CI // SK, num_stages=STAGES):
+            channels = k * SK + tl.arange(0, SK)
+            y = dot(load_tile(x_ptr, rows, channels, CI), load_tile(skip_weight_ptr, channels, columns, CO), y)
     if low_ptr is not None:
         y += load_tile(low_ptr, low_rows, columns, CO)
     return y
@@ -144,10 +160,10 @@ def add_residual(
 
 @triton.jit
 def activate(y, affine_ptr, columns, C: tl.constexpr):
-    """ReLU(y * scale + shift) for some columns of an affine [2, C], in y's dtype."""
+    """ReLU(y * scale + shift) for some columns of an affine [2, C], in fp32."""
     scale = tl.load(affine_ptr + columns)[None, :]
     shift = tl.load(affine_ptr + C + columns)[None, :]
-    return tl.maximum(y.to(tl.float32) * scale + shift, 0.0).to(y.dtype)
+    return tl.maximum(y.to(tl.float32) * scale + shift, 0.0)
 
 
 @triton.jit
@@ -164,7 +180,7 @@ def project(acc, y, affine_ptr, weight_ptr, columns, CO: tl.constexpr, C: tl.con
     """Add these columns of y to a consumer's t, where there is one."""
     if affine_ptr is not None:
         z = activate(y, affine_ptr, columns, CO)
-        acc = tl.dot(z, load_tile(weight_ptr, columns, tl.arange(0, C), C), acc)
+        acc = dot(z, load_tile(weight_ptr, columns, tl.arange(0, C), C), acc)
     return acc
 
 
@@ -179,7 +195,7 @@ def store_projection(acc, bias_ptr, t_ptr, rows, exists, C: tl.constexpr):
 
 @triton.jit
 def store_chunk(
-    y,  # [BM, BN]
+    y,  # [BM, BN] fp32
     columns,
     rows,
     exists,
@@ -199,12 +215,13 @@ def store_chunk(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Give some columns of x' to all that want them: x_out, the consumers' t and x_pool. Returns the t so far."""
+    """Give some columns of x', rounded as stored, to x_out, the readers' t and x_pool. Returns the t so far."""
     if x_out_ptr is not None:
+        y = y.to(x_out_ptr.dtype.element_ty)
         tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y, mask=exists[:, None])
     next_acc = project(next_acc, y, next_affine_ptr, next_weight_ptr, columns, CO, CN)
     if x_pool_ptr is not None:
-        y = max_windows(y, BM, BN)
+        y = max_windows(y.to(x_pool_ptr.dtype.element_ty), BM, BN)
         tl.store(x_pool_ptr + pool_rows[:, None] * CO + columns[None, :], y, mask=pool_exists[:, None])
         pool_acc = project(pool_acc, y, pool_affine_ptr, pool_weight_ptr, columns, CO, CP)
     return next_acc, pool_acc

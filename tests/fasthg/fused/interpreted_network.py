@@ -1,0 +1,54 @@
+"""The fused network by its Triton kernels in Triton's interpreter, through its own plan, against float64.
+
+Run by test_interpreted.py in a process of its own: kernels must be interpreted from their import on.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.gpu.checks import Rounds, expected_heatmaps, lively, reduced, relative_error, run_poisoned, shipped_ways
+from fasthg.fused.net import FusedNet
+from fasthg.fused.streams import InOrder
+from fasthg.kernels.ops.dispatch import by_triton
+from fasthg.kernels.tuning import KERNELS, Choice, Config, Kernel, Question, trial
+from fasthg.network.variants import VARIANTS
+
+TOLERANCES = {torch.float16: 5e-3, torch.float32: 1e-5}
+
+
+def long_tiles(question: Question) -> Config:
+    """What takes the interpreter the least time."""
+    return KERNELS[question.operator].only(Config(256, 64, 64))
+
+
+def check(variant: str, dtype: torch.dtype, batch: int, choice: Choice) -> None:
+    model, images = lively(reduced(variant)), torch.rand(batch, 3, 64, 64) - 0.4
+    network = FusedNet(model, images, dtype, InOrder(beside=True))
+    with by_triton(), trial(choice) as asked:
+        found = run_poisoned(network, images, late=True)
+    assert len(asked) > 20, "the kernels ran"
+    assert relative_error(found, expected_heatmaps(model, images)) < TOLERANCES[dtype], variant
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", list(TOLERANCES))
+def test_every_variant_answers_like_float64_over_poisoned_memory(variant: str, dtype: torch.dtype) -> None:
+    check(variant, dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
+
+
+def test_every_configuration_that_ships_computes_what_it_should() -> None:
+    rounds = Rounds(shipped_ways())
+    for variant in ("convs4", "feats64-layernorm", "original"):
+        check(variant, torch.float16, 1, rounds)
+    while rounds.missing():
+        check("feats64-layernorm" if "norm" in rounds.missing()[0] else "convs4", torch.float16, 1, rounds)
+
+
+def test_an_operator_with_a_configuration_of_another_kernel_is_refused() -> None:
+    kernel: Kernel = KERNELS["stem"]
+    assert kernel.problem(Config(64, num_warps=8)) is None
+    assert "nothing else" in str(kernel.problem(Config(64, tma=True)))
+    assert "room for tiles of 16 to 256" in str(kernel.problem(Config(512)))
+    assert "room for tiles of 16 to 256" in str(kernel.problem(Config(8)))
