@@ -141,8 +141,8 @@ class VideoFile:
 
 
 def write_png(path: Path, image: Image) -> None:
-    """Write [H, W, 3] uint8 RGB."""
-    done, data = cv2.imencode(".png", image[..., ::-1])
+    """Write [H, W, 3] uint8 RGB, whose channels are swapped in place: a phone's photograph takes 72 MB a copy."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image))
     if not done:
         raise FasthgError(f"cannot encode {path.name}: OpenCV has no PNG encoder; install opencv-python-headless")
-    path.write_bytes(data.tobytes())
+    path.write_bytes(data.data)

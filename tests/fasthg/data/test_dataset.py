@@ -376,3 +376,18 @@ def test_head_sizes_of_other_people_are_not_taken(tmp_path: Path, rows: list[int
     write_head_boxes(tmp_path, rows)
     with pytest.raises(FasthgError, match=r"detections_our_format.mat: its \d people are not the 1 of the annotations"):
         load_dataset(tmp_path, "val", check_files=False)
+
+
+@pytest.mark.parametrize("given", ["", "annot", "annot/valid.json"])
+def test_annotations_beside_the_photographs_in_a_folder_of_their_own_are_found(tmp_path: Path, given: str) -> None:
+    """The layout of HRNet, mmpose and princeton-vl: annot/train.json, annot/valid.json and images/."""
+    (tmp_path / "annot").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    for name, shift in (("train", 0), ("valid", 100)):
+        person = {"image": "a.jpg", "center": [50 + shift, 60], "scale": 1.0}
+        person |= {"joints": [[5.0, 6.0]] * 16, "joints_vis": [1] * 16}
+        (tmp_path / "annot" / f"{name}.json").write_text(json.dumps([person]))
+    dataset = load_dataset(tmp_path / given, "val")
+    assert dataset.image_path(0) == tmp_path / "images" / "a.jpg"
+    assert dataset.people.center[0, 0] == 149.5
