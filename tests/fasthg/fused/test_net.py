@@ -110,7 +110,7 @@ def test_memory_that_the_side_stream_reads_is_not_given_away_before_it_has_joine
 
 
 def test_large_levels_stay_on_one_stream_and_a_bottleneck_one_launch() -> None:
-    config = replace(VARIANTS["original"], num_stacks=1, num_feats=16)
+    config = replace(VARIANTS["original"], num_stacks=1, num_feats=16, depths=4)
     network = FusedNet(HourglassNet(config).eval(), torch.zeros(1, 3, 64, 64), torch.float16, InOrder(beside=True))
     sides = {
         batch: [s.arguments[-1] for s in network.steps((batch, 3, 256, 256)) if s.stream == "side"] for batch in (1, 64)
