@@ -173,13 +173,13 @@ class Late(InOrder):
             step.run()
 
 
-def finds_a_late_overflow(model: HourglassNet, images: Tensor) -> bool:
-    """Whether `find_overflow` names the first upper branch, on a side stream that is late, where that overflows."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
+def finds_a_late_overflow() -> bool:
+    """Whether `find_overflow` names the layer where a block overflows on a side stream that is late."""
+    model = lively(HourglassConfig(num_stacks=1, num_feats=16, depths=1, num_blocks=2, stem_feats=(16, 16)))
+    with torch.no_grad():  # the first of two blocks, so that the second, on both streams, has a name of its own
         model.get_submodule("stacks.0.hourglass.up1.0").get_parameter("convs.1.bias").fill_(1e6)
-    network = FusedNet(model, images, torch.float16, Late())
-    return network.find_overflow(images) == "stacks.0.hourglass.up1.0"
+    images = torch.rand(1, 3, 32, 32)
+    return FusedNet(model, images, torch.float16, Late()).find_overflow(images) == "stacks.0.hourglass.up1.0"
 
 
 def shipped_ways() -> dict[str, list[Config]]:

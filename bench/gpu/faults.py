@@ -86,8 +86,8 @@ FAULTS = (
     Fault(
         "a configuration of tiles that buffers have no room for",
         "kernels/triton/ship.py",
-        "Config(128, 64, 64, 8, 4, 2),",
-        "Config(512, 64, 64, 8, 4, 2),",
+        "for size in (128, 64, 32, 16):",
+        "for size in (128, 64, 32, 16, 8):",
     ),
 )
 
@@ -118,9 +118,9 @@ def networks() -> list[tuple[Any, Any]]:
     from bench.gpu.checks import lively
     from fasthg.network.variants import HourglassConfig
 
-    small = {"num_feats": 16, "depths": 1, "stem_feats": (16, 16)}
-    batch = HourglassConfig(num_stacks=2, num_convs=4, **small)  # type: ignore[arg-type]
-    layer = HourglassConfig(num_stacks=1, norm="layer", **small)  # type: ignore[arg-type]
+    # The first network's third block projects 32 channels to 64: fewer than the 64 of one product.
+    batch = HourglassConfig(num_stacks=2, num_feats=32, depths=1, num_convs=4, stem_feats=(16, 16))
+    layer = HourglassConfig(num_stacks=1, num_feats=16, depths=1, norm="layer", stem_feats=(16, 16))
     return [(lively(config), torch.rand(1, 3, 32, 32) - 0.4) for config in (batch, layer)]
 
 
@@ -145,7 +145,7 @@ def plan_and_order() -> str | None:
         weights = [tensor.dtype for step in last for tensor in step.tensors()[1:4:2]]
         if any(dtype != torch.float32 for dtype in weights):
             return "the last head's dtype"
-    return None if checks.finds_a_late_overflow(*networks()[0]) else "late overflow"
+    return None if checks.finds_a_late_overflow() else "late overflow"
 
 
 def tables() -> str | None:

@@ -33,7 +33,7 @@ def check(variant: str, dtype: torch.dtype, batch: int, choice: Choice) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("dtype", list(TOLERANCES))
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 def test_every_variant_answers_like_float64_over_poisoned_memory(variant: str, dtype: torch.dtype) -> None:
     check(variant, dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
 
