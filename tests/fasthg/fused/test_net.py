@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.gpu.checks import crossing_plan, finds_a_late_overflow, lively, reduced, run_poisoned, unordered
 from bench.gpu.checks import relative_error as distance
-from fasthg.data.crops import load_gate
+from fasthg.data.crops import load_crops
 from fasthg.errors import FasthgError
 from fasthg.fused.net import MAX_SHAPES, FusedNet, fuse
 from fasthg.fused.plan import Step
@@ -120,7 +120,7 @@ def test_large_levels_stay_on_one_stream_and_a_bottleneck_one_launch() -> None:
 
 def test_heads_and_the_last_trunk_keep_float32_in_bf16() -> None:
     """Trained weights on real crops: rounded like the rest they are off by 2.4e-2."""
-    model, images = create_model("small", weights="default").eval(), normalise(load_gate(None).crops[:4])
+    model, images = create_model("small", weights="default").eval(), normalise(load_crops(None).images[:4])
     with torch.inference_mode():
         expected = model.final(images)
     limits = {torch.float16: 3e-3, torch.bfloat16: 1e-2}
