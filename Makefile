@@ -20,10 +20,10 @@ help:
 venv: $(VENV)/.installed
 
 # Torch comes first and alone, so that no dependency of another package can choose a different one.
-$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/cpu/*)
+$(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/cpu/* kernels/cpu/core/*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0
-	$(PIP) install -c constraints.txt -e ".[dev,ort,openvino,trt,dali]"
+	$(PIP) install -c constraints.txt -e ".[dev,ort,openvino,trt,dali,heic]"
 	touch $@
 
 sweep: venv
