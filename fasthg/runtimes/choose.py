@@ -10,8 +10,8 @@ from fasthg.runtimes.measured import device_model, ranking
 from fasthg.runtimes.paths import PATHS, parse_path
 from fasthg.runtimes.request import resolve_device
 
-#: Where nothing was measured: exact on the CPU and free of start-up time; on a GPU the usual half precision.
-_UNMEASURED = {"cpu": "channels_last", "cuda": "amp"}
+#: Where nothing was measured, the first that runs: exact on the CPU and quick to start; on a GPU the usual half precision.
+_UNMEASURED = {"cpu": ("fused:fp32", "channels_last"), "cuda": ("amp",)}
 
 
 def choose_path(
@@ -30,4 +30,7 @@ def choose_path(
                 f"{measured.path} was the fastest measured here ({measured.ms_per_image:.3g} ms an image at batch"
                 f" {measured.batch_size})"
             )
-    return _UNMEASURED[target.type], "nothing was measured here for this network; python -m bench.sweep measures"
+    runs = [path for path in _UNMEASURED[target.type] if PATHS[path.partition(":")[0]].why_not(target) is None]
+    return (runs or _UNMEASURED[target.type])[
+        0
+    ], "nothing was measured here for this network; python -m bench.sweep measures"
