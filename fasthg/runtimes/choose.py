@@ -10,7 +10,7 @@ from fasthg.runtimes.measured import device_model, ranking
 from fasthg.runtimes.paths import PATHS, parse_path
 from fasthg.runtimes.request import resolve_device
 
-#: Where nothing was measured, the first that runs: exact on the CPU and quick to start; on a GPU the usual half precision.
+#: Where nothing was measured, the first that runs: exact and quick to start on the CPU, half precision on a GPU.
 _UNMEASURED = {"cpu": ("fused:fp32", "channels_last"), "cuda": ("amp",)}
 
 

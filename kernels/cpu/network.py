@@ -168,7 +168,8 @@ def _expand_alone(
 
 def _stem(
     pack: Packer, images: Tensor, weight: Tensor, bias: Tensor, relu: bool, next_affine: Tensor | None,
-    next_weight: Tensor | None, next_bias: Tensor | None, x_out: Tensor, t_out: Tensor | None, partials_out: Tensor | None,
+    next_weight: Tensor | None, next_bias: Tensor | None, x_out: Tensor, t_out: Tensor | None,
+    partials_out: Tensor | None,
 ) -> list[Any]:  # fmt: skip
     batch, _, height, width = images.shape
     step = _step((batch, (height + 1) // 2, (width + 1) // 2))
