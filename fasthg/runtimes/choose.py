@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import torch
 
+from fasthg.kernels.layout import padded_channels
 from fasthg.network.checkpoint import variant_name, weights_digest
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.runtimes.measured import device_model, ranking
 from fasthg.runtimes.paths import PATHS, parse_path
 from fasthg.runtimes.request import resolve_device
-
-_UNMEASURED = "channels_last"  # exact, and free of start-up time
 
 
 def choose_path(
@@ -42,4 +41,13 @@ def choose_path(
                 f"{measured.path} was the fastest measured here ({measured.ms_per_image:.3g} ms an image at batch"
                 f" {measured.batch_size})"
             )
-    return _UNMEASURED, "nothing was measured here for this network; python -m bench.sweep measures"
+    return _unmeasured(config, target), "nothing was measured here for this network; python -m bench.sweep measures"
+
+
+def _unmeasured(config: HourglassConfig, device: torch.device) -> str:
+    """Exact and free of start-up time: our own kernels on the CPU where they are built and take the network."""
+    widths = (*config.stem_feats, config.num_feats)
+    fits = config.norm == "batch" or all(padded_channels(width) == width for width in widths)
+    if device.type == "cpu" and fits and PATHS["fused"].why_not(device, "fp32") is None:
+        return "fused:fp32"
+    return "channels_last"

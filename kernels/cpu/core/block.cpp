@@ -90,8 +90,9 @@ class Block {
 
     void run(long block) {
         find_tiles(block);
+        find_wanted();
         fetched_ = 0;
-        fetch_until_ = smaller(CHUNK, tile_count_) * TILE_PIXELS;
+        fetch_until_ = smaller(CHUNK, tile_count_) * TILE * wanted_count_;
         if (s.partials) {
             find_scales();
         }
@@ -264,7 +265,7 @@ class Block {
                                    store(m + row * PANEL, left);
                                    store(m + row * PANEL + LANES, right);
                                },
-                               [&] { fetch_ahead(); });
+                               [&] { return fetch_ahead(); });
             }
             for (int lane = 0; lane < PANEL && first + lane < s.conv.outputs; lane += LANES) {
                 const float* m = m_ + lane;
@@ -308,34 +309,36 @@ class Block {
         }
     }
 
-    // Asks for one more row of what the next chunk reads and writes in memory, while this one's products are computed.
-    inline __attribute__((always_inline)) void fetch_ahead() {
+    // The next of what the next chunk reads and writes in memory: a row of a tile, of one buffer.
+    inline Ahead fetch_ahead() {
         if (fetched_ >= fetch_until_) {
-            return;
+            return {source_, 0};
         }
-        const long row = pixels_[fetched_++].row;
-        const auto fetch = [row](const float* buffer, int channels) __attribute__((always_inline)) {
-            for (int c = 0; c < channels; c += 16) {
-                __builtin_prefetch(buffer + row * channels + c, 0, 2);
+        const int buffer = fetched_ % wanted_count_, line = fetched_ / wanted_count_;
+        const Tile& tile = tiles_[line / TILE];
+        const long row = s.grid.row(tile.image, tile.y + line % TILE, tile.x);
+        fetched_++;
+        return {wanted_[buffer].from + row * (wanted_[buffer].mask + 1) * 16 / TILE, wanted_[buffer].mask};
+    }
+
+    // The buffers that a chunk reads or writes, each with the lines of a tile's row.
+    void find_wanted() {
+        wanted_count_ = 0;
+        const auto want = [this](const float* buffer, int channels) {
+            if (buffer) {
+                wanted_[wanted_count_++] = {buffer, TILE * channels / 16 - 1};
             }
         };
-        if (s.source == Source::rows) {
-            fetch(s.input, s.channels);
-        }
-        if (s.residual) {
-            fetch(s.residual, s.residual_channels);
-        }
-        if (s.x) {
-            fetch(s.x, s.out_channels());
-        }
-        if (s.next.t) {
-            fetch(s.next.t, s.next.linear.outputs);
-        }
+        want(s.source == Source::rows ? s.input : nullptr, s.channels);
+        want(s.residual, s.residual_channels);
+        want(s.x, s.out_channels());
+        want(s.next.t, s.next.linear.outputs);
     }
 
     // Rows of one chunk of tiles, from source to outputs.
     void run_chunk(int first, int count) {
-        fetch_until_ = first + count < tile_count_ ? tiles_[smaller(first + 2 * CHUNK, tile_count_) - 1].first + 1 : 0;
+        fetch_until_ = smaller(first + 2 * CHUNK, tile_count_) * TILE * wanted_count_;
+        fetched_ = fetched_ > (first + count) * TILE * wanted_count_ ? fetched_ : (first + count) * TILE * wanted_count_;
         const Tile& last = tiles_[first + count - 1];
         const int row = tiles_[first].first, rows = last.first + last.height * last.width - row;
         const Pixel* pixels = pixels_ + row;
@@ -405,7 +408,7 @@ class Block {
                                    epilogue(row, first + LANES, right);
                                }
                            },
-                           [&] { fetch_ahead(); });
+                           [&] { return fetch_ahead(); });
         }
     }
 
@@ -565,6 +568,8 @@ class Block {
     size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
     int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
     Vector peaks_[FREQUENCIES];
+    Ahead wanted_[4];
+    int wanted_count_ = 0;
     float worth_[FREQUENCIES];  // of one unit of the integers
     Tile* tiles_;
     Pixel* pixels_;

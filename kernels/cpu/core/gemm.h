@@ -31,18 +31,24 @@ struct Int16 {  // the sums are 32-bit integers
 };
 #endif
 
-// R rows times one panel: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds.
+// Memory that will be wanted soon: a power of two of cache lines.
+struct Ahead {
+    const float* from;
+    int mask;  // lines - 1
+};
+
+// R rows times one panel: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds, and a line
+// of what is wanted next asked for. One at a time: a burst of requests would hold up the loads behind it.
 template <int R, class Kind, class Epilogue>
 static inline __attribute__((always_inline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k,
-                                                                const Epilogue& epilogue) {
+                                                                Ahead ahead, const Epilogue& epilogue) {
     Vector left[R], right[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
         left[r] = right[r] = Vector{};
     }
     for (int i = 0; i < k; i++) {
-        __builtin_prefetch(panel + (size_t)(i + 16) * PANEL);
-        __builtin_prefetch(panel + (size_t)(i + 16) * PANEL + LANES);
+        __builtin_prefetch(ahead.from + (size_t)(i & ahead.mask) * 16, 0, 2);
         const Vector b0 = load(panel + (size_t)i * PANEL), b1 = load(panel + (size_t)i * PANEL + LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < R; r++) {
@@ -59,27 +65,28 @@ static inline __attribute__((always_inline)) void multiply_rows(const float* a, 
 // `multiply_rows` for a number of rows known at run time; epilogue(row, left, right).
 template <int R, class Kind, class Epilogue>
 static inline __attribute__((always_inline)) void multiply_group(int rows, const float* a, size_t pitch,
-                                                                 const float* panel, int k, const Epilogue& epilogue) {
+                                                                 const float* panel, int k, Ahead ahead,
+                                                                 const Epilogue& epilogue) {
     if (rows == R) {
-        multiply_rows<R, Kind>(a, pitch, panel, k, epilogue);
+        multiply_rows<R, Kind>(a, pitch, panel, k, ahead, epilogue);
     } else if constexpr (R > 1) {
-        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, epilogue);
+        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, ahead, epilogue);
     }
 }
 
-// All rows times one panel, in groups as equal as they can be; epilogue(row, left, right), and between() after a group.
-template <class Kind, class Epilogue, class Between>
+// All rows times one panel, in groups as equal as they can be; epilogue(row, left, right). ahead() names what a
+// group asks for.
+template <class Kind, class Epilogue, class Next>
 static inline __attribute__((always_inline)) void multiply_panel(const float* a, size_t pitch, int rows,
                                                                  const float* panel, int k, const Epilogue& epilogue,
-                                                                 const Between& between) {
+                                                                 const Next& ahead) {
     for (int groups = (rows + MAX_ROWS - 1) / MAX_ROWS, first = 0; groups > 0; groups--) {
         const int count = (rows - first + groups - 1) / groups;
-        multiply_group<MAX_ROWS, Kind>(count, a + first * pitch, pitch, panel, k,
+        multiply_group<MAX_ROWS, Kind>(count, a + first * pitch, pitch, panel, k, ahead(),
                                  [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
                                      epilogue(first + row, left, right);
                                  });
         first += count;
-        between();
     }
 }
 

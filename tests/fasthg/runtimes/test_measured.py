@@ -53,7 +53,7 @@ def test_a_newer_measurement_replaces_the_older(here: Measurement) -> None:
 def test_measurements_under_other_conditions_do_not_count(here: Measurement, other: dict[str, object]) -> None:
     remember_measurement(replace(here, **other))  # type: ignore[arg-type]
     path, why = choose_path(VARIANTS["small"], "cpu")
-    assert path == "channels_last"
+    assert path == "fused:fp32"
     assert "nothing was measured here for this network" in why
 
 
