@@ -26,15 +26,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def here() -> Measurement:
-    return Measurement("small", "fused:fp32", device_model("cpu"), torch.get_num_threads(), 1, 10.0)
+    return Measurement("small", "channels_last:fp32", device_model("cpu"), torch.get_num_threads(), 1, 10.0)
 
 
 def test_the_fastest_path_measured_here_is_taken_and_said(here: Measurement) -> None:
     remember_measurement(replace(here, path="eager:fp32", ms_per_image=30.0))
     remember_measurement(here)
     path, why = choose_path(VARIANTS["small"], "cpu")
-    assert path == "fused:fp32"
-    assert why == "fused:fp32 was the fastest measured here (10 ms an image at batch 1)"
+    assert path == "channels_last:fp32"
+    assert why == "channels_last:fp32 was the fastest measured here (10 ms an image at batch 1)"
 
 
 def test_a_newer_measurement_replaces_the_older(here: Measurement) -> None:
@@ -61,7 +61,7 @@ def test_the_nearest_batch_size_decides(here: Measurement) -> None:
     remember_measurement(here)
     remember_measurement(replace(here, path="eager:fp32", batch_size=16, ms_per_image=5.0))
     remember_measurement(replace(here, batch_size=16, ms_per_image=8.0))
-    assert choose_path(VARIANTS["small"], "cpu", batch_size=2)[0] == "fused:fp32"
+    assert choose_path(VARIANTS["small"], "cpu", batch_size=2)[0] == "channels_last:fp32"
     assert choose_path(VARIANTS["small"], "cpu", batch_size=12)[0] == "eager:fp32"
     assert [m.ms_per_image for m in ranking("small", here.device, here.threads, 64)] == [5.0, 8.0]
 
@@ -70,7 +70,7 @@ def test_a_path_that_no_longer_runs_or_needs_calibration_is_passed_over(here: Me
     remember_measurement(replace(here, path="tensorrt:fp16", ms_per_image=1.0))
     remember_measurement(replace(here, path="openvino:int8", ms_per_image=2.0))
     remember_measurement(here)
-    assert choose_path(VARIANTS["small"], "cpu")[0] == "fused:fp32"
+    assert choose_path(VARIANTS["small"], "cpu")[0] == "channels_last:fp32"
 
 
 def test_a_path_that_rounds_is_taken_on_the_weights_it_was_checked_on_only(here: Measurement) -> None:
@@ -79,11 +79,11 @@ def test_a_path_that_rounds_is_taken_on_the_weights_it_was_checked_on_only(here:
     remember_measurement(here)
     remember_measurement(replace(here, path="amp:bf16", ms_per_image=1.0, weights=weights_digest(checked)))
     assert choose_path(checked, "cpu")[0] == "amp:bf16"
-    assert choose_path(other, "cpu")[0] == "fused:fp32"
-    assert choose_path(VARIANTS["small"], "cpu")[0] == "fused:fp32"
+    assert choose_path(other, "cpu")[0] == "channels_last:fp32"
+    assert choose_path(VARIANTS["small"], "cpu")[0] == "channels_last:fp32"
     remember_measurement(replace(here, path="amp:bf16", ms_per_image=20.0, weights=weights_digest(other)))
-    assert choose_path(checked, "cpu")[0] == "fused:fp32"  # the newer time counts for both
-    assert choose_path(other, "cpu")[0] == "fused:fp32"
+    assert choose_path(checked, "cpu")[0] == "channels_last:fp32"  # the newer time counts for both
+    assert choose_path(other, "cpu")[0] == "channels_last:fp32"
 
 
 def test_half_precision_is_not_taken_unchecked_on_a_gpu_either(monkeypatch: pytest.MonkeyPatch) -> None:
