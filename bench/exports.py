@@ -30,8 +30,8 @@ from fasthg.errors import FasthgError
 from fasthg.export.export import RANDOM, ExportOptions, export
 from fasthg.export.targets import PRECISIONS
 from fasthg.files import make_folder
-from fasthg.network.checkpoint import WEIGHTS_DIR
 from fasthg.network.flops import count_flops
+from fasthg.network.load import WEIGHTS_DIR
 from fasthg.network.variants import VARIANTS, get_config
 
 FORMATS = ("onnx:fp32", "onnx:fp16", "openvino:fp32", "openvino:bf16", "openvino:int8", "trt:fp16")

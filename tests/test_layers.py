@@ -13,11 +13,10 @@ LAYERS = ("kernels", "fasthg", "training", "bench")
 #: Every room, bottom to top: modules and packages of one line may import those of its own line and of the lines above.
 ROOMS = """
 fasthg.kernels.layout
-fasthg.kernels.reference
+fasthg.kernels.reference fasthg.kernels.parts
 fasthg.kernels.cpu
 fasthg.kernels.tuning
 fasthg.kernels.triton
-fasthg.kernels.tuning.offline fasthg.kernels.tuning.ship
 fasthg.kernels.ops
 fasthg.version fasthg.errors
 fasthg.files fasthg.console fasthg.ahead

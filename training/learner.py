@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fasthg.network.checkpoint import load_into
+from fasthg.network.load import find_weights
 from fasthg.network.model import HourglassNet, heatmap_size
 from fasthg.network.precision import without_tf32
 from fasthg.pixels.heatmap import render_targets
@@ -49,7 +50,7 @@ class Learner:
         torch.manual_seed(self.recipe.seed)
         model = HourglassNet(self.recipe.config)
         if init_weights:
-            load_into(model, init_weights)
+            load_into(model, find_weights(init_weights))
         model = model.to(self.world.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
         if self.recipe.freeze_norm:
             for module in model.modules():

@@ -34,7 +34,7 @@ from fasthg.kernels.tuning import (
     trial,
     write_table,
 )
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.network.variants import INPUT_SIZE
 
 #: What one number of a configuration may become.

@@ -15,7 +15,7 @@ from bench.measure.timing import synchronise
 from fasthg.fused.net import fuse
 from fasthg.kernels import cpu, reference
 from fasthg.kernels.ops import heatmaps as ops
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.pixels import geometry
 from fasthg.pixels.image import normalise
 from training.loading.augment import colour_table

@@ -14,8 +14,8 @@ from bench.measure.timing import synchronise
 from bench.sweep.plan import FULL_EXTRA_PATHS, default_paths, with_precision
 from fasthg.data.crops import load_crops
 from fasthg.metrics.agreement import relative_error
-from fasthg.network.checkpoint import create_model
 from fasthg.network.flops import count_flops
+from fasthg.network.load import create_model
 from fasthg.network.variants import get_config
 from fasthg.pixels.image import normalise
 from fasthg.runtimes.paths import PATHS, prepare

@@ -22,7 +22,7 @@ from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.files import atomic_path, write_json
 from fasthg.metrics.evaluate import evaluate
 from fasthg.network import checkpoint
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.network.model import HourglassNet
 from fasthg.pixels.image import normalise, read_crop
 

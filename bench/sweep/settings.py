@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fasthg.network.checkpoint import WEIGHTS_DIR
+from fasthg.network.load import WEIGHTS_DIR
 
 
 @dataclass(frozen=True)

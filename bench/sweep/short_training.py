@@ -24,7 +24,7 @@ from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import write_json
 from fasthg.network import checkpoint
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.network.model import HourglassNet, heatmap_size
 from fasthg.network.variants import HourglassConfig, get_config
 from fasthg.pixels.heatmap import render_targets

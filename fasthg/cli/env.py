@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fasthg.errors import FasthgError
 from fasthg.kernels.cpu import NATIVE_ERROR
-from fasthg.network.checkpoint import WEIGHTS_DIR, create_model
+from fasthg.network.load import WEIGHTS_DIR, create_model
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS
 from fasthg.runtimes.choose import choose_path

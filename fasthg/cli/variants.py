@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from fasthg.network.checkpoint import WEIGHTS_DIR
 from fasthg.network.flops import count_flops, count_parameters
+from fasthg.network.load import WEIGHTS_DIR
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, VARIANTS, HourglassConfig
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from fasthg.network.checkpoint import SHIPPED, WEIGHTS_DIR, load_config, read_metadata, variant_name
+from fasthg.network.checkpoint import load_config, read_metadata, variant_name
 from fasthg.network.flops import count_parameters
+from fasthg.network.load import SHIPPED, WEIGHTS_DIR
 from fasthg.network.model import HourglassNet
 from fasthg.network.published import PUBLISHED, by_hand_at, kept_at
 from fasthg.network.variants import HourglassConfig

@@ -26,7 +26,8 @@ from fasthg.export.compare import Answers, Comparison, compare, rounding_error
 from fasthg.export.end_to_end import EndToEnd
 from fasthg.export.targets import ArtefactSpec, Built, RunsHere
 from fasthg.files import atomic_folder, sha256
-from fasthg.network.checkpoint import create_model, default_weights, find_weights, load_network, variant_name
+from fasthg.network.checkpoint import variant_name
+from fasthg.network.load import create_model, default_weights, find_weights, load_network
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import precision_attempts
 from fasthg.network.variants import INPUT_SIZE, STRIDE

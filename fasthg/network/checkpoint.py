@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,10 @@ from torch import Tensor, nn
 from fasthg.errors import FasthgError
 from fasthg.files import write_bytes
 from fasthg.network.model import HourglassNet
-from fasthg.network.variants import VARIANTS, HourglassConfig, get_config
+from fasthg.network.variants import VARIANTS, HourglassConfig
 from fasthg.pixels.geometry import MEAN
 from fasthg.version import __version__
 
-log = logging.getLogger("fasthg")
-
-WEIGHTS_DIR = Path(__file__).parent / "weights"
-SHIPPED = {"default": "small", "rendered": "small-rendered"}  # names of weights, and the files' in WEIGHTS_DIR
 _SHOWN = 3  # keys of each kind that an error lists
 
 
@@ -79,7 +73,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def load_config(path: str | Path) -> HourglassConfig:
     """The configuration that a checkpoint was saved with; raises FasthgError where it has none."""
-    config = _config_of(path, read_metadata(path))
+    config = config_of(path, read_metadata(path))
     if config is None:
         raise FasthgError(f"{path} has no configuration in its header; give a file written by fasthg train or convert")
     return config
@@ -102,7 +96,7 @@ def load_into(model: HourglassNet, path: str | Path) -> None:
 
     Raises FasthgError that names the configuration or the mean that differs, or the missing, extra and misshapen keys.
     """
-    theirs = _config_of(path, read_metadata(path))
+    theirs = config_of(path, read_metadata(path))
     if theirs is not None:
         check_same_network(str(path), theirs, model.config)
         if theirs.mean != model.config.mean:
@@ -120,82 +114,6 @@ def load_model(path: str | Path) -> HourglassNet:
     model = HourglassNet(load_config(path))
     load_into(model, path)
     return model.eval()
-
-
-def find_weights(weights: str | Path) -> Path:
-    """The checkpoint that a name or a path stands for: whoever takes a path takes a name.
-
-    "default" and "rendered" ship with the package, the others are published and fetched (`fasthg.network.published`).
-    """
-    from fasthg.network.published import PUBLISHED, fetch
-
-    name = str(weights)
-    if name in SHIPPED:
-        path = WEIGHTS_DIR / f"{SHIPPED[name]}.safetensors"
-        _say_once(path)
-        return path
-    if name in PUBLISHED:
-        return fetch(name)
-    if not Path(name).suffix and not Path(name).exists():
-        known = ", ".join([*SHIPPED, *PUBLISHED])
-        raise FasthgError(f"{name} does not exist; give a .safetensors checkpoint or one of {known}")
-    return Path(name)
-
-
-@cache
-def _say_once(path: Path) -> None:
-    """Which of the weights that ship with the package these are, on their first use in a process."""
-    about = read_metadata(path).get("about", "")
-    log.info("weights: the %s network that ships with fasthg%s", path.stem, about and f", {about}")
-
-
-def default_weights(variant: str | HourglassConfig = "small") -> Path:
-    """The weights that ship with the package, said on first use; raises FasthgError for a variant that ships none."""
-    name = variant if isinstance(variant, str) else variant_name(variant) or "a network of your own"
-    path = WEIGHTS_DIR / f"{name}.safetensors"
-    if not path.is_file():
-        raise FasthgError(f"no weights ship for {name}; give a checkpoint with --weights F.safetensors")
-    _say_once(path)
-    return path
-
-
-def create_model(variant: str | HourglassConfig = "original", weights: str | Path | None = None) -> HourglassNet:
-    """A network by name or configuration, in evaluation mode where weights are loaded.
-
-    weights   None: fresh (He) initialisation; "default": the weights that ship with the package (`small` only);
-              another name that `fasthg list --weights` shows; else the path of a `.safetensors` checkpoint. It must be
-              of the same architecture; its mean comes with it
-    """
-    config = get_config(variant) if isinstance(variant, str) else variant
-    if weights is None:
-        return HourglassNet(config)
-    path = default_weights(variant) if weights == "default" else find_weights(weights)
-    theirs = _config_of(path, read_metadata(path))
-    model = HourglassNet(config if theirs is None else replace(config, mean=theirs.mean))
-    load_into(model, path)
-    return model.eval()
-
-
-def load_network(weights: str | Path | None = None, variant: str | None = None) -> HourglassNet:
-    """The network with its weights, in evaluation mode, on the CPU.
-
-    weights  a `.safetensors` checkpoint or a name that `fasthg list --weights` shows; None for those that ship with the
-             package, which is said
-    variant  what the network must be; None takes it from the file
-
-    Raises FasthgError where the two disagree or the file does not say its network.
-    """
-    if weights is None:
-        weights = default_weights(variant or "small")
-    if variant is None:
-        return load_model(weights)
-    config = get_config(variant)
-    if "config" not in read_metadata(weights):
-        model = HourglassNet(config)
-        load_into(model, weights)
-        return model.eval()
-    check_same_network(str(weights), load_config(weights), config)
-    return load_model(weights)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -260,7 +178,7 @@ def _short(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _config_of(path: str | Path, metadata: Mapping[str, str]) -> HourglassConfig | None:
+def config_of(path: str | Path, metadata: Mapping[str, str]) -> HourglassConfig | None:
     if "config" not in metadata:
         return None
     try:
@@ -271,8 +189,7 @@ def _config_of(path: str | Path, metadata: Mapping[str, str]) -> HourglassConfig
 
 @contextmanager
 def _open(path: str | Path) -> Any:
-    path = find_weights(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         raise FasthgError(f"{path} is a folder; give a .safetensors checkpoint")
     try:
         with safe_open(str(path), "pt") as file:

@@ -10,7 +10,8 @@ import torch
 
 from fasthg.errors import FasthgError
 from fasthg.export.artefact import Artefact, is_artefact, load_artefact, read_artefact
-from fasthg.network.checkpoint import check_same_network, load_network
+from fasthg.network.checkpoint import check_same_network
+from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, get_config
 from fasthg.pixels.geometry import JOINT_NAMES

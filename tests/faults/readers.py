@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 import fasthg
 from fasthg.errors import FasthgError
-from fasthg.network.checkpoint import load_network, save
+from fasthg.network.checkpoint import save
+from fasthg.network.load import load_network
 from fasthg.network.variants import HourglassConfig
 from tests.faults.outcome import Row
 

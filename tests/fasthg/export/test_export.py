@@ -28,6 +28,7 @@ from fasthg.export.artefact import load_artefact, read_artefact
 from fasthg.export.export import ExportOptions, export
 from fasthg.export.targets import PRECISIONS, check
 from fasthg.metrics.agreement import TOLERANCES, relative_error
+from fasthg.network import load
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.image import normalise
@@ -197,6 +198,7 @@ def test_without_weights_those_that_ship_are_taken_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
+    load.say_once.cache_clear()
     with caplog.at_level("INFO", "fasthg"):
         assert "a file of that name is in the way" in refused(capsys, "-o", tmp_path / "file" / "artefact")
     assert "the small network that ships with fasthg" in caplog.text

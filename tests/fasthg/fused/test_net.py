@@ -20,7 +20,7 @@ from fasthg.errors import FasthgError
 from fasthg.fused.net import MAX_SHAPES, FusedNet, fuse
 from fasthg.fused.plan import Step
 from fasthg.fused.streams import InOrder, OnCuda
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import STUDY_VARIANTS, VARIANTS, HourglassConfig
 from fasthg.pixels.image import normalise

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
 from fasthg.metrics.evaluate import evaluate, predict_dataset
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels import geometry
 

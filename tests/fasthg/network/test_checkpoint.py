@@ -14,15 +14,8 @@ from safetensors.torch import save_file
 
 from fasthg import create_model
 from fasthg.errors import FasthgError
-from fasthg.network.checkpoint import (
-    default_weights,
-    load_config,
-    load_into,
-    load_model,
-    read_metadata,
-    save,
-    variant_name,
-)
+from fasthg.network.checkpoint import load_config, load_into, load_model, read_metadata, save, variant_name
+from fasthg.network.load import default_weights
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fasthg.errors import FasthgError
-from fasthg.network.checkpoint import create_model
+from fasthg.network.load import create_model
 from fasthg.network.model import Bottleneck, Hourglass, check_input
 from fasthg.network.variants import HourglassConfig
 

@@ -19,7 +19,8 @@ from fasthg import create_model
 from fasthg.cli.app import main
 from fasthg.errors import FasthgError
 from fasthg.network import checkpoint, published
-from fasthg.network.checkpoint import WEIGHTS_DIR, load_network, read_metadata
+from fasthg.network.checkpoint import read_metadata
+from fasthg.network.load import WEIGHTS_DIR, load_network
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fasthg.errors import FasthgError
-from fasthg.network.checkpoint import create_model
 from fasthg.network.flops import count_flops, count_parameters
+from fasthg.network.load import create_model
 from fasthg.network.model import heatmap_size
 from fasthg.network.variants import STUDY_VARIANTS, VARIANTS, HourglassConfig, get_config
 

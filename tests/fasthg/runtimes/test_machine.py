@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import fasthg
+from fasthg.files import default_cache_dir
 from fasthg.network.variants import HourglassConfig
 from fasthg.runtimes.measured import Measurement, measurements, remember_measurement
 from fasthg.runtimes.paths import prepare
-from fasthg.runtimes.request import default_cache_dir
 
 ROOT = Path(__file__).parents[3]
 

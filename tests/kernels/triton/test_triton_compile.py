@@ -18,6 +18,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET is set: kernels are not compiled", allow_module_level=True)
 
 from fasthg.kernels.layout import Grid
+from fasthg.kernels.ops.dispatch import by_triton
 from fasthg.kernels.triton.launch import Launch, record_launches
 from fasthg.kernels.triton.offline import TENSOR_MEMORY_COLUMNS, Report, compile_launch, example_launches
 from fasthg.kernels.tuning import TABLES, Entry, read_table
@@ -99,7 +100,7 @@ def test_oversized_tiles_are_seen_and_not_shipped() -> None:
 def test_operators_launch_what_their_arguments_ask_for() -> None:
     """A recorded call carries None for what is not wanted: such a kernel has no code for it."""
     t = Grid(1, 4, 4).empty(32)
-    with record_launches() as launches:
+    with by_triton(), record_launches() as launches:
         torch.ops.fasthg.conv3x3(t, torch.zeros(9, 32, 32).half(), torch.zeros(32), t.clone(), 1, 4, 4)
     assert [launch.arguments["C"] for launch in launches] == [32]
     assert launches[0].arguments["BK"] == 32, "a narrow network takes a wide one's configuration, cut to its width"
