@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.gpu import __main__ as gpu_module
 from bench.report.report import REPORTS
 from bench.study.run import StudyPlan, run_all
 from bench.sweep.run import SweepRequest, sweep
@@ -150,3 +151,17 @@ def test_crops_are_replaced_only_when_told_so(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "crops.npz").write_text("earlier")
     with pytest.raises(FasthgError, match="--overwrite"):
         make_crops(tmp_path / "crops.npz")
+
+
+@pytest.mark.parametrize(("overwrite", "chosen"), [(False, "gpu-2"), (True, "gpu")])
+def test_another_gpu_run_gets_a_new_folder(
+    overwrite: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(folder: Path) -> Path:
+        raise FasthgError(f"in {folder.name}")
+
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "gpu.json").write_text("earlier")
+    monkeypatch.setattr(gpu_module, "make_folder", stop)
+    with pytest.raises(FasthgError, match=f"^in {chosen}$"):
+        gpu_module.gpu(tmp_path / "gpu", rehearse=True, overwrite=overwrite)
