@@ -21,7 +21,7 @@ from torch import Tensor
 from fasthg.data.crops import Crops, load_crops
 from fasthg.errors import FasthgError
 from fasthg.export import manifest, targets
-from fasthg.export.artefact import Artefact, load_artefact, write_metadata
+from fasthg.export.artefact import METADATA, Artefact, load_artefact, write_metadata
 from fasthg.export.compare import Answers, Comparison, compare, rounding_error
 from fasthg.export.end_to_end import EndToEnd
 from fasthg.export.targets import ArtefactSpec, Built, RunsHere
@@ -96,7 +96,8 @@ def export(options: ExportOptions) -> ExportResult:
     check_input(model.config, torch.empty(1, 3, options.size, options.size, device="meta"))
     name = _name(model, options, precision)
     folder = Path(options.output) if options.output is not None else Path("export") / name
-    check_new(folder, _inputs(options), options.overwrite)
+    earlier = (folder / METADATA).exists()  # what else is there, `atomic_folder` names and never replaces
+    check_new(folder, _inputs(options), options.overwrite or not earlier)
     with atomic_folder(folder) as aside:
         crops = load_crops(options.data, options.size)
         if options.weights == RANDOM:
