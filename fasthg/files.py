@@ -51,8 +51,10 @@ def default_cache_dir() -> Path | None:
     """
     if chosen := os.environ.get("FASTHG_CACHE"):
         return _writable(Path(chosen))
-    folder = user_cache_path("fasthg", appauthor=False)
-    return _writable(folder) if folder.is_absolute() else None  # "~/.cache" for a user without a home
+    try:
+        return _writable(user_cache_path("fasthg", appauthor=False))
+    except RuntimeError:  # a user whom the system does not know, without $HOME
+        return None
 
 
 @cache

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fasthg.console import make_app, note, run_app
 from fasthg.data.crops import dataset_crops
 from fasthg.data.dataset import load_dataset
-from fasthg.files import atomic_path
+from fasthg.files import atomic_path, check_new
 from training.synthesize import synthesize
 
 SEED = 777_001
@@ -29,9 +29,15 @@ QUALITY = 75  # of the JPEGs
 
 
 def make_crops(
-    out: Path, scored: int = 64, calibration: int = 24, seed: int = SEED, workers: int | None = None
+    out: Path,
+    scored: int = 64,
+    calibration: int = 24,
+    seed: int = SEED,
+    workers: int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write `calibration` crops followed by `scored` ones to the file `out`, and return it."""
+    check_new(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         dataset = load_dataset(
             synthesize(folder, 0, calibration + scored, seed, progress=False, workers=workers), "val"
@@ -67,9 +73,10 @@ def main(
     scored: Annotated[int, typer.Option(min=1, help="crops to score")] = 64,
     calibration: Annotated[int, typer.Option(min=1, help="crops to calibrate int8 on")] = 24,
     seed: Annotated[int, typer.Option(help="another seed, other people")] = SEED,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier file")] = False,
 ) -> None:
     """Render the crops that exports are checked on."""
-    note(f"{scored + calibration} crops are in {make_crops(out, scored, calibration, seed)}")
+    note(f"{scored + calibration} crops are in {make_crops(out, scored, calibration, seed, overwrite=overwrite)}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.data.people import People, Split
 from fasthg.errors import FasthgError
-from fasthg.files import atomic_path
+from fasthg.files import atomic_path, check_new
 from fasthg.pixels import geometry
 from fasthg.pixels.image import read_image
 from training.loading.augment import Augmentation
@@ -95,12 +95,13 @@ def pack(
     skip_bad: int = 0,
     threads: int | None = None,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Pack the splits of the dataset in `data` into the file `out`, and return its path.
 
     Up to `skip_bad` people whose photograph cannot be read are packed without a crop and reported; `threads` defaults
-    to one for each usable core. Raises FasthgError for a dataset that cannot be used, for one unreadable photograph too
-    many, and when the output cannot be written.
+    to one for each usable core; an earlier file is replaced with `overwrite`. Raises FasthgError for a dataset that
+    cannot be used, for one unreadable photograph too many, and when the output cannot be written.
     """
     settings = settings or PackSettings()
     import simplejpeg  # noqa: F401  before hours of work
@@ -109,6 +110,7 @@ def pack(
     datasets = {split: load_dataset(data, split) for split in splits}
     for dataset in datasets.values():
         check_boxes(dataset)
+        check_new(out, [dataset.annotations, *map(dataset.image_path, range(len(dataset)))], overwrite)
     identity = {**asdict(settings), "splits": {split: dataset.digest for split, dataset in datasets.items()}}
     with Journal(out.with_name(f"{out.name}.journal"), identity) as journal:
         photographs = list(_missing(datasets, settings, journal))
@@ -236,10 +238,12 @@ def _command(
     quality: Annotated[int, typer.Option(help="of the JPEGs, 1 to 100")] = PackSettings.quality,
     skip_bad: Annotated[int, typer.Option(help="people that may lack a crop because their photograph is bad")] = 0,
     threads: Annotated[int | None, typer.Option(help="default: one for each usable core")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier file; never an input")] = False,
 ) -> None:
     """Pack the people of a dataset as JPEG crops with room for the augmentation."""
     splits = [_split(name) for name in split or ("train", "val")]
-    pack(data, out, splits, PackSettings(density, reach, quality), skip_bad=skip_bad, threads=threads)
+    settings = PackSettings(density, reach, quality)
+    pack(data, out, splits, settings, skip_bad=skip_bad, threads=threads, overwrite=overwrite)
     note(f"packed into {out}, {out.stat().st_size / 2**20:.1f} MiB")
 
 

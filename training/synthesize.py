@@ -27,7 +27,7 @@ import typer
 from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.data.dataset import find_annotations
 from fasthg.errors import FasthgError
-from fasthg.files import cannot_write, make_folder, sha256, write_json
+from fasthg.files import cannot_write, is_same_file, make_folder, sha256, write_json
 from training.people.poses import read_poses
 from training.people.synthetic import chunk
 from training.people.synthetic.chunk import Chunk, Drawing, SampledImage, draw_chunk, end_with_parent
@@ -65,6 +65,8 @@ def synthesize(
     settings = {"renderer": RENDERER, "train": train, "val": val, "seed": seed, "size": size, "poses": digest}
     if _is_finished(out, settings):
         return out
+    if poses and is_same_file(out, [poses]):
+        raise FasthgError(f"cannot write {out}: --poses lies in it; choose another --out")
     drawings = _drawings(train, val, seed, poses, size)
     _claim(out, settings)
     firsts = range(0, len(drawings), chunk.IMAGES)

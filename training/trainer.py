@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
-from fasthg.files import make_folder
+from fasthg.files import is_same_file, make_folder
 from fasthg.metrics.evaluate import predict_dataset
 from fasthg.metrics.pck import Scores, score_people
 from fasthg.network.checkpoint import save
@@ -213,7 +213,9 @@ class Trainer:
 
     def _prepare_folder(self) -> None:
         """Make the run's folder, or go on from the state in it."""
-        out = self.options.out
+        out, weights = self.options.out, self.options.init_weights
+        if out and weights and any(is_same_file(out / name, [weights]) for name in (LATEST, BEST)):
+            raise FasthgError(f"cannot write to {out}: --init-weights lies in it; give another --out")
         if self.options.resume:
             if out is None:
                 raise FasthgError("resume needs the folder of the run; give --out")
@@ -222,6 +224,8 @@ class Trainer:
             make_folder(out)
             if (out / LAST).exists():
                 raise FasthgError(f"{out} holds a run already; give --resume to go on with it, or another --out")
+            if any((out / name).exists() for name in (LATEST, BEST)):
+                raise FasthgError(f"{out} holds a run's weights, and no {LAST} to go on from; give another --out")
         self.world.wait()
 
     def _identity(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from bench.measure.roofline import Limits, measure_limits
 from bench.sweep.run import SweepRequest, sweep
 from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
-from fasthg.files import make_folder, write_json
+from fasthg.files import make_folder, new_folder, write_json
 from fasthg.fused.net import FusedNet, fuse
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.ops.dispatch import by_triton
@@ -213,6 +213,7 @@ def compare(plan: Plan, out: Path) -> None:
 def gpu(
     out: Annotated[Path | None, typer.Option(help="Folder of the results [default: bench/results/<device>].")] = None,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Do the same on the CPU, kernels interpreted.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result in that folder.")] = False,
 ) -> None:
     """Check and measure the fused path on this machine's GPU, next to its peers."""
     if not rehearse and not torch.cuda.is_available():
@@ -220,7 +221,7 @@ def gpu(
     plan, start = REHEARSAL if rehearse else GPU, time.monotonic()
     facts = machine(plan.device)
     name = "rehearsal" if rehearse else re.sub(r"[^a-z0-9]+", "-", facts["device"].lower()).strip("-")
-    folder = make_folder(out or RESULTS / name)
+    folder = make_folder(new_folder(out or RESULTS / name, ["gpu.json"], overwrite=overwrite))
     results: dict[str, Any] = {"machine": facts, "command": "python -m bench.gpu" + (" --rehearse" if rehearse else "")}
 
     def keep(section: str, content: Any) -> Any:

@@ -22,6 +22,9 @@ INFER_NOTE = (
     "Error: relative L2 distance of the heatmaps from eager fp32, at full size on the same weights. * "
     "extrapolated to MPII's 2,958 people of validation."
 )
+CSV = "results.csv"
+PAGES = ("report.md", "report.html")
+REPORTS = (CSV, *PAGES)
 PARITY_NOTE = (
     "PCKh is PCKh@0.5 (weighted14) by each path minus that of eager fp32 on the same weights and people. A path "
     "whose heatmaps are further off than allowed prints WRONG and no time."
@@ -59,12 +62,12 @@ class Section:
 
 def write_reports(results: Results, out: Path) -> None:
     """Write results.csv, report.md, report.html and the charts into `out`, each as a whole or not at all."""
-    write_csv(results.rows, out / "results.csv")
+    write_csv(results.rows, out / CSV)
     sections = make_sections(results.rows)
     for section in sections:
         if section.chart:
             write_text(out / section.chart_file, section.chart)
-    for name in ("report.md", "report.html"):
+    for name in PAGES:
         write_text(out / name, render(name, results, sections))
 
 

@@ -15,6 +15,7 @@ from fasthg.files import atomic_path, write_text
 from fasthg.network.variants import STUDY_VARIANTS
 from training.log import write_csv
 
+REPORT = "report.md"
 METRIC = "mean14_pckh@0.5"  # the study's protocol
 _SIGNIFICANT = 2.0  # standard errors that a difference has to exceed
 
@@ -83,7 +84,7 @@ def compare(found: Sequence[VariantScores]) -> list[Comparison]:
 
 def write_report(out: Path, rows: Sequence[dict[str, Any]], command: str) -> None:
     """Write report.md, results.csv and curves.png into `out`."""
-    write_text(out / "report.md", report(rows, command))
+    write_text(out / REPORT, report(rows, command))
     write_csv(out / "results.csv", flat(rows))
     draw_curves(out / "curves.png", rows)
 

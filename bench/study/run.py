@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.study.report import write_report
+from bench.study.report import REPORT, write_report
 from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder
@@ -126,6 +126,8 @@ def run_one(plan: StudyPlan, variant: str, seed: int) -> dict[str, Any]:
 def run_all(plan: StudyPlan, out: Path, jobs: int) -> list[dict[str, Any]]:
     """Every run of the plan that is not in the results yet, `jobs` at a time; returns all results."""
     done = read_results(out / RESULTS)
+    if not done and (out / REPORT).exists():
+        raise FasthgError(f"{out / REPORT} is of another run; give another --out")
     for row in done:
         if {name: row[name] for name in plan.settings()} != plan.settings():
             raise FasthgError(f"{out / RESULTS} holds runs of other settings; give the same options or another --out")

@@ -20,7 +20,7 @@ from bench.measure.isolate import Outcome, end_all, run_isolated
 from bench.measure.jobs import LEFT_OUT, run_jobs
 from bench.measure.record import Cell, Results, Row, commit, digest_of, versions
 from bench.measure.roofline import measure_limits
-from bench.report.report import write_reports
+from bench.report.report import REPORTS, write_reports
 from bench.report.summary import summary
 from bench.sweep import preparation
 from bench.sweep.cells import measure_cell
@@ -97,7 +97,8 @@ class Sweep:
         self.cell_limit = request.cell_limit or (FULL_CELL_LIMIT_S if request.full else CELL_LIMIT_S)
         self.logs = make_folder(out / "logs")
         self.results = Results(out / "results.jsonl")
-        if self.results.rows and not request.resume:
+        reports = any((out / name).exists() for name in REPORTS)
+        if (self.results.rows or reports) and not request.resume:
             raise FasthgError(f"{out} holds a sweep already; give --resume to go on with it, or another --out")
         self.settings = self.make_settings()
         self.waiting: list[Cell] = []  # cells that are still to be measured

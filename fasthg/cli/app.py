@@ -22,6 +22,8 @@ from fasthg.version import __version__
 
 app = make_app(help="Stacked-hourglass pose networks, fast to train and to run, with the accuracy proven.")
 
+_NAMED = 20  # people whose photograph cannot be read, before the rest is only counted
+
 Weights = Annotated[
     Path | None,
     typer.Option(
@@ -163,7 +165,7 @@ def evaluate(
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
-    left_out = LeftOut(strict)
+    left_out = LeftOut(strict, named=_NAMED)
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
         predictions = predict_dataset(
@@ -243,6 +245,7 @@ def export(
         Path | None, typer.Option(help="Dataset to calibrate on and to compare on; the shipped crops where left out.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the artefact.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a network for deployment; the artefact is checked against the reference before it is kept."""
     target = _one_of(onnx=onnx, trt=trt, openvino=openvino) or "onnx"
@@ -260,6 +263,7 @@ def export(
         batch=batch,
         size=size,
         output=output,
+        overwrite=overwrite,
         data=data,
     )
     print(export_network(options))
@@ -267,7 +271,7 @@ def export(
 
 def _say_left_out(count: int) -> None:
     if count:
-        raise ItemsLeftOut(f"{count} left out, as named above; everything else is done")
+        raise ItemsLeftOut(f"{count} left out, named above; everything else is done")
 
 
 def _one_of(**flags: bool) -> str | None:

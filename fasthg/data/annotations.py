@@ -4,8 +4,8 @@ Every reader subtracts 0.5 from the files' 1-based pixel indices, so that coordi
 at the corner of the top-left pixel. A labelled joint counts also when it is occluded; what says "not labelled" differs:
 
 release .mat    the point is not in `annopoints`; `is_visible` may be 0, 1, "0", "1", empty or absent (then visible)
-bearpaw JSON    x, y, visible are 0, 0, 0
-HRNet JSON      x, y are -1, -1; `joints_vis` is 1 for every labelled joint, so occlusion is not known
+bearpaw JSON    x, y, visible are 0, 0, 0; `visible` alone is 0 for an occluded joint
+HRNet JSON      `joints_vis` is 0, or x, y are -1, -1; it is 1 for every labelled joint, so occlusion is not known
 princeton .h5   x, y are 0, 0; coordinates are cut to whole pixels; centre and scale include the crop's shift and margin
 """
 
@@ -116,13 +116,14 @@ def _read_bearpaw(path: Path, records: list[dict[str, Any]], split: Split) -> Pe
 
 def _read_hrnet(path: Path, records: list[dict[str, Any]]) -> People:
     joints = _column(path, records, "joints", (NUM_JOINTS, 2))
+    present = _column(path, records, "joints_vis", (NUM_JOINTS,)) > 0
     return make_people(
         images=_names(path, records, "image"),
         center=_column(path, records, "center", (2,)),
         scale=_column(path, records, "scale", ()),
         joints=joints,
-        labelled=(joints != -1).any(axis=-1),
-        visible=_column(path, records, "joints_vis", (NUM_JOINTS,)) > 0,
+        labelled=present & (joints != -1).any(axis=-1),
+        visible=present,
         head_size=np.full(len(records), np.nan),
     )
 

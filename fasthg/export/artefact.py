@@ -8,7 +8,10 @@
      "files": {"model.onnx": "<sha256>", ...},
      "config": {...},                                     HourglassConfig
      "input": {"size": 256, "max_batch": 8, "mean": [...]},
-     "joint_names": ["rank", ...], ...}                   and whatever else the writer says
+     "joint_names": ["rank", ...], ...}                   and, for people, those of `_TOLD`
+
+A field that is not known is an error, and no path in it may leave the folder. The digests show damage, not malice: who
+can change a file can change its digest too, and an engine is code. Run artefacts of people whom you trust.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -32,6 +35,11 @@ from fasthg.runtimes.request import Mode, Prepared, Request, resolve_device
 
 METADATA = "metadata.json"
 FORMAT, VERSION = "fasthg-artefact", 1
+_WANTED = ("kind", "precision", "end_to_end", "model", "files", "config", "input", "joint_names")
+_TOLD = ("variant", "weights", "flip", "inputs", "outputs", "opset", "versions", "engine", "kept", "compared_through")
+_FIELDS = {"format", "version", "comparison", *_WANTED, *_TOLD}
+_KINDS: dict[str, type] = {"kind": str, "precision": str, "end_to_end": bool, "model": str, "files": dict}
+_KINDS |= {"config": dict, "input": dict, "joint_names": list}
 _PATHS = {"onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}  # what runs each kind
 
 
@@ -100,19 +108,21 @@ def write_metadata(
 def read_artefact(path: str | Path) -> Artefact:
     """The artefact in a folder, its files checked against their digests.
 
-    Raises FasthgError for a folder without a readable metadata.json, files that are missing or were changed, and a
-    joint set other than MPII's.
+    Raises FasthgError for a folder without a readable metadata.json, a field that is unknown or wrong, files that are
+    outside the folder, missing or changed, and a joint set other than MPII's.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     metadata = _read_metadata(folder)
     for name, digest in metadata["files"].items():
+        if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in PureWindowsPath(name).parts:
+            raise FasthgError(f"artefact {folder}: {METADATA} names {name}, outside the folder; export it again")
         if not (folder / name).is_file():
             raise FasthgError(f"artefact {folder}: {name} is missing; export it again")
         if sha256(folder / name) != digest:
             raise FasthgError(f"artefact {folder}: {name} was changed since it was written (digest); export it again")
     if metadata["model"] not in metadata["files"]:
         raise FasthgError(f"artefact {folder}: {metadata['model']} has no digest in {METADATA}; export it again")
-    joints = tuple(metadata["joint_names"])
+    joints = tuple(map(str, metadata["joint_names"]))
     if joints != JOINT_NAMES:
         raise FasthgError(
             f"artefact {folder}: its {len(joints)} joints ({', '.join(joints[:3])}, ...) are not MPII's"
@@ -124,7 +134,7 @@ def read_artefact(path: str | Path) -> Artefact:
         kind=metadata["kind"],
         precision=metadata["precision"],
         end_to_end=metadata["end_to_end"],
-        config=HourglassConfig(**metadata["config"]),
+        config=_config(folder, metadata["config"]),
         size=metadata["input"]["size"],
         max_batch=metadata["input"]["max_batch"],
         metadata=metadata,
@@ -174,7 +184,27 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         raise FasthgError(f"{folder / METADATA} is damaged ({error}); export it again") from None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise FasthgError(f"{folder / METADATA} is of another format or version; export it again with this fasthg")
-    wanted = ("kind", "precision", "end_to_end", "model", "files", "config", "input", "joint_names")
-    if missing := [name for name in wanted if name not in metadata]:
+    if missing := [name for name in _WANTED if name not in metadata]:
         raise FasthgError(f"{folder / METADATA} lacks {', '.join(missing)}; export it again")
+    _check_known(folder, metadata, _FIELDS, "field")
+    for name, kind in _KINDS.items():
+        if not isinstance(metadata[name], kind):
+            raise FasthgError(f"{folder / METADATA}: {name} is {metadata[name]!r:.80}; export it again")
+    _check_known(folder, metadata["input"], {"size", "max_batch", "colour", "mean"}, "field of input")
+    for name in ("size", "max_batch"):
+        if not isinstance(metadata["input"].get(name), int) or metadata["input"][name] < 1:
+            raise FasthgError(f"{folder / METADATA}: input has no whole number {name}; export it again")
     return metadata
+
+
+def _config(folder: Path, content: Mapping[str, Any]) -> HourglassConfig:
+    _check_known(folder, content, {field.name for field in fields(HourglassConfig)}, "field of config")
+    try:
+        return HourglassConfig(**content)
+    except (TypeError, FasthgError) as error:
+        raise FasthgError(f"{folder / METADATA}: {error}; export it again") from None
+
+
+def _check_known(folder: Path, content: Mapping[str, Any], known: set[str], kind: str) -> None:
+    if unknown := sorted(content.keys() - known):
+        raise FasthgError(f"{folder / METADATA}: unknown {kind} {unknown[0]!r:.80}; export it again with this fasthg")

@@ -21,11 +21,11 @@ from torch import Tensor
 from fasthg.data.crops import Crops, load_crops
 from fasthg.errors import FasthgError
 from fasthg.export import manifest, targets
-from fasthg.export.artefact import Artefact, load_artefact, write_metadata
+from fasthg.export.artefact import METADATA, Artefact, load_artefact, write_metadata
 from fasthg.export.compare import Answers, Comparison, compare, rounding_error
 from fasthg.export.end_to_end import EndToEnd
 from fasthg.export.targets import ArtefactSpec, Built, RunsHere
-from fasthg.files import atomic_folder, sha256
+from fasthg.files import atomic_folder, check_new, sha256
 from fasthg.network.checkpoint import variant_name
 from fasthg.network.load import create_model, default_weights, find_weights, load_network
 from fasthg.network.model import HourglassNet, check_input
@@ -53,6 +53,7 @@ class ExportOptions:
     batch       largest batch; the engine's kernels are chosen for it
     size        side of the crops in pixels
     output      folder of the artefact; None for export/NAME
+    overwrite   replace an earlier artefact there
     data        dataset whose crops are calibrated on and compared; None for the crops that ship with the package
     """
 
@@ -65,6 +66,7 @@ class ExportOptions:
     batch: int = 8
     size: int = INPUT_SIZE
     output: str | Path | None = None
+    overwrite: bool = False
     data: str | Path | None = None
 
 
@@ -95,6 +97,8 @@ def export(options: ExportOptions) -> ExportResult:
     check_input(model.config, torch.empty(1, 3, options.size, options.size, device="meta"))
     name = _name(model, options, precision)
     folder = Path(options.output) if options.output is not None else Path("export") / name
+    earlier = (folder / METADATA).exists()  # what else is there, `atomic_folder` names and never replaces
+    check_new(folder, _inputs(options), options.overwrite or not earlier)
     with atomic_folder(folder) as aside:
         crops = load_crops(options.data, options.size)
         if options.weights == RANDOM:
@@ -104,6 +108,13 @@ def export(options: ExportOptions) -> ExportResult:
         _write_metadata(spec, built, aside, weights, comparison)
     summary = manifest.summary(folder, spec, built, weights, comparison, time.perf_counter() - start)
     return ExportResult(folder, name, comparison, summary)
+
+
+def _inputs(options: ExportOptions) -> list[str | Path]:
+    """The files and folders that an export reads."""
+    given = options.weights
+    weights = [find_weights(given)] if isinstance(given, str | Path) and given != RANDOM else []
+    return [*weights, *([options.data] if options.data is not None else [])]
 
 
 def _network(options: ExportOptions) -> tuple[HourglassNet, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from fasthg.predict.photo import Photo
 from fasthg.predict.predictor import Pose
 
 _TICKS = 90_000  # of a second: MPEG's clock, which every usual frame rate divides
+_LARGE = 1 << 26  # bytes of pixels from which on pictures are drawn and encoded one at a time
 _WAITING = 8  # overlays that may wait to be drawn or written, so that pictures do not pile up in memory
 
 
@@ -38,6 +41,7 @@ class Overlays:
         self._video: VideoFile | None = None
         self._drawer = ThreadPoolExecutor(2)
         self._encoder = ThreadPoolExecutor(1)  # a video's frames come one after the other
+        self._one_large = threading.Lock()
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Overlays:
@@ -54,20 +58,26 @@ class Overlays:
     def add(self, photo: Photo, poses: Sequence[Pose]) -> None:
         """Draw `poses` over the photograph and write it, soon; raises what went wrong with an earlier one."""
 
-        def draw() -> Image:
-            return draw_poses(photo.load(), [pose.joints for pose in poses], [pose.scores for pose in poses])
+        def draw(image: Image) -> Image:
+            return draw_poses(image, [pose.joints for pose in poses], [pose.scores for pose in poses])
+
+        def draw_png(path: Path) -> None:
+            image = photo.load()
+            with self._one_large if image.nbytes >= _LARGE else nullcontext():
+                image = draw(image)
+                write_png(path, image)
 
         while len(self._waiting) >= _WAITING:
             self._waiting.popleft().result()
         if photo.time is None:
             page = "" if photo.frame is None else f"-{photo.frame}"
             path = self._new_path(photo.name, f"{page}.png")
-            self._waiting.append(self._drawer.submit(lambda: write_png(path, draw())))
+            self._waiting.append(self._drawer.submit(draw_png, path))
             return
         if self._video is None or self._video.source != photo.name or photo.frame == 0:
             self._finish()
             self._video = VideoFile(self._new_path(photo.name, ".mp4"), photo.name)
-        video, time, drawn = self._video, photo.time, self._drawer.submit(draw)
+        video, time, drawn = self._video, photo.time, self._drawer.submit(lambda: draw(photo.load()))
         self._waiting.append(self._encoder.submit(lambda: video.add(drawn.result(), time)))
 
     def _finish(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,13 +36,18 @@ class Photo:
 
 @dataclass
 class LeftOut:
-    """What a run has gone on without: each is named in a log line and counted; where `strict`, it is an error."""
+    """What a run has gone on without: counted, and the first `named` in a log line each; where `strict`, an error."""
 
     strict: bool = False
+    named: float = math.inf
     count: int = field(default=0, init=False)
+    _calls: int = field(default=0, init=False)
 
     def __call__(self, message: object, count: int = 1) -> None:
         if self.strict:
             raise message if isinstance(message, FasthgError) else FasthgError(str(message))
-        self.count += count
-        log.warning("left out: %s", message)
+        self.count, self._calls = self.count + count, self._calls + 1
+        if self._calls <= self.named:
+            log.warning("left out: %s", message)
+        elif self._calls == self.named + 1:
+            log.warning("left out: more, which are counted but not named")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.disks import full_disks
@@ -19,7 +20,7 @@ from tests.faults.readers import READERS, fuzz
 def main() -> int:
     """Run the campaign and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="processes to kill, in all")
+    parser.add_argument("--kills", type=int, default=100, help="processes to kill, in all; 20 take some ten minutes")
     parser.add_argument("--minutes", type=float, default=10, help="for damaged files, for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("kills", "disks", "readers"), default=None)
@@ -27,18 +28,21 @@ def main() -> int:
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        folder = Path(name)
-        if options.only in (None, "kills"):
-            rows += kills(folder / "kills", options.kills, options.seed)
-        if options.only in (None, "disks"):
-            rows += full_disks(folder / "disks")
-        if options.only in (None, "readers"):
-            rows += [fuzz(reader, options.minutes, options.seed) for reader in READERS]
-    text = table(rows)
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+        for row in _rows(Path(name), options):
+            rows.append(row)
+            print(table([row]), flush=True)
+            if options.out:  # after each row: a campaign that is ended early keeps what it found
+                options.out.write_text(table(rows))
     return 1 if any(row.failures for row in rows) else 0
+
+
+def _rows(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
+    if options.only in (None, "kills"):
+        yield from kills(folder / "kills", options.kills, options.seed)
+    if options.only in (None, "disks"):
+        yield from full_disks(folder / "disks")
+    if options.only in (None, "readers"):
+        yield from (fuzz(reader, options.minutes, options.seed) for reader in READERS)
 
 
 if __name__ == "__main__":

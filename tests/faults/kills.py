@@ -8,18 +8,18 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.commands import Command, commands, make_material
 from tests.faults.outcome import Row, ended, half_files, judge, start
 
 
-def kills(folder: Path, count: int, seed: int) -> list[Row]:
+def kills(folder: Path, count: int, seed: int) -> Iterator[Row]:
     """`count` kills in turn over every command, half of them by SIGKILL and half by SIGTERM."""
     chance, material = random.Random(seed), folder / "material"
     make_material(material)
     before = digests(material)
-    rows = []
     known = commands(material)
     for number, command in enumerate(known):
         share = count // len(known) + (number < count % len(known))
@@ -39,8 +39,7 @@ def kills(folder: Path, count: int, seed: int) -> list[Row]:
             _one(command, folder / "out", kind, chance.uniform(0.1, 1.0) * lasts, by_signal[kind])
             if digests(material) != before:
                 by_signal[kind].failures.append("an input was changed")
-        rows += by_signal.values()
-    return rows
+        yield from by_signal.values()
 
 
 def digests(folder: Path) -> dict[str, str]:

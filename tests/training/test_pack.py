@@ -318,7 +318,7 @@ def test_impossible_options_end_with_one_line(tiny_dataset, tmp_path, capsys, ar
 def test_a_missing_jpeg_library_is_named(packed, tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     for use in (lambda: PackedSource(packed), lambda: pack(tiny_dataset, tmp_path / "crops.h5")):
-        with pytest.raises(FasthgError, match=r"simplejpeg cannot be imported .*; pip install 'fasthg\[train\]'"):
+        with pytest.raises(ModuleNotFoundError, match="simplejpeg"):
             use()
 
 

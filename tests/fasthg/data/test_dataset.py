@@ -154,6 +154,17 @@ def check_people(people: People, with_visible: bool = True, with_heads: bool = T
         assert np.isnan(people.head_size).all()
 
 
+@pytest.mark.parametrize("place", [[0.0, 0.0], [123.0, 45.0], [-1.0, -1.0]])
+def test_hrnets_absent_joints_are_not_labelled_wherever_they_are_put(tmp_path: Path, place: list[float]) -> None:
+    """Datasets in HRNet's format mark an absent joint by `joints_vis` 0 alone; MPII's own put it at -1, -1 as well."""
+    path = write_hrnet(tmp_path)
+    records = json.loads(path.read_text())
+    for record in records:
+        record["joints"] = [point if seen else place for point, seen in zip(record["joints"], record["joints_vis"])]
+    path.write_text(json.dumps(records))
+    check_people(read_annotations(path), with_visible=False, with_heads=False)
+
+
 def test_four_formats_hold_the_same_people(tmp_path: Path) -> None:
     check_people(read_annotations(write_bearpaw(tmp_path), "all"))
     check_people(read_annotations(write_hrnet(tmp_path)), with_visible=False, with_heads=False)

@@ -35,7 +35,14 @@ def exported(net: HourglassNet, tmp_path_factory: pytest.TempPathFactory) -> Pat
     graph = export_graph(FinalHeatmaps(net).eval(), torch.zeros(1, 3, SIZE, SIZE))
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     write_metadata(
-        folder, "model.onnx", kind="onnx", precision="fp32", config=net.config, size=SIZE, max_batch=2, note="a test's"
+        folder,
+        "model.onnx",
+        kind="onnx",
+        precision="fp32",
+        config=net.config,
+        size=SIZE,
+        max_batch=2,
+        weights="a test's",
     )
     return folder
 
@@ -63,7 +70,7 @@ def test_the_predictor_gives_the_same_joints_as_the_network(net: HourglassNet, e
 
 def test_metadata_says_what_a_deployment_needs(exported: Path) -> None:
     artefact = read_artefact(exported)
-    assert artefact.metadata["note"] == "a test's"
+    assert artefact.metadata["weights"] == "a test's"
     assert artefact.metadata["input"]["mean"] == [0.4404, 0.4440, 0.4327]
     assert artefact.metadata["joint_names"][9] == "head"
     assert list(artefact.metadata["files"]) == ["model.onnx"]
@@ -91,6 +98,34 @@ def test_what_does_not_belong_to_the_artefact_is_named(exported: Path) -> None:
         Predictor(exported, variant="small")
     with pytest.raises(FasthgError, match="is run by onnxruntime, not openvino"):
         Predictor(exported, runtime="openvino")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.onnx", "/tmp/secret.onnx", "a/../../secret.onnx", "..\\secret.onnx", "C:\\a"]
+)
+def test_a_path_out_of_the_folder_is_refused(copied: Path, name: str) -> None:
+    (copied.parent / "secret.onnx").write_bytes((copied / "model.onnx").read_bytes())
+    digest = json.loads((copied / "metadata.json").read_text())["files"]["model.onnx"]
+    change(copied, files={name: digest}, model=name)
+    with pytest.raises(FasthgError, match="outside the folder") as caught:
+        Predictor(copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_wrong_fields_are_refused_in_one_line(copied: Path) -> None:
+    metadata = json.loads((copied / "metadata.json").read_text())
+    for fields, message in (
+        ({"hook": "import os"}, "unknown field 'hook'"),
+        ({"config": metadata["config"] | {"attention": 2}}, "unknown field of config 'attention'"),
+        ({"input": metadata["input"] | {"stride": 2}}, "unknown field of input 'stride'"),
+        ({"config": metadata["config"] | {"depths": None}}, "metadata.json: "),
+        ({"files": ["model.onnx"]}, "files is "),
+        ({"input": {"size": "64", "max_batch": 2}}, "input has no whole number size"),
+    ):
+        (copied / "metadata.json").write_text(json.dumps(metadata | fields))
+        with pytest.raises(FasthgError, match=message) as caught:
+            read_artefact(copied)
+        assert "\n" not in str(caught.value)
 
 
 def test_another_joint_set_is_named(copied: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from fasthg import create_model
 from fasthg.cli.app import main
 from fasthg.errors import FasthgError
-from fasthg.network import checkpoint, published
+from fasthg.network import load, published
 from fasthg.network.checkpoint import read_metadata
 from fasthg.network.load import WEIGHTS_DIR, load_network
 from fasthg.network.model import HourglassNet
@@ -205,7 +205,7 @@ def test_names_that_nobody_has_are_answered_with_those_that_there_are() -> None:
 
 
 def test_weights_that_ship_say_once_which_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint._say_once.cache_clear()
+    load.say_once.cache_clear()
     with caplog.at_level("INFO", logger="fasthg"):
         rendered = create_model("small", weights="rendered")
         create_model("small", weights="rendered")
