@@ -225,7 +225,8 @@ def faults(
 ) -> None:
     """Plant each fault, and show what catches it."""
     os.environ["TRITON_INTERPRET"] = "1"
-    import triton  # noqa: F401  once, for every process
+    import torch._dynamo  # noqa: F401
+    import triton  # noqa: F401  here once, for every process
 
     rows, missed = [], []
     for fault in (None, *FAULTS):
