@@ -124,7 +124,8 @@ def networks() -> list[tuple[Any, Any]]:
     # The first network's third block projects 32 channels to 64: fewer than the 64 of one product.
     batch = HourglassConfig(num_stacks=2, num_feats=32, depths=1, num_convs=4, stem_feats=(16, 16))
     layer = HourglassConfig(num_stacks=1, num_feats=16, depths=1, norm="layer", stem_feats=(16, 16))
-    return [(lively(config), torch.rand(1, 3, 32, 32) - 0.4) for config in (batch, layer)]
+    brighter = torch.linspace(-2, 2, 32)[:, None]  # row by row, so that the means of tiles differ
+    return [(lively(config), torch.rand(1, 3, 32, 32) - 0.4 + brighter) for config in (batch, layer)]
 
 
 def plan_and_order() -> str | None:
