@@ -30,6 +30,7 @@ NOT_RUN = {
     "fasthg eval --data MPII": "needs MPII's folder",
     "python -m bench.sweep": "tests/bench/sweep runs it on a tiny network",
     "python -m bench.exports": "takes minutes a variant; tests/bench/test_exports.py runs one",
+    "python -m bench.gpu.faults": "takes minutes; its table is in the repository",
     "python -m bench.gpu.tune": "needs a GPU",
     "python -m bench.readme": "writes the README; tests/bench/report/test_tables.py makes its tables",
     "python -m training.train --recipe": "needs MPII's folder",

@@ -16,8 +16,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,16 +28,25 @@ import typer
 from rich.table import Table
 
 from bench.gpu.calls import Call, distinct_calls, time_call
-from bench.gpu.checks import check_calls, expected_heatmaps, lively, reduced, relative_error, run_poisoned, unordered
+from bench.gpu.checks import (
+    check_calls,
+    expected_heatmaps,
+    lively,
+    long_tiles,
+    reduced,
+    relative_error,
+    run_poisoned,
+    unordered,
+)
 from bench.measure.record import commit, versions
 from bench.measure.roofline import Limits, measure_limits
-from bench.sweep.run import SweepRequest, sweep
 from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.files import make_folder, new_folder, write_json
 from fasthg.fused.net import FusedNet, fuse
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.ops.dispatch import by_triton
+from fasthg.kernels.tuning import trial
 from fasthg.metrics import agreement
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, STUDY_VARIANTS, VARIANTS
@@ -87,7 +96,7 @@ REHEARSAL = Plan(
     batch_sizes=(1,),
     dtypes=(torch.float16,),
     operators=("convs4", "feats64-layernorm"),
-    variants=("small", "convs4", "feats64-layernorm"),
+    variants=("convs4", "feats64-layernorm"),
     compared=("small",),
     paths=("eager", "fused"),
     minutes=2,
@@ -166,7 +175,8 @@ def _row(call: Call, variant: str, dtype: torch.dtype, batch: int) -> dict[str, 
 
 def _speed(call: Call, dtype: torch.dtype, limits: Limits, device: torch.device) -> dict[str, float]:
     seconds = time_call(call.run, device)
-    tflops = limits.tflops[{torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")]
+    name = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")
+    tflops = limits.tflops.get(name, limits.tflops["fp32"])  # a CPU's limits have no fp16
     return {
         "us": 1e6 * seconds,
         "tflops": call.flops / seconds / 1e12,
@@ -195,6 +205,8 @@ def check_variants(plan: Plan) -> list[dict[str, Any]]:
 
 def compare(plan: Plan, out: Path) -> None:
     """The paths side by side at each batch size, by the sweep; it goes on with one that is in the folder."""
+    from bench.sweep.run import SweepRequest, sweep  # imports Triton, which a rehearsal first asks to interpret
+
     sweep(
         SweepRequest(
             variants=plan.compared,
@@ -208,6 +220,14 @@ def compare(plan: Plan, out: Path) -> None:
             minutes=plan.minutes,
         )
     )
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """In the block the operators go to their kernels, interpreted, in few programs each."""
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, which nothing did so far
+    with by_triton(), trial(long_tiles):
+        yield
 
 
 def gpu(
@@ -230,9 +250,7 @@ def gpu(
         note(f"{section}: {time.monotonic() - start:.0f} s")
         return content
 
-    if rehearse:
-        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, which nothing did so far
-    with by_triton() if rehearse else nullcontext():
+    with rehearsal() if rehearse else nullcontext():
         variants = keep("variants", check_variants(plan))
         limits = measure_limits(plan.device)
         keep("limits", asdict(limits) | small_limits(torch.device(plan.device)))

@@ -16,8 +16,8 @@ from bench.gpu.calls import Call, Oracle, distinct_calls
 from fasthg.fused.net import FusedNet
 from fasthg.fused.plan import Bound, Buffer, Plan, Step
 from fasthg.fused.streams import InOrder
-from fasthg.kernels.layout import Grid
-from fasthg.kernels.tuning import TABLES, Config, Question, read_table
+from fasthg.kernels.layout import MAX_TILE, Grid
+from fasthg.kernels.tuning import KERNELS, TABLES, Choice, Config, Question, read_table
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
 
@@ -193,19 +193,25 @@ def shipped_ways() -> dict[str, list[Config]]:
     return found
 
 
+def long_tiles(question: Question) -> Config:
+    """A configuration of few programs: what takes the interpreter the least time."""
+    return KERNELS[question.operator].only(Config(MAX_TILE, 64, 64))
+
+
 class Rounds:
     """Configurations for runs of small networks that together take every one that ships.
 
-    Calls with `rounds` as their `trial`: each question of an operator gets the operator's next configuration.
+    Calls with `rounds` as their `trial`: each question of an operator gets the operator's next configuration, and once
+    it has had them all what `after` gives; without `after` the first again.
     """
 
-    def __init__(self, ways: dict[str, list[Config]]) -> None:
-        self.ways, self._asked = ways, dict.fromkeys(ways, 0)
+    def __init__(self, ways: dict[str, list[Config]], after: Choice | None = None) -> None:
+        self.ways, self._after, self._asked = ways, after, dict.fromkeys(ways, 0)
 
-    def __call__(self, question: Question) -> Config:
-        ways = self.ways[question.operator]
+    def __call__(self, question: Question) -> Config | None:
+        ways, asked = self.ways[question.operator], self._asked[question.operator]
         self._asked[question.operator] += 1
-        return ways[self._asked[question.operator] % len(ways)]
+        return self._after(question) if self._after and asked >= len(ways) else ways[asked % len(ways)]
 
     def missing(self) -> list[str]:
         """Operators that were asked for less often than they have configurations."""

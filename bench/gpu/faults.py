@@ -2,7 +2,7 @@
 
 A fault is a change of one file's text, made while that is imported in a forked process: nothing on the disk changes.
 The checks are those of `bench.gpu.checks`, on networks small enough for Triton's interpreter. Ends with exit code 3
-where a fault is not caught, or where a check fails without one.
+where a fault is not caught, or where a check fails without one; the table goes to FAULTS.md beside this file.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import importlib.machinery
 import linecache
 import multiprocessing
 import os
+import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from rich.table import Table
+import typer
 
-from fasthg.console import make_app, note, output_console, run_app
+from fasthg.console import make_app, note, run_app
 from fasthg.errors import ParityError
+from fasthg.files import write_text
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Fault:
     wrong: str
 
 
+TABLE = Path(__file__).with_name("FAULTS.md")
 _TILES, _BLOCK, _HEAD = "kernels/triton/tiles.py", "kernels/triton/bottleneck.py", "kernels/triton/head.py"
 _STATISTICS, _PLAN, _NET = "kernels/triton/statistics.py", "fasthg/fused/plan.py", "fasthg/fused/net.py"
 FAULTS = (
@@ -121,7 +124,8 @@ def networks() -> list[tuple[Any, Any]]:
     # The first network's third block projects 32 channels to 64: fewer than the 64 of one product.
     batch = HourglassConfig(num_stacks=2, num_feats=32, depths=1, num_convs=4, stem_feats=(16, 16))
     layer = HourglassConfig(num_stacks=1, num_feats=16, depths=1, norm="layer", stem_feats=(16, 16))
-    return [(lively(config), torch.rand(1, 3, 32, 32) - 0.4) for config in (batch, layer)]
+    brighter = torch.linspace(-2, 2, 32)[:, None]  # row by row, so that the means of tiles differ
+    return [(lively(config), torch.rand(1, 3, 32, 32) - 0.4 + brighter) for config in (batch, layer)]
 
 
 def plan_and_order() -> str | None:
@@ -204,33 +208,54 @@ def first_catch(fault: Fault | None, answer: Any) -> None:
 
 
 def caught(fault: Fault | None) -> tuple[str | None, float]:
-    """What caught the fault, in a process of its own, and after how many seconds."""
-    context, start = multiprocessing.get_context("fork"), time.monotonic()
+    """What caught the fault, in a process of its own, and after how many processor seconds."""
+    context, before = multiprocessing.get_context("fork"), os.times()
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=first_catch, args=(fault, sender))
     process.start()
     sender.close()
     found = receiver.recv()
     process.join()
-    return found, time.monotonic() - start
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return found, spent
 
 
-def faults() -> None:
+def faults(
+    out: Annotated[Path, typer.Option(help="The table, in Markdown.")] = TABLE,
+) -> None:
     """Plant each fault, and show what catches it."""
     os.environ["TRITON_INTERPRET"] = "1"
-    import triton  # noqa: F401  once, for every process
+    import torch._dynamo  # noqa: F401
+    import triton  # noqa: F401  here once, for every process
 
-    table, missed = Table("fault", "caught by", "s", title="Seeded faults"), []
+    rows, missed = [], []
     for fault in (None, *FAULTS):
         found, seconds = caught(fault)
         what = "none planted" if fault is None else fault.what
         if (found is None) == (fault is not None):
             missed.append(what)
-        table.add_row(what, found or "nothing", f"{seconds:.1f}")
+        rows.append((what, found or "nothing", seconds))
         note(f"{what}: {found or 'nothing'}, {seconds:.1f} s")
-    output_console().print(table)
+    write_text(out, page(rows))
     if missed:
-        raise ParityError(f"faults: not as it should be: {', '.join(missed)}")
+        raise ParityError(f"faults: not as it should be: {', '.join(missed)}; see {out}")
+
+
+def page(rows: Sequence[tuple[str, str, float]]) -> str:
+    """What was planted, what caught it and after how many processor seconds, in Markdown."""
+    total = sum(seconds for _, _, seconds in rows)
+    lines = [
+        "# Seeded faults of the fused network",
+        "",
+        "Written by `python -m bench.gpu.faults`: each fault planted alone, and the first check that finds it.",
+        f"In all {total:.0f} processor seconds, on {platform.processor() or platform.machine()}.",
+        "",
+        "| fault | found by | seconds |",
+        "| --- | --- | ---: |",
+        *(f"| {what} | {found} | {seconds:.1f} |" for what, found, seconds in rows),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

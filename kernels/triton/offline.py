@@ -1,13 +1,18 @@
 """Compile kernels for any NVIDIA GPU without having one, and read what the compiler made of them.
 
 Calls are recorded on CPU tensors instead of launched, so that types and constants are those of a real call.
+
+`python -m fasthg.kernels.triton.offline [80 90 ...]` compiles what ships for these compute capabilities, or for all,
+and prints what each operator takes; exit code 3 where something spills or does not fit.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,7 @@ from fasthg.kernels.layout import Grid
 from fasthg.kernels.parts import Conv, Norm, Projection, Residual, Results
 from fasthg.kernels.triton import launchers
 from fasthg.kernels.triton.launch import Launch, record_launches
-from fasthg.kernels.tuning import Entry
+from fasthg.kernels.tuning import TABLES, Config, Entry, read_table, shipped_capability
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -205,3 +210,51 @@ def example_launches(
         else:
             getattr(example, entry.operator)()
     return launches
+
+
+def shipped(capability: int) -> dict[tuple[str, int], list[Entry]]:
+    """The table that a chip reads: by operator and channels, one entry for each distinct configuration."""
+    table = read_table(TABLES / "sm_{}{}.json".format(*shipped_capability(divmod(capability, 10))))
+    found: dict[tuple[str, int], dict[Config, Entry]] = {}
+    for entry in table:
+        found.setdefault((entry.operator, entry.channels), {})[entry.config] = entry
+    return {key: list(entries.values()) for key, entries in found.items()}
+
+
+def main(argv: Sequence[str] = ()) -> int:
+    """Compile what ships for these capabilities, in bf16 beside a float32 trunk; returns the exit code."""
+    problems = 0
+    line = "{:>6} {:<18} {:>8} {:>14} {:>7} {:>9} {:>7} {:>9} {:>7}  {}"
+    heads = (
+        "chip",
+        "operator",
+        "channels",
+        "configurations",
+        "kernels",
+        "registers",
+        "spilled",
+        "shared kB",
+        "columns",
+    )
+    print(line.format(*heads, ""), flush=True)
+    for capability in map(int, argv or map(str, SHARED_MEMORY)):
+        for (operator, channels), entries in shipped(capability).items():
+            launches = [
+                launch for entry in entries for launch in example_launches(entry, torch.bfloat16, torch.float32)
+            ]
+            reports = [compile_launch(launch, capability) for launch in launches]
+            worst = [
+                max(getattr(r, name) for r in reports) for name in ("registers", "local", "shared", "tensor_memory")
+            ]
+            found = next((problem for report in reports if (problem := report.problem())), "")
+            problems += bool(found)
+            figures = (worst[0], worst[1], f"{worst[2] / 1024:.1f}", worst[3])
+            print(
+                line.format(f"sm_{capability}", operator, channels, len(entries), len(reports), *figures, found),
+                flush=True,
+            )
+    return 3 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,42 +8,48 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.gpu.checks import Rounds, expected_heatmaps, lively, reduced, relative_error, run_poisoned, shipped_ways
+from bench.gpu.checks import (
+    Rounds,
+    expected_heatmaps,
+    lively,
+    long_tiles,
+    reduced,
+    relative_error,
+    run_poisoned,
+    shipped_ways,
+)
 from fasthg.fused.net import FusedNet
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.ops.dispatch import by_triton
-from fasthg.kernels.tuning import KERNELS, Choice, Config, Kernel, Question, trial
-from fasthg.network.variants import VARIANTS
+from fasthg.kernels.tuning import KERNELS, Choice, Config, Kernel, trial
+from fasthg.network.variants import VARIANTS, HourglassConfig
 
 TOLERANCES = {torch.float16: 5e-3, torch.float32: 1e-5}
 
 
-def long_tiles(question: Question) -> Config:
-    """What takes the interpreter the least time."""
-    return KERNELS[question.operator].only(Config(256, 64, 64))
-
-
-def check(variant: str, dtype: torch.dtype, batch: int, choice: Choice) -> None:
-    model, images = lively(reduced(variant)), torch.rand(batch, 3, 64, 64) - 0.4
+def check(config: HourglassConfig, dtype: torch.dtype, batch: int, choice: Choice, side: int = 64) -> None:
+    model, images = lively(config), torch.rand(batch, 3, side, side) - 0.4
     network = FusedNet(model, images, dtype, InOrder(beside=True))
     with by_triton(), trial(choice) as asked:
         found = run_poisoned(network, images, late=True)
     assert len(asked) > 20, "the kernels ran"
-    assert relative_error(found, expected_heatmaps(model, images)) < TOLERANCES[dtype], variant
+    assert relative_error(found, expected_heatmaps(model, images)) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 def test_every_variant_answers_like_float64_over_poisoned_memory(variant: str, dtype: torch.dtype) -> None:
-    check(variant, dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
+    check(reduced(variant), dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
 
 
 def test_every_configuration_that_ships_computes_what_it_should() -> None:
-    rounds = Rounds(shipped_ways())
-    for variant in ("convs4", "feats64-layernorm", "original"):
-        check(variant, torch.float16, 1, rounds)
-    while rounds.missing():
-        check("feats64-layernorm" if "norm" in rounds.missing()[0] else "convs4", torch.float16, 1, rounds)
+    rounds = Rounds(shipped_ways(), long_tiles)
+    folded = HourglassConfig(num_stacks=3, num_feats=32, depths=1, num_convs=4, stem_feats=(16, 32))
+    layer = HourglassConfig(num_stacks=1, num_feats=32, depths=1, norm="layer", stem_feats=(16, 32))
+    for config, operators in ((folded, ("bottleneck", "head")), (layer, ("norm", "max_pool"))):
+        while any(missing.startswith(operators) for missing in rounds.missing()):
+            check(config, torch.float16, 1, rounds, side=32)
+    assert not rounds.missing()
 
 
 def test_an_operator_with_a_configuration_of_another_kernel_is_refused() -> None:
