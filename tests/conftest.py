@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from fasthg.network.variants import HourglassConfig
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of a module that is marked `in_order` back into its order, whatever shuffled them."""
+
+    def place(item: pytest.Item) -> tuple[int, tuple[int, ...]]:
+        indices = getattr(item, "callspec", None)
+        return item.location[1] or 0, tuple(indices.indices.values()) if indices else ()
+
+    places: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        if item.get_closest_marker("in_order"):
+            places[str(item.path)].append(index)
+    for found in places.values():
+        for index, item in zip(found, sorted((items[index] for index in found), key=place)):
+            items[index] = item
 
 
 @pytest.fixture(autouse=True)

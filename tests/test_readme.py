@@ -32,7 +32,8 @@ NOT_RUN = {
     "python -m bench.exports": "takes minutes a variant; tests/bench/test_exports.py runs one",
     "python -m bench.gpu.faults": "takes minutes; its table is in the repository",
     "python -m bench.gpu.tune": "needs a GPU",
-    "python -m bench.readme": "writes the README; tests/bench/report/test_tables.py makes its tables",
+    "python -m tests.faults": "takes an hour; its table is in the repository",
+    "python -m bench.report.readme": "writes the README; tests/bench/report/test_tables.py makes its tables",
     "python -m training.train --recipe": "needs MPII's folder",
     "torchrun": "needs MPII's folder; tests/training/test_distributed.py runs two processes",
     "OMP_NUM_THREADS=1 torchrun": "needs a dataset's folder; the same",
@@ -56,6 +57,10 @@ def commands() -> list[str]:
 
 
 RUN = [command for command in commands() if not command.startswith(tuple(NOT_RUN))]
+
+
+#: A command reads what the ones before it wrote.
+pytestmark = [pytest.mark.in_order, pytest.mark.xdist_group("readme")]
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,11 @@ def torso(people: Annotated) -> NDArray[np.float64]:
     return np.where(np.isnan(one), _between(people, _LHIP, _RSHO), one)
 
 
+def head_size(people: Annotated) -> NDArray[np.float64]:
+    """0.6 x the diagonal of the head's box, as annotated."""
+    return people.head_size
+
+
 def head_segment(people: Annotated) -> NDArray[np.float64]:
     """Neck to the top of the head."""
     return _between(people, _NECK, _HEAD)
@@ -71,7 +76,7 @@ def _between(people: Annotated, first: int, second: int) -> NDArray[np.float64]:
 
 
 #: MPII (Andriluka et al., CVPR 2014).
-PCKH = Protocol("PCKh", 0.5, "0.6 x the head box's diagonal", lambda people: people.head_size, everyone=True)
+PCKH = Protocol("PCKh", 0.5, "0.6 x the head box's diagonal", head_size, everyone=True)
 #: LSP and its extended set (PCK: Yang and Ramanan, PAMI 2013; by the torso: Sapp and Taskar, CVPR 2013).
 PCK = Protocol("PCK", 0.2, "the torso, hip to opposite shoulder", torso)
 #: The same name as MPII's in some papers, another length: never to be compared with it.

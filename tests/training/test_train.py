@@ -99,7 +99,7 @@ def test_a_library_for_the_log_that_is_missing_is_named_before_the_first_step(
 ):
     monkeypatch.setitem(sys.modules, absent, None)
     monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("a step was taken"))
-    with pytest.raises(FasthgError, match=rf"{absent} cannot be imported .*; pip install 'fasthg\[train\]'"):
+    with pytest.raises(ModuleNotFoundError, match=absent):
         train(options_for(tiny_dataset, tmp_path / "run"))
 
 

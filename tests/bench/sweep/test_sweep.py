@@ -19,6 +19,9 @@ from bench.sweep.__main__ import main
 from bench.sweep.run import SweepRequest, plan_request, sweep
 from fasthg.errors import FasthgError
 
+#: The sweep is killed first, then goes on.
+pytestmark = [pytest.mark.in_order, pytest.mark.xdist_group("sweep")]
+
 PATHS = ("eager", "channels_last", "amp", "openvino")  # the last holds, prepared, while the others are timed
 
 

@@ -20,7 +20,7 @@ from fasthg.cli.app import main
 from fasthg.errors import FasthgError
 from fasthg.network import load, published
 from fasthg.network.checkpoint import read_metadata
-from fasthg.network.load import WEIGHTS_DIR, load_network
+from fasthg.network.load import WEIGHTS_DIR, find_weights, load_network
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 
@@ -100,7 +100,7 @@ def test_a_name_is_fetched_once_converted_and_answers_as_its_authors_network(
     assert torch.equal(create_model(CONFIG, weights=NAME)(crop), net(crop))
     assert server.asked == ["/hg2-v0.pth"]
     assert kept(tmp_path) == [f"{NAME}.safetensors"]
-    metadata = read_metadata(NAME)
+    metadata = read_metadata(find_weights(NAME))
     assert metadata["source_sha256"] == hashlib.sha256(release).hexdigest()
     assert metadata["source_url"] == server.url
     assert "GPL-3.0" in metadata["licence"]
