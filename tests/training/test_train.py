@@ -193,7 +193,7 @@ def write_one_split(folder: Path, rows: range) -> Path:
             "center": (everyone.center[row] + 0.5).tolist(),
             "scale": everyone.scale[row],
             "joints": (np.nan_to_num(everyone.joints[row], nan=-1.5) + 0.5).tolist(),
-            "joints_vis": everyone.visible[row].astype(int).tolist(),
+            "joints_vis": everyone.labelled[row].astype(int).tolist(),
         }
         for row in rows
     ]
