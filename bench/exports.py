@@ -70,14 +70,13 @@ def run_all(variants: Sequence[str], formats: Sequence[str], out: Path, workers:
     rows = {(row.variant, row.format): row for row in read_rows(path) if not row.reason} if path.exists() else {}
     missing = [(variant, text) for variant in variants for text in formats if (variant, text) not in rows]
     jobs = [
-        Job(f"{variant} {text}", run_export, (variant, text), count_flops(get_config(variant)))
-        for variant, text in missing
+        Job(f"{variant} {text}", run_export, (variant, text))
+        for variant, text in sorted(missing, key=lambda pair: -count_flops(get_config(pair[0])))
     ]
-    jobs.sort(key=lambda job: -job.cost)
     with tempfile.TemporaryDirectory() as logs, progress_bar() as bar:
         task = bar.add_task("exports", total=len(jobs))
         try:
-            for job, outcome in run_jobs(jobs, workers, Path(logs), LIMIT_S, float("inf")):
+            for job, outcome in run_jobs(jobs, workers, Path(logs), LIMIT_S):
                 assert isinstance(outcome, isolate.Outcome)
                 variant, text = job.arguments
                 row = ExportRow(variant, text, commit(), outcome.reason, **(outcome.result or {}))

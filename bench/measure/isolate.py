@@ -3,8 +3,9 @@
 Processes come from a fork server that can have torch and the network's modules imported already, so that one costs
 about a tenth of a second rather than three. What the function prints goes to a log file.
 
-A function may prepare itself while others do, and then hold: it calls the `turn` that it is given, which returns when
-the machine is its own, with what `go` is told.
+A function may prepare itself while others do, and then hold: it calls the `turn` that it is given, which hands over
+what the function has found out so far and returns when the machine is its own, with what `go` is told. It may do so
+again and again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from fasthg.errors import BackendUnavailable, FasthgError
 _context = multiprocessing.get_context("forkserver")
 _GRACE_S = 5.0  # for a process to die once it was killed
 _FAREWELL_S = 0.3  # for a process to end by itself once it has answered
-_HOLDS = "holds"  # what a function sends when it waits for its turn
 _running: set[Isolated] = set()  # several threads may run functions at once
 _lock = threading.Lock()  # `multiprocessing` keeps books on its processes that threads must not change together
 
@@ -48,6 +48,13 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return not self.reason
+
+
+@dataclass(frozen=True)
+class _Holds:
+    """What a function sends when it waits for its turn."""
+
+    told: Any
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -71,14 +78,15 @@ class Isolated:
     """`function(*arguments)` in a process of its own; both must be importable or picklable.
 
     With `holds`, the function takes one argument more, last: `turn`, which it calls when it is prepared, and which
-    returns `value` after `go(value)`. The process and all its descendants are killed at a limit, when the function is
-    over, and when this process dies.
+    returns `value` after `go(value)`; what it gave to the last call of `turn` is in `told`. The process and all its
+    descendants are killed at a limit, when the function is over, and when this process dies.
     """
 
     def __init__(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], log: Path, holds: bool = False
     ) -> None:
         self.log = log
+        self.told: Any = None
         self._connection, theirs = _context.Pipe()
         self._process = _context.Process(target=_child, args=(theirs, log, function, arguments, holds))
         with _lock:
@@ -92,7 +100,9 @@ class Isolated:
         try:
             if not self._connection.poll(limit_s):
                 outcome = Outcome(reason=f"ran past its limit of {limit_s:.0f} s")
-            elif (message := self._connection.recv()) != _HOLDS:
+            elif isinstance(message := self._connection.recv(), _Holds):
+                self.told = message.told
+            else:
                 outcome = message
                 wait([self._process.sentinel], _FAREWELL_S)
         except (EOFError, ConnectionError):
@@ -107,7 +117,7 @@ class Isolated:
         return outcome
 
     def go(self, value: Any = None) -> None:
-        """Give the function its turn; to be called once, after `wait` has returned None."""
+        """Give the function its turn; to be called after `wait` has returned None."""
         with contextlib.suppress(ConnectionError):  # it died while it held, which the next `wait` finds out
             self._connection.send(value)
 
@@ -159,8 +169,8 @@ def _child(
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
 
-    def turn() -> Any:
-        connection.send(_HOLDS)
+    def turn(told: Any = None) -> Any:
+        connection.send(_Holds(told))
         return connection.recv()
 
     try:

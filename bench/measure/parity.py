@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fasthg.metrics.agreement import TOLERANCES
 
 #: Where fp32 gradients are further off, they may be this many times as far from float64's as eager's own.
 ROUNDING = 3.0
+CHANCE = 2.0  # standard errors that a loss of PCKh has to exceed the stated one by
 
 
 def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
@@ -39,3 +42,20 @@ def verdict(error: float, precision: str, what: str = "heatmaps") -> str:
         return f"the {what} is not finite or of another shape than eager's"
     limit = getattr(TOLERANCES[precision], what)
     return f"relative error {error:.1e} of the {what} from eager's, {precision} allows {limit:.0e}" * (error > limit)
+
+
+def pckh_verdict(found: NDArray[np.bool_], reference: NDArray[np.bool_], counted: int, precision: str) -> str:
+    """Why a path that finds other joints than the reference is wrong; "" where it loses no more PCKh than is stated.
+
+    Joints at the edge of the threshold change sides by chance: a loss counts where it exceeds what is stated by two
+    standard errors of the joints that changed sides (McNemar).
+
+    found, reference   bool, the same joints of the same people
+    counted            how many joints PCKh counts
+    """
+    lost, gained = int((reference & ~found).sum()), int((found & ~reference).sum())
+    loss, chance = 100.0 * (lost - gained) / counted, 100.0 * CHANCE * math.sqrt(lost + gained) / counted
+    limit = TOLERANCES[precision].pckh
+    if loss <= limit + chance:
+        return ""
+    return f"PCKh {-loss:+.2f} over {counted:,} joints, {precision} allows {-limit:+.2f} and {-chance:+.2f} by chance"

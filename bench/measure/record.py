@@ -51,10 +51,11 @@ class Cell:
 class Row:
     """The outcome of one cell; None where there is nothing to say.
 
-    Times are in milliseconds a batch, over `repeats` repeats. A row whose status is not "ok" has a reason and no times:
-    its answer is WRONG, it was left out for the time that it takes, it was skipped because it cannot run here, or it
-    ended in an error.
+    Times are in milliseconds a batch, over `repeats` repeats in `rounds` rounds, see `bench.measure.turns`. A row whose
+    status is not "ok" has a reason and no times: its answer is WRONG, it was left out for the time that it takes, it
+    was skipped because it cannot run here, or it ended in an error.
 
+    ratio               how many times faster than eager in the same round: the median of the rounds, and the range
     data_wait_ms        median wait for the loader before each step, not part of median_ms
     startup_s           seconds from a plain model to the first answer, conversion and compilation included; taken while
                         others prepare themselves, and shorter for a variant that shares code with one compiled before
@@ -65,7 +66,12 @@ class Row:
     gradient_error      relative L2 distance of all gradients from eager fp32's, see `bench.measure.first_step`
     pckh, pckh_change   PCKh@0.5 (weighted14, percent) and its difference from eager's; pckh_basis says on what
     validation_minutes, epoch_minutes    extrapolated to MPII's people
+    photo_ms            from one JPEG with one box to its joints in the photograph: reading, cropping, network, decoding
+    joules              of the processors for a batch; None where the machine does not tell
+    stream_ms           90th percentile of single crops one after the other, for the time that --full takes; stream_s
     load                cores that anything else kept busy while the cell was timed
+    disturbed           others were busy in the repeats that count, because there were too few without them
+    turns               fields of `bench.measure.turns.Turn`, all that were taken
     configuration       digest of all that rows of one sweep have in common: settings, weights, data, versions, commit
     """
 
@@ -83,6 +89,10 @@ class Row:
     p10_ms: float | None = None
     p90_ms: float | None = None
     repeats: int | None = None
+    rounds: int | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
     images_s: float | None = None
     data_wait_ms: float | None = None
     startup_s: float | None = None
@@ -97,12 +107,18 @@ class Row:
     pckh_basis: str = ""
     epoch_minutes: float | None = None
     validation_minutes: float | None = None
+    photo_ms: float | None = None
+    joules: float | None = None
+    stream_ms: float | None = None
+    stream_s: float | None = None
     load: float | None = None
+    disturbed: bool = False
     commit: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
     configuration: str = ""
     finished: str = ""
+    turns: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def cell(self) -> Cell:
@@ -178,8 +194,8 @@ class Results:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """The rows as a table for spreadsheets; dictionaries become "key=value" lists."""
-    names = [f.name for f in fields(Row)]
+    """The rows as a table for spreadsheets, without their single turns; dictionaries become "key=value" lists."""
+    names = [f.name for f in fields(Row) if f.name != "turns"]
     with atomic_path(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)

@@ -16,7 +16,18 @@ import typer
 
 from bench.measure import exported
 from bench.measure.record import Results, Row
-from bench.report.tables import Line, Table, exports_table, loader_table, number, path_label, percent, signed, spread
+from bench.report.tables import (
+    Line,
+    Table,
+    exports_table,
+    loader_table,
+    number,
+    path_label,
+    percent,
+    signed,
+    spread,
+    times_eager,
+)
 from fasthg.console import make_app, note, run_app
 from fasthg.errors import FasthgError
 from fasthg.files import write_text
@@ -29,11 +40,11 @@ _BLOCK = re.compile(r"(<!-- (?P<name>[a-z]+): (?P<folder>[\w.-]+) -->\n).*?(<!--
 def ladder(rows: Sequence[Row], variant: str = "original") -> Table:
     """Every path that ran one variant, slowest first: time, share of the machine's limit, what it does to PCKh."""
     mine = [row for row in rows if row.mode == "infer" and row.variant == variant and row.median_ms]
-    eager = next((row.median_ms for row in mine if row.path == "eager"), None)
+    mine = [row for row in mine if row.batch_size == min(other.batch_size for other in mine)]
     lines = []
     for row in sorted(mine, key=lambda row: -(row.median_ms or 0.0)):
-        times = eager / row.median_ms if eager and row.median_ms else None
-        values = [path_label(row), number(row.median_ms), spread(row), number(row.images_s), number(times, 2)]
+        values = [path_label(row), number(row.median_ms), spread(row), number(row.images_s)]
+        values.append(number(times_eager(row, rows), 2))
         lines.append(Line([*values, percent(row.share), f"{row.error:.0e}", signed(row.pckh_change)]))
     columns = ["path", "ms", "p10–p90", "images/s", "× eager", "of the limit", "heatmap error", "PCKh change"]
     return Table(columns, lines)
@@ -42,9 +53,10 @@ def ladder(rows: Sequence[Row], variant: str = "original") -> Table:
 def variants(rows: Sequence[Row]) -> Table:
     """Milliseconds of every variant on every path, and of a training step a person; WRONG where the answer is."""
     columns = {"infer": "{}", "train": "train {}"}
+    first = {mode: min((row.batch_size for row in rows if row.mode == mode), default=1) for mode in columns}
     found: dict[str, dict[str, str]] = {}
     for row in rows:
-        if row.mode in columns and row.status in ("ok", "WRONG"):
+        if row.mode in columns and row.status in ("ok", "WRONG") and row.batch_size == first[row.mode]:
             time = "WRONG" if row.status == "WRONG" else number((row.median_ms or 0.0) / row.batch_size)
             found.setdefault(row.variant, {})[columns[row.mode].format(path_label(row))] = time
     paths = list(dict.fromkeys(path for times in found.values() for path in times))

@@ -9,25 +9,28 @@ from pathlib import Path
 from bench.measure.record import Results, Row, write_csv
 from bench.report import tables
 from bench.report.charts import parity_chart, speed_chart
-from bench.report.summary import summary
+from bench.report.summary import peers, summary
 from bench.report.tables import Table
 from fasthg.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 INFER_NOTE = (
-    "Median of the repeats after warm-up, crops already on the device. Limit: share of the matrix product of the "
-    "same precision, measured in this run. MB: what running takes beyond the bare process. Start: seconds from a "
-    "plain model to the first answer, conversion and compilation included, taken while others were prepared. "
-    "Error: relative L2 distance of the heatmaps from eager fp32, at full size on the same weights. * "
-    "extrapolated to MPII's 2,958 people of validation."
+    "Median of the repeats after warm-up, crops already on the device; p90 is the 90th percentile. The paths of a "
+    "network take turns, round after round: × eager is the median of the rounds' ratios, with their range. Repeats "
+    "with ~ were disturbed by others on the machine. Photo: from one JPEG and a box to the joints in the photograph. "
+    "Limit: share of the matrix product of the same precision, measured in this run. MB: what running takes beyond "
+    "the bare process. Start: seconds from a plain model to the first answer, conversion and compilation included, "
+    "taken while others were prepared. Error: relative L2 distance of the heatmaps from eager fp32, at full size on "
+    "the same weights. * extrapolated to MPII's 2,958 people of validation."
 )
 CSV = "results.csv"
 PAGES = ("report.md", "report.html")
 REPORTS = (CSV, *PAGES)
 PARITY_NOTE = (
     "PCKh is PCKh@0.5 (weighted14) by each path minus that of eager fp32 on the same weights and people. A path "
-    "whose heatmaps are further off than allowed prints WRONG and no time."
+    "whose heatmaps are further off than allowed, or which loses more PCKh than its precision may, prints WRONG and no "
+    "time."
 )
 TRAIN_NOTE = (
     "A step is forward, loss over all stacks, backward and RMSProp, fed by the reference loader; the wait for "
@@ -83,7 +86,7 @@ def render(name: str, results: Results, sections: Sequence[Section]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     title = results.machine.get("model", "unknown machine")
-    found = summary(results.rows, "python -m bench.sweep --full --resume")
+    found = [peers(results.rows), *summary(results.rows, "python -m bench.sweep --full --resume")]
     template = environment.get_template(f"{name}.j2")
     return template.render(title=title, summary=found, facts=facts(results), cards=cards(results), sections=sections)
 
@@ -131,6 +134,7 @@ def facts(results: Results) -> list[str]:
         f"others kept {min(loads, default=0):.1f} to {max(loads, default=0):.1f} cores busy while cells were timed",
         f"limit measured in this run: {matrix or machine['limits_reason']}"
         + (f"; copy {tables.number(limits['copy_gb_s'])} GB/s" if limits["copy_gb_s"] else ""),
+        f"energy of the processors: {machine.get('energy', 'not told here')}",
         f"crops of {machine['size']} px; data {machine['data']}; begun {machine['began']}; "
         f"commit {machine['commit'] or 'unknown'}",
         ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
@@ -147,10 +151,11 @@ def cards(results: Results) -> list[dict[str, str]]:
     ]
     for variant in ("original", "small"):
         mine = [row for row in timed if row.mode == "infer" and row.variant == variant and row.images_s]
+        mine = [row for row in mine if row.batch_size == min(other.batch_size for other in mine)]
         eager = next((row.images_s for row in mine if row.path == "eager"), None)
         if mine and eager:
             best = max(mine, key=lambda row: row.images_s or 0.0)
-            times = (best.images_s or 0.0) / eager
+            times = tables.times_eager(best, rows) or 0.0
             label = f"images/s, {variant} by {tables.path_label(best)}: {times:.1f} × eager"
             found.append({"value": tables.number(best.images_s), "label": label})
     return found

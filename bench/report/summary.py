@@ -1,4 +1,4 @@
-"""What a sweep found, in three sentences."""
+"""What a sweep found, in a few sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,30 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from bench.measure.record import Row
-from bench.report.tables import number, path_label, signed
+from bench.report.tables import number, path_label, signed, times_eager
+
+OURS = ("fused", "eager", "channels_last", "amp")  # of our own, or PyTorch as it is: no other library's compiler
+
+
+def peers(rows: Sequence[Row]) -> str:
+    """Whether another library has an exact path that is faster here than our own, one crop at a time."""
+    timed = [row for row in rows if row.mode == "infer" and row.status == "ok" and row.precision == "fp32"]
+    timed = [row for row in timed if row.batch_size == min(other.batch_size for other in timed)]
+    own = {row.variant: row for row in timed if row.path == "fused"}
+    others = [row for row in timed if row.path not in OURS and row.variant in own]
+    if not others:
+        return "No exact path of another library was timed beside fused:fp32."
+    compared = _networks(len({row.variant for row in others}))
+    faster: dict[str, list[float]] = {}
+    for row in others:
+        gain = (times_eager(row, rows) or 0.0) / (times_eager(own[row.variant], rows) or 1.0)
+        if gain > 1:
+            faster.setdefault(path_label(row), []).append(gain)
+    if not faster:
+        return f"No exact path of another library is faster here than fused:fp32, on {compared}."
+    found = sorted(faster.items(), key=lambda item: (-len(item[1]), -max(item[1])))
+    parts = [f"{path} on {len(gains)} (up to {number(max(gains), 2)} ×)" for path, gains in found]
+    return f"An exact path of another library is faster here than fused:fp32, of {compared}: {', '.join(parts)}."
 
 
 def summary(rows: Sequence[Row], command: str) -> list[str]:
@@ -15,10 +38,9 @@ def summary(rows: Sequence[Row], command: str) -> list[str]:
     command   measures what was left out
     """
     timed = [row for row in rows if row.mode == "infer" and row.status == "ok" and row.images_s]
-    eager = {(row.variant, row.batch_size): row.images_s or 0.0 for row in timed if row.path == "eager"}
-    others = [row for row in timed if row.path != "eager" and (row.variant, row.batch_size) in eager]
-    exact = _fastest((row for row in others if row.precision == "fp32"), eager)
-    rounded = _fastest((row for row in others if row.precision != "fp32"), eager)
+    others = [row for row in timed if row.path != "eager" and times_eager(row, rows)]
+    exact = _fastest((row for row in others if row.precision == "fp32"), rows)
+    rounded = _fastest((row for row in others if row.precision != "fp32"), rows)
     return [
         f"Fastest exact path: {exact or 'none was measured beside eager'}.",
         f"Fastest within its tolerance: {rounded or 'none was measured'}.",
@@ -26,15 +48,12 @@ def summary(rows: Sequence[Row], command: str) -> list[str]:
     ]
 
 
-def _fastest(rows: Iterable[Row], eager: dict[tuple[str, int], float]) -> str:
+def _fastest(mine: Iterable[Row], rows: Sequence[Row]) -> str:
     """The path with the largest median speed-up, of those that were measured on the most networks; "" for no rows."""
     found: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in mine:
         found.setdefault(path_label(row), []).append(row)
-    speeds = {
-        path: sorted((row.images_s or 0.0) / eager[row.variant, row.batch_size] for row in mine)
-        for path, mine in found.items()
-    }
+    speeds = {path: sorted(times_eager(row, rows) or 0.0 for row in some) for path, some in found.items()}
     path = max(speeds, key=lambda path: (len(speeds[path]), statistics.median(speeds[path])), default="")
     if not path:
         return ""
@@ -59,3 +78,7 @@ def _left_out(rows: Sequence[Row], command: str) -> str:
     if not count["left out"]:
         return f"Nothing of {len(rows)} cells was left out{rest}."
     return f"Left out for their time: {count['left out']} of {len(rows)} cells{rest}; {command} measures them."
+
+
+def _networks(count: int) -> str:
+    return "1 network" if count == 1 else f"{count} networks"

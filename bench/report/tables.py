@@ -64,26 +64,53 @@ def spread(row: Row) -> str:
     return f"{number(row.p10_ms)}–{number(row.p90_ms)}"
 
 
+def times_eager(row: Row, rows: Iterable[Row]) -> float | None:
+    """How many times faster than eager: from the rounds that both were timed in, else from their rates; None where
+    either is missing."""
+    if row.ratio is not None:
+        return row.ratio
+    group = (row.variant, row.mode, row.batch_size)
+    eager = next((r for r in rows if r.path == "eager" and (r.variant, r.mode, r.batch_size) == group), None)
+    return row.images_s / eager.images_s if row.images_s and eager and eager.images_s else None
+
+
+def ratio_range(row: Row) -> str:
+    """The least and the largest ratio to eager of single rounds."""
+    return "" if row.ratio_low is None else f"{number(row.ratio_low, 2)}–{number(row.ratio_high, 2)}"
+
+
+def repeats(row: Row) -> str:
+    """How often a cell was timed, with a mark where others kept the machine busy meanwhile."""
+    return "" if row.repeats is None else f"{row.repeats}{'~' if row.disturbed else ''}"
+
+
 def infer_table(rows: Sequence[Row]) -> Table:
-    """Every inference cell that ran; a wrong one says so in place of a time."""
-    columns = ["Variant", "Path", "Batch", "ms", "p10–p90", "images/s", "× eager", "TFLOP/s", "Limit", "MB"]
-    columns += ["Start s", "Error", "PCKh", "Change", "min / 2,958*"]
-    eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager" and row.images_s}
+    """Every inference cell that ran; a wrong one says so in place of a time. What larger batches give stands beside the
+    times of the smallest."""
+    sizes = sorted({row.batch_size for row in rows})
+    larger = {(row.variant, path_label(row), row.batch_size): row for row in rows}
+    rows = [row for row in rows if row.batch_size == sizes[0]]
+    columns = ["Variant", "Path", "Batch", "ms", "p90", "images/s", "× eager", "of rounds", "Repeats", "Photo ms"]
+    columns += ["TFLOP/s", "Limit", "MB", "Start s", "Error", "PCKh", "Change", "min / 2,958*"]
+    columns += [f"images/s at {size}" for size in sizes[1:]]
+    told = any(row.joules is not None for row in rows)
+    columns += ["J / image"] if told else []
 
     def values(row: Row) -> list[str]:
-        base = eager.get((row.variant, row.batch_size))
-        times = row.images_s / base if row.images_s and base else None
-        speed = [number(row.images_s), number(times, 2), number(row.tflops, 2), percent(row.share)]
+        speed = [number(row.images_s), number(times_eager(row, rows), 2), ratio_range(row), repeats(row)]
+        speed += [number(row.photo_ms), number(row.tflops, 2), percent(row.share)]
         parity = [_error(row.error), "" if row.pckh is None else f"{row.pckh:.1f}", signed(row.pckh_change)]
         memory = number(row.peak_memory_mb, 3)
         return [
             number(row.median_ms),
-            spread(row),
+            number(row.p90_ms),
             *speed,
             memory,
             number(row.startup_s, 2),
             *parity,
             number(row.validation_minutes, 2),
+            *(_rate(larger.get((row.variant, path_label(row), size))) for size in sizes[1:]),
+            *([number(row.joules / row.batch_size if row.joules else None)] if told else []),
         ]
 
     return _speed_table(columns, rows, values)
@@ -91,18 +118,16 @@ def infer_table(rows: Sequence[Row]) -> Table:
 
 def train_table(rows: Sequence[Row]) -> Table:
     """Every training cell that ran."""
-    columns = ["Variant", "Path", "Batch", "ms", "p10–p90", "images/s", "Data wait ms", "× eager", "TFLOP/s", "Limit"]
-    columns += ["MB", "Loss error", "Gradient error", "min / epoch*"]
-    eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager" and row.images_s}
+    columns = ["Variant", "Path", "Batch", "ms", "p90", "images/s", "× eager", "of rounds", "Repeats", "Data wait ms"]
+    columns += ["TFLOP/s", "Limit", "MB", "Loss error", "Gradient error", "min / epoch*"]
 
     def values(row: Row) -> list[str]:
-        base = eager.get((row.variant, row.batch_size))
-        times = row.images_s / base if row.images_s and base else None
         wait = "" if row.data_wait_ms is None else f"{row.data_wait_ms:.1f}"
-        speed = [number(row.images_s), wait, number(times, 2), number(row.tflops, 2), percent(row.share)]
+        speed = [number(row.images_s), number(times_eager(row, rows), 2), ratio_range(row), repeats(row), wait]
+        speed += [number(row.tflops, 2), percent(row.share)]
         return [
             number(row.median_ms),
-            spread(row),
+            number(row.p90_ms),
             *speed,
             number(row.peak_memory_mb, 3),
             _error(row.error),
@@ -228,6 +253,11 @@ def _speed_table(columns: list[str], rows: Sequence[Row], values: Callable[[Row]
             cells = _or_status(row, [variant, path_label(row), str(row.batch_size), *values(row)], 3)
             lines.append(Line(cells, classes, row.images_s / top if row.images_s else None))
     return Table(columns, lines, words=2, bar=5, grouped=True)
+
+
+def _rate(row: Row | None) -> str:
+    """Images a second, or the status of a row without a time."""
+    return "" if row is None else number(row.images_s) if row.status == "ok" else row.status
 
 
 def _or_status(row: Row, values: list[str], names: int) -> list[str]:

@@ -54,9 +54,6 @@ def main(
     size: Annotated[int, typer.Option(min=64, help="Side of the crops in pixels; the study's is 256.")] = INPUT_SIZE,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; else PyTorch's own number.")] = None,
     people: Annotated[int | None, typer.Option(min=1, help="People that PCKh is measured on.")] = None,
-    short_training: Annotated[
-        bool, typer.Option(help="Train reduced networks of variants without weights, for their PCKh parity.")
-    ] = True,
     cell_limit: Annotated[float | None, typer.Option(min=0.1, help="Seconds after which a cell is ended.")] = None,
 ) -> None:
     """Measure every variant by every execution path and write results.jsonl, results.csv, report.md and report.html."""
@@ -75,7 +72,6 @@ def main(
         size,
         threads,
         people,
-        short_training,
         cell_limit,
     )
     sweep(request)

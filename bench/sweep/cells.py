@@ -1,8 +1,8 @@
 """What is measured in a cell: inference or a training step of one variant by one path, or a loader.
 
-Each function runs in a process of its own and returns the fields of a `Row` that it found out. The answer is checked
-before it is timed: a wrong cell has a reason and no time. What it calls as `turn` returns when the machine is
-quiet, with the seconds that its timed repeats may take.
+Each function runs in a process of its own and gives back fields of a `Row`. The answer is checked before it is timed: a
+wrong cell has a reason and no time. What a function calls as `turn` hands over what it has found out so far and returns
+when the machine is quiet, with an `Order`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bench.measure import parity
 from bench.measure.first_step import FirstStep, take_first_step
 from bench.measure.record import Cell
-from bench.measure.timing import OtherLoad, PeakMemory, Timing, measure
-from bench.study.published import epoch_minutes, validation_minutes
+from bench.measure.timing import OtherLoad, PeakMemory, measure
+from bench.measure.turns import take_turn
+from bench.sweep import reduced
 from bench.sweep.loaders import LOADERS, PACKED_FILE
 from bench.sweep.materials import (
     CONVERTED_DIR,
@@ -29,16 +31,15 @@ from bench.sweep.materials import (
     conversion_seconds,
     load_network,
     load_reference,
-    load_reference_pckh,
+    load_reference_found,
     network_mean,
     scored_people,
 )
+from bench.sweep.people import find_in_photographs
 from bench.sweep.settings import Settings
 from fasthg.data.dataset import load_dataset
 from fasthg.metrics.agreement import relative_error
-from fasthg.metrics.evaluate import evaluate
-from fasthg.network.flops import count_flops
-from fasthg.network.variants import get_config
+from fasthg.metrics.evaluate import predict_dataset
 from fasthg.runtimes.paths import Prepared, prepare
 from training.distributed import join_world
 from training.learner import Learner
@@ -48,14 +49,31 @@ from training.loading.loader import Loader, make_loader
 from training.recipes import Recipe
 
 Fields = dict[str, Any]
-Turn = Callable[[], float]  # returns the seconds that the timed repeats may take
-BACKWARD = 3  # a training step costs the forward pass, and twice that for the gradients of weights and of activations
-WORKERS = 2  # of each loader
+COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # paths that take so long to start that PCKh is not worth it
+WORKERS = {"cpu": 0, "cuda": 2}  # that load data for a training step; on a CPU they would take cores from it
+LOADER_WORKERS = 2  # of each loader that is timed by itself
+PHOTOGRAPHS = 3  # that are timed from end to end
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a cell does in its turn: time `repeats` repeats, or with 0 come to an end.
+
+    stream_s   seconds of single crops one after the other, before the end
+    budget     seconds of timed repeats for a loader
+    """
+
+    round: int = 0
+    repeats: int = 0
+    stream_s: float = 0.0
+    budget: float = 0.0
+
+
+Turn = Callable[[Fields], Order]
 
 
 def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """Inference: batch after batch of crops that already lie on the device."""
-    torch.set_num_threads(settings.threads)
     memory = PeakMemory(settings.device)
     images, expected = load_reference(settings, cell.variant, cell.batch_size)
     prepared = prepare(
@@ -68,36 +86,78 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
         calibration=calibration_crops(settings, cell.variant, cell.precision),
         cache_dir=settings.cache / CONVERTED_DIR,
     )
+    torch.set_num_threads(1)  # others prepare themselves beside
     startup_s = prepared.startup_s + conversion_seconds(settings, cell.variant, cell.path)
     found: Fields = {"startup_s": startup_s, "device": prepared.device, "details": prepared.details}
     found["error"] = error = relative_error(prepared(images).cpu(), expected)
     if reason := parity.verdict(error, cell.precision):
         return wrong(found, reason)
     found |= pckh(cell, settings, prepared)
-    budget = turn()
+    if found.get("reason"):
+        return wrong(found, found["reason"])
+    order = turn(found)
+    torch.set_num_threads(settings.threads)
     images = images.to(settings.device)
     memory.restart()
-    load = OtherLoad()
-    timing = measure(lambda: prepared(images), device=settings.device, budget=budget, warmup=1)
-    found["load"], found["peak_memory_mb"] = load.cores(), memory.megabytes()
-    found |= speed(cell, timing, timing.median, gflop(cell, settings))
-    found["validation_minutes"] = validation_minutes(found["images_s"])
-    return found
+    while order.repeats:
+        taken = take_turn(lambda: prepared(images), order.round, order.repeats, device=settings.device)
+        order = turn(taken)
+    closing: Fields = {"peak_memory_mb": memory.megabytes()}
+    if cell.batch_size == 1:
+        closing["photo_ms"] = photograph_ms(cell, settings, prepared)
+        if order.stream_s:
+            closing |= stream(prepared, images, order.stream_s, settings)
+    return closing
 
 
 def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
-    """PCKh of the path at full size, where the variant has weights that have learnt something."""
-    reference = load_reference_pckh(settings, cell.variant)
-    if reference is None:
+    """PCKh of the path and its change: at full size where the variant has weights that have learnt something, else on
+    its reduced network; with a reason where it loses more than its precision may. Measured at batch 1 only."""
+    if cell.batch_size != 1:
         return {}
-    mean = network_mean(settings, cell.variant)
-    score = evaluate(prepared, scored_people(settings), None, settings.size, cell.batch_size, mean=mean).weighted14
-    return {"pckh": score, "pckh_change": score - reference[0], "pckh_basis": reference[1]}
+    if reference := load_reference_found(settings, cell.variant):
+        eager, basis = reference
+        people, mean = scored_people(settings), network_mean(settings, cell.variant)
+        mine = find_in_photographs(prepared, people, settings.size, cell.batch_size, mean)
+    elif cell.path not in COMPILED and settings.reduced(cell.variant):
+        eager = reduced.load_reference(settings, cell.variant)
+        basis, mine = reduced.basis(settings, cell.variant, eager), reduced.find_reduced(cell, settings)
+    else:
+        return {}
+    reason = parity.pckh_verdict(mine.found, eager.found, int(eager.counted.sum()), cell.precision)
+    return {"pckh": mine.pckh, "pckh_change": mine.pckh - eager.pckh, "pckh_basis": basis, "reason": reason}
+
+
+def photograph_ms(cell: Cell, settings: Settings, prepared: Prepared) -> float:
+    """Milliseconds from a JPEG and a box to the joints in the photograph, the median of some people after a first."""
+    people, mean = scored_people(settings), network_mean(settings, cell.variant)
+    seconds = []
+    for row in range(1 + PHOTOGRAPHS):
+        start = time.perf_counter()
+        predict_dataset(prepared, people, [row % len(people)], settings.size, 1, mean=mean)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(seconds[1:]))
+
+
+def stream(prepared: Prepared, images: Tensor, seconds: float, settings: Settings) -> Fields:
+    """Single crops one after the other for some time, drawn by the sweep's seed: the 90th percentile."""
+    draw = np.random.default_rng(settings.seed)
+    ms: list[float] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        crop = images[int(draw.integers(len(images)))][None]
+        start = time.perf_counter()
+        prepared(crop)
+        ms.append(1e3 * (time.perf_counter() - start))
+    return {"stream_ms": float(np.percentile(ms, 90)), "stream_s": time.perf_counter() - began}
 
 
 def train(cell: Cell, settings: Settings, turn: Turn) -> Fields:
-    """A training step as training takes it: forward, loss over all stacks, backward, RMSProp; fed by a loader."""
-    torch.set_num_threads(settings.threads)
+    """A training step as training takes it: forward, loss over all stacks, backward, RMSProp; fed by a loader.
+
+    A step includes what training does on the device for a batch (the copy, rendering its targets).
+    """
+    torch.set_num_threads(settings.threads if cell.path == "eager" else 1)  # the others prepare themselves together
     memory = PeakMemory(settings.device)
     dataset = load_dataset(settings.data, "train", check_files=False)
     batches = endless(make_loader(dataset, **loader_options(cell, settings)))
@@ -110,18 +170,29 @@ def train(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     del first_step
     if found["reason"]:
         return wrong(found, found["reason"])
-    budget = turn()
+    order = turn(found)
+    torch.set_num_threads(settings.threads)
     memory.restart()
-    load = OtherLoad()
     losses: list[Tensor] = []
-    timing, waits = measure_fed(lambda fed: losses.append(learner.learn(fed, 1)), batches, settings.device, budget)
-    found["load"], found["peak_memory_mb"] = load.cores(), memory.megabytes()
-    if not torch.stack(losses).isfinite().all():
+    waits: list[float] = []
+    fed = [batch]
+
+    def fetch() -> None:
+        begun = time.perf_counter()
+        fed[:] = [next(batches)]
+        waits.append(time.perf_counter() - begun)
+
+    def step() -> None:
+        losses.append(learner.learn(fed[0], 1))
+
+    while order.repeats:
+        taken = take_turn(
+            step, order.round, order.repeats, device=settings.device, between=fetch, waits=waits, turn_s=0.0
+        )
+        order = turn(taken)
+    if losses and not torch.stack(losses).isfinite().all():
         return wrong(found, "the loss is not finite after some steps")
-    found |= speed(cell, timing, timing.median, BACKWARD * gflop(cell, settings))
-    found["data_wait_ms"] = 1e3 * waits.median
-    found["epoch_minutes"] = epoch_minutes(found["images_s"])
-    return found
+    return {"peak_memory_mb": memory.megabytes()}
 
 
 def make_learner(cell: Cell, settings: Settings) -> Learner:
@@ -171,36 +242,17 @@ def exact_first_step(cell: Cell, settings: Settings, batch: Batch) -> FirstStep:
 
 
 def loader_options(cell: Cell, settings: Settings) -> dict[str, Any]:
-    """What training asks a loader for: everything augmented, shuffled, two workers."""
+    """What training asks a loader for: everything augmented, shuffled."""
     return {
         "size": settings.size,
         "batch_size": cell.batch_size,
         "augmentation": Augmentation(),
         "shuffle": True,
         "drop_last": True,
-        "num_workers": WORKERS,
+        "num_workers": WORKERS[settings.device.partition(":")[0]],
         "seed": settings.seed,
         "pin_memory": settings.device.startswith("cuda"),
     }
-
-
-def measure_fed(
-    step: Callable[[Batch], object], batches: Iterator[Batch], device: str, budget: float
-) -> tuple[Timing, Timing]:
-    """Seconds of steps with a batch at hand, and seconds of waiting for the loader before each.
-
-    A step includes what training does on the device for a batch (the copy, rendering its targets).
-    """
-    fed: list[Batch] = []
-    waits: list[float] = []
-
-    def fetch() -> None:
-        start = time.perf_counter()
-        fed[:] = [next(batches)]
-        waits.append(time.perf_counter() - start)
-
-    timing = measure(lambda: step(fed[0]), device=device, budget=budget, warmup=0, between=fetch)
-    return timing, Timing(tuple(waits[-timing.repeats :]))
 
 
 def load(cell: Cell, settings: Settings, turn: Turn) -> Fields:
@@ -208,16 +260,23 @@ def load(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     torch.set_num_threads(1)
     memory = PeakMemory("cpu")
     start = time.perf_counter()
-    loader = LOADERS[cell.path](settings.data, settings.cache / PACKED_FILE, **loader_options(cell, settings))
-    batches = endless(loader)
+    options = loader_options(cell, settings) | {"num_workers": LOADER_WORKERS}
+    batches = endless(LOADERS[cell.path](settings.data, settings.cache / PACKED_FILE, **options))
     next(batches)
     found: Fields = {"startup_s": time.perf_counter() - start, "device": "cpu"}
-    budget = turn()
+    order = turn(found)
     memory.restart()
-    load = OtherLoad()
-    timing = measure(lambda: next(batches), budget=budget, warmup=2 * WORKERS, max_repeats=10_000)
-    found["load"], found["peak_memory_mb"] = load.cores(), memory.megabytes()
-    return found | speed(cell, timing, sum(timing.seconds) / timing.repeats)
+    others = OtherLoad()
+    timing = measure(lambda: next(batches), budget=order.budget, warmup=2 * LOADER_WORKERS, max_repeats=10_000)
+    return found | {
+        "load": others.cores(),
+        "peak_memory_mb": memory.megabytes(),
+        "median_ms": 1e3 * timing.median,
+        "p10_ms": 1e3 * timing.percentile(10),
+        "p90_ms": 1e3 * timing.percentile(90),
+        "repeats": timing.repeats,
+        "images_s": cell.batch_size * timing.repeats / sum(timing.seconds),
+    }
 
 
 def endless(loader: Loader) -> Iterator[Batch]:
@@ -225,25 +284,6 @@ def endless(loader: Loader) -> Iterator[Batch]:
     for epoch in count():
         loader.set_epoch(epoch)
         yield from loader
-
-
-def gflop(cell: Cell, settings: Settings) -> float:
-    """10^9 FLOPs of the forward pass of one image."""
-    return count_flops(get_config(cell.variant), settings.size) / 1e9
-
-
-def speed(cell: Cell, timing: Timing, seconds: float, gflop_image: float | None = None) -> Fields:
-    """The fields that follow from a timing; `seconds` a batch is what images/s are computed from."""
-    images_s = cell.batch_size / seconds
-    return {
-        "median_ms": 1e3 * timing.median,
-        "p10_ms": 1e3 * timing.percentile(10),
-        "p90_ms": 1e3 * timing.percentile(90),
-        "repeats": timing.repeats,
-        "images_s": images_s,
-        "gflop": gflop_image,
-        "tflops": gflop_image and images_s * gflop_image / 1e3,
-    }
 
 
 def wrong(found: Fields, reason: str) -> Fields:
@@ -257,5 +297,5 @@ MEASURE = {"infer": infer, "train": train, "loader": load}
 
 
 def measure_cell(cell: Cell, settings: Settings, turn: Turn) -> Fields:
-    """The fields of the cell's row; raises FasthgError where it cannot run. `turn` returns when it may take times."""
+    """The last fields of the cell's row, or all of them where it is WRONG; raises FasthgError where it cannot run."""
     return {"status": "ok"} | MEASURE[cell.mode](cell, settings, turn)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -15,12 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bench.sweep.people import Found, find_in_photographs, scored_rows
 from bench.sweep.settings import Settings
-from bench.sweep.views import vary
 from fasthg.data.crops import apart_from
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.files import atomic_path, write_json
-from fasthg.metrics.evaluate import evaluate
 from fasthg.network import checkpoint
 from fasthg.network.load import create_model
 from fasthg.network.model import HourglassNet
@@ -30,12 +28,13 @@ CONVERTED = ("onnxruntime", "openvino", "tensorrt")  # paths that read one ONNX 
 CONVERTED_DIR = "converted"
 CONVERSION_FILE = "conversion.json"
 REFERENCE_FILE = "reference.safetensors"
+FOUND_FILE, BASIS_FILE = "found.npz", "basis.json"
 REFERENCE_IMAGES = 2  # crops that heatmaps are compared on; larger batches repeat them
 CALIBRATION_IMAGES = 32  # crops that int8 is calibrated on
 
 
 def make_reference(settings: Settings, variant: str) -> None:
-    """Write the variant's weights, and what eager fp32 answers with them: heatmaps, and PCKh where they are trained.
+    """Write the variant's weights, and what eager fp32 answers with them: heatmaps, and joints where they are trained.
 
     Weights that are not trained are PyTorch's own initialisation under `settings.seed`: with its small gain a deep
     network neither blows up nor dies out, so that heatmaps at full size compare well.
@@ -55,10 +54,11 @@ def make_reference(settings: Settings, variant: str) -> None:
         heatmaps = model.final(images)
     if trained:
         scored = scored_people(settings)
-        scores = evaluate(torch.inference_mode()(model.final), scored, None, settings.size, batch_size=1, mean=mean)
-        basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(scored):,} crops"
-        basis += f" with {scores.num_joints:,} joints, {scores.protocol}"
-        write_json(folder / "pckh.json", {"pckh": scores.weighted14, "basis": basis})
+        found = find_in_photographs(model.final, scored, settings.size, 1, mean)
+        basis = f"{'given' if settings.weights else 'shipped'} weights, {settings.size} px, {len(scored):,} people"
+        basis += f" with {int(found.counted.sum()):,} joints, {scored.protocol}"
+        found.save(folder / FOUND_FILE)
+        write_json(folder / BASIS_FILE, basis)
     with atomic_path(folder / REFERENCE_FILE) as aside:
         save_file({"images": images, "heatmaps": heatmaps.contiguous()}, str(aside))
 
@@ -81,13 +81,12 @@ def load_reference(settings: Settings, variant: str, batch_size: int) -> tuple[T
     return tensors["images"][repeat], tensors["heatmaps"][repeat]
 
 
-def load_reference_pckh(settings: Settings, variant: str) -> tuple[float, str] | None:
-    """Eager's PCKh at full size and what it was measured on; None for weights that are not trained."""
-    path = settings.shared(variant) / "pckh.json"
-    if not path.exists():
+def load_reference_found(settings: Settings, variant: str) -> tuple[Found, str] | None:
+    """What eager finds at full size and on what that was measured; None for weights that are not trained."""
+    folder = settings.shared(variant)
+    if not (folder / BASIS_FILE).exists():
         return None
-    found = json.loads(path.read_text())
-    return found["pckh"], found["basis"]
+    return Found.load(folder / FOUND_FILE), json.loads((folder / BASIS_FILE).read_text())
 
 
 def network_mean(settings: Settings, variant: str) -> tuple[float, float, float]:
@@ -103,17 +102,9 @@ def read_crops(dataset: Dataset, rows: np.ndarray, size: int, mean: tuple[float,
 
 
 def scored_people(settings: Settings) -> Dataset:
-    """The people that PCKh at full size is measured on; where they are few, several views of each."""
+    """The people that PCKh at full size is measured on."""
     dataset = load_dataset(settings.data, "val", check_files=False)
-    rows = scored_rows(dataset, settings.people)
-    each = -(-settings.views // len(rows))
-    return replace(dataset, people=vary(dataset.people, rows, each, settings.seed))
-
-
-def scored_rows(dataset: Dataset, people: int) -> np.ndarray:
-    """At most `people` rows that can be scored, with a known head size on MPII, spread over the dataset."""
-    usable = np.flatnonzero(np.isfinite(dataset.lengths))
-    return usable[np.linspace(0, len(usable) - 1, min(people, len(usable))).astype(int)]
+    return dataset.select(scored_rows(dataset, settings.people))
 
 
 def calibration_crops(settings: Settings, variant: str, precision: str) -> Tensor | None:

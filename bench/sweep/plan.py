@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from bench.measure.record import Cell
 from bench.sweep.loaders import LOADERS, loader_why_not
-from bench.sweep.pace import COST
 from fasthg.errors import FasthgError
 from fasthg.network.flops import count_flops
 from fasthg.network.variants import get_config
@@ -14,16 +13,19 @@ from fasthg.runtimes.paths import PATHS, parse_path
 
 MODES = ("infer", "train", "loader")
 NO_VARIANT = "-"  # a loader feeds any network
-EXTRA_PATHS = ("openvino:bf16",)  # beside every path in its default precision
+EXTRA_PATHS = ("fused:bf16", "fused:bf16+int12", "openvino:bf16")  # beside every path in its default precision
 FULL_EXTRA_PATHS = ("compile:bf16", "openvino:int8", "onnxruntime:int8")
-#: Batch sizes where none are asked for: one at a time on a CPU, the study's batch of 20 in training on a GPU.
+#: Batch sizes where none are asked for: latency at one and throughput at eight on a CPU, the study's 20 in training on
+#: a GPU. The first is measured for all networks and paths before any other.
 BATCH_SIZES: dict[str, dict[str, tuple[int, ...]]] = {
-    "cpu": {"infer": (1,), "train": (1,), "loader": (16,)},
+    "cpu": {"infer": (1, 8), "train": (1,), "loader": (16,)},
     "cuda": {"infer": (1, 64), "train": (20,), "loader": (20,)},
 }
+COST = {"infer": 1, "train": 3}  # of a batch, in forward passes
 ONLY_FULL = "only with --full or --paths compile: compiling deep networks and backward passes takes minutes"
 COMPILED_STACKS = 2  # of the deepest network that a sweep without --full compiles
-REFERENCE_KERNELS = "fused: its kernels are for CUDA; on a CPU its operators run their plain reference (--paths fused)"
+PLAIN = ("eager", "channels_last", "amp")  # PyTorch as it is: nothing to convert
+COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # what takes longest to start
 
 
 def default_paths(full: bool) -> list[str]:
@@ -35,9 +37,7 @@ def default_paths(full: bool) -> list[str]:
 def plan(
     variants: Sequence[str], paths: Sequence[str], modes: Sequence[str], batch_sizes: Sequence[int], device: str
 ) -> list[Cell]:
-    """The cells in the order in which they run, cheapest first: loaders, then inference and training by their FLOPs.
-
-    What a sweep whose time runs out leaves is the training of the largest networks.
+    """The cells in the order in which they run: stage by stage, and in each the cheapest networks first.
 
     Raises FasthgError for an unknown variant, path, mode or batch size.
     """
@@ -58,12 +58,40 @@ def plan(
             continue
         able = [(name, precision) for name, precision in parsed if mode in PATHS[name].modes]
         cells += [Cell(variant, *path, mode, size) for variant in variants for path in able for size in sizes]
-    return sorted(dict.fromkeys(cells), key=cost)
+    first_sizes = {mode: min((c.batch_size for c in cells if c.mode == mode), default=1) for mode in MODES}
+    return sorted(dict.fromkeys(cells), key=lambda cell: (stage(cell, device, first_sizes), size_of(cell)))
 
 
-def cost(cell: Cell) -> int:
-    """FLOPs of one of its batches; the cells of one variant, mode and batch size cost the same and stay together."""
-    return 0 if cell.mode == "loader" else COST[cell.mode] * cell.batch_size * flops(cell.variant)
+def stage(cell: Cell, device: str, first_sizes: dict[str, int]) -> int:
+    """When a cell runs: first what every network has to have a time of, by what it costs to prepare.
+
+    0 plain PyTorch, inference and training; 1 the other paths in their own precision; 2 in further ones; 3 loaders;
+    4 further batch sizes; 5 what is compiled or calibrated.
+    """
+    if cell.mode == "loader":
+        return 3
+    if cell.path in COMPILED or cell.precision == "int8":
+        return 5
+    if cell.batch_size != first_sizes[cell.mode]:
+        return 4
+    if cell.path in PLAIN:
+        return 0
+    return 1 if cell.precision == PATHS[cell.path].default_precision(device) else 2
+
+
+def grouped(cells: Sequence[Cell], device: str) -> list[list[Cell]]:
+    """The cells of one stage, mode, variant and batch size together: their paths are timed in turns."""
+    first_sizes = {mode: min((c.batch_size for c in cells if c.mode == mode), default=1) for mode in MODES}
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        key = (stage(cell, device, first_sizes), cell.mode, cell.variant, cell.batch_size)
+        groups.setdefault((*key, cell.path) if cell.mode == "loader" else key, []).append(cell)
+    return list(groups.values())
+
+
+def size_of(cell: Cell) -> tuple[int, str, int]:
+    """What sorts the cells of a stage: the FLOPs of the variant, then the mode and the batch size."""
+    return (0 if cell.mode == "loader" else flops(cell.variant), cell.mode, cell.batch_size)
 
 
 def flops(variant: str) -> int:
@@ -84,10 +112,8 @@ def why_not(cell: Cell, device: str) -> str:
     return PATHS[cell.path].why_not(device, cell.precision) or ""
 
 
-def too_costly(cell: Cell, device: str) -> str:
+def too_costly(cell: Cell) -> str:
     """Why a sweep that was not asked for it leaves a cell out; "" for one that it measures."""
-    if cell.path == "fused" and device == "cpu":
-        return REFERENCE_KERNELS
     if cell.path == "compile" and (cell.mode == "train" or get_config(cell.variant).num_stacks > COMPILED_STACKS):
         return ONLY_FULL
     return ""

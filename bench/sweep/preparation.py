@@ -1,82 +1,75 @@
-"""Everything that is made before the first timing, in processes of their own, as many at once as there are cores.
+"""What is made before anything of a network is timed, in processes of their own, as many at once as there are cores.
 
-Converting and compiling deep networks takes far longer than timing them, and uses one core. So it is done for all cells
-beforehand, side by side: conversions into a shared cache, and cells that are slow to start up to the point where they
-hold until it is their turn. Then the cells take their times one after the other on a quiet machine.
+Loading, converting and compiling a network takes far longer than timing it and mostly uses one core. So the paths of a
+network prepare themselves side by side, up to the point where each holds; then they take their times in turns on a
+quiet machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from bench.measure.jobs import Job
+from bench.measure.isolate import Isolated, Outcome
+from bench.measure.jobs import LEFT_OUT, Job, run_jobs
 from bench.measure.record import Cell
 from bench.sweep.cells import measure_cell
 from bench.sweep.loaders import PACKED_FILE
 from bench.sweep.materials import CONVERTED, convert, make_reference
-from bench.sweep.settings import Settings
-from bench.sweep.short_training import reduced_name, short_training
-from fasthg.network.variants import get_config
-
-COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # paths that take long to start
-COMPILE_COST, CONVERT_COST, LOAD_COST = 3.0, 0.5, 0.2  # for each convolution of a network
-TRAINING_COST = 400.0  # of a short training, in the same unit
+from bench.sweep.reduced import make_reduced_reference, make_scored_crops
+from bench.sweep.settings import SAME_REDUCED, Settings
 
 
-def rounds(cells: Sequence[Cell], settings: Settings) -> list[list[Job]]:
-    """All jobs, in rounds that each need the one before."""
-    return [
-        sorted(jobs, key=lambda job: -job.cost)
-        for jobs in (first_jobs(cells, settings), slow_jobs(cells, settings), load_jobs(cells, settings))
-    ]
+def first_jobs(cells: Sequence[Cell], settings: Settings) -> list[list[Job]]:
+    """Weights and reference heatmaps of every variant, and what PCKh is compared on; each list needs the one before."""
+    variants = list(dict.fromkeys(cell.variant for cell in cells if cell.mode == "infer"))
+    reduced = [v for v in variants if settings.reduced(v) and not settings.trained(v)]
+    of_their_own = list(dict.fromkeys(SAME_REDUCED.get(v, v) for v in reduced))
+    crops = [Job("crops", make_scored_crops, (settings,))] if reduced else []
+    references = [Job(f"reference {v}", make_reference, (settings, v)) for v in reversed(variants)]
+    scores = [Job(f"reduced {v}", make_reduced_reference, (settings, v)) for v in of_their_own]
+    return [crops, [*references, *scores]]
 
 
-def first_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
-    """Weights and reference heatmaps of every variant, and the packed crops."""
-    jobs = [
-        Job(f"reference {variant}", make_reference, (settings, variant), reference_cost(settings, variant))
-        for variant in variants_of(cells, "infer")
-    ]
-    if any(cell.path.endswith("packed") for cell in cells if cell.mode == "loader"):
-        jobs.append(Job("packed crops", pack_crops, (settings,), 1000.0))
-    return jobs
+def jobs_of(cells: Sequence[Cell], settings: Settings) -> list[list[Job]]:
+    """What the cells of one group take to be ready; each list needs the one before.
+
+    Eager's first training step goes before the others', who compare theirs with it.
+    """
+    if cells[0].mode == "loader":
+        pack = [Job("packed crops", pack_crops, (settings,))] if cells[0].path.endswith("packed") else []
+        return [pack, [cell_job(cell, settings) for cell in cells]]
+    eager = [cell for cell in cells if cell.path == "eager"]
+    others = [cell for cell in cells if cell.path != "eager"]
+    if cells[0].mode == "train":
+        return [[cell_job(cell, settings) for cell in some] for some in (eager, others)]
+    plain = [cell for cell in others if cell.path not in CONVERTED]
+    converted = [cell for cell in others if cell.path in CONVERTED]
+    conversion = [Job(f"convert {cells[0].variant}", convert, (settings, cells[0].variant))] if converted else []
+    return [[*conversion, *(cell_job(cell, settings) for cell in (*eager, *plain, *converted))]]
 
 
-def slow_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
-    """Conversions, cells that compile or calibrate, and the short trainings."""
-    infer = [cell for cell in cells if cell.mode == "infer"]
-    converted = dict.fromkeys(cell.variant for cell in infer if cell.path in CONVERTED)
-    jobs = [
-        Job(f"convert {variant}", convert, (settings, variant), CONVERT_COST * size_of(variant))
-        for variant in converted
-    ]
-    jobs += [cell_job(cell, settings, COMPILE_COST) for cell in infer if starts_slowly(cell)]
-    if settings.short_training:
-        paths = tuple(dict.fromkeys((cell.path, cell.precision) for cell in infer if cell.path not in COMPILED))
-        reduced = {reduced_name(v): v for v in variants_of(cells, "infer") if not settings.trained(v)}
-        jobs += [
-            Job(f"train {name}", short_training, (settings, variant, paths), TRAINING_COST)
-            for name, variant in reduced.items()
-        ]
-    return jobs
+def prepare(
+    rounds: Sequence[Sequence[Job]], workers: int, logs: Path, limit_s: float, deadline: float
+) -> tuple[dict[Cell, Isolated], dict[Cell, Outcome], list[str]]:
+    """Run the jobs: the cells that hold, the outcomes of those that ended, and what went wrong with anything else."""
+    held: dict[Cell, Isolated] = {}
+    ended: dict[Cell, Outcome] = {}
+    wrong: list[str] = []
+    for jobs in rounds:
+        for job, result in run_jobs(jobs, workers, logs, limit_s, deadline):
+            if isinstance(result, Isolated):
+                assert job.cell is not None
+                held[job.cell] = result
+            elif job.cell:
+                ended[job.cell] = result
+            elif not result.ok and result is not LEFT_OUT:
+                wrong.append(f"preparing {job.name}: {result.reason}")
+    return held, ended, wrong
 
 
-def load_jobs(cells: Sequence[Cell], settings: Settings) -> list[Job]:
-    """Cells that load a converted network."""
-    return [
-        cell_job(cell, settings, LOAD_COST)
-        for cell in cells
-        if cell.mode == "infer" and cell.path in CONVERTED and not starts_slowly(cell)
-    ]
-
-
-def starts_slowly(cell: Cell) -> bool:
-    """Whether a cell compiles, or calibrates for int8."""
-    return cell.path in COMPILED or cell.precision == "int8"
-
-
-def cell_job(cell: Cell, settings: Settings, cost: float) -> Job:
-    return Job(cell.name, measure_cell, (cell, settings), cost * size_of(cell.variant), cell)
+def cell_job(cell: Cell, settings: Settings) -> Job:
+    return Job(cell.name, measure_cell, (cell, settings), cell)
 
 
 def pack_crops(settings: Settings) -> None:
@@ -85,20 +78,3 @@ def pack_crops(settings: Settings) -> None:
 
     if not (settings.cache / PACKED_FILE).exists():
         pack(settings.data, settings.cache / PACKED_FILE, splits=("train",), threads=1, progress=False)
-
-
-def variants_of(cells: Sequence[Cell], mode: str) -> list[str]:
-    """The variants that some cell of a mode has, in their order."""
-    return list(dict.fromkeys(cell.variant for cell in cells if cell.mode == mode))
-
-
-def reference_cost(settings: Settings, variant: str) -> float:
-    """One answer, and as many as PCKh takes where the weights are trained."""
-    return size_of(variant) * (settings.views if settings.trained(variant) else 1)
-
-
-def size_of(variant: str) -> float:
-    """Convolutions of a variant, roughly: what an exporter or a compiler has to walk through."""
-    config = get_config(variant)
-    locations = sum(3 * depth + 2 for depth in config.stack_depths)
-    return float(locations * config.num_blocks * config.num_convs)

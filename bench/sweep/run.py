@@ -1,4 +1,4 @@
-"""One sweep: what is measured, in which order, and what becomes of it."""
+"""One sweep: what is asked for, where it goes, and what it does from the first process to the last sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import importlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import filelock
@@ -16,34 +16,34 @@ import psutil
 import torch
 
 from bench.measure import isolate
-from bench.measure.isolate import Outcome, end_all, run_isolated
-from bench.measure.jobs import LEFT_OUT, run_jobs
-from bench.measure.record import Cell, Results, Row, commit, digest_of, versions
+from bench.measure.energy import Energy
+from bench.measure.isolate import end_all, run_isolated
+from bench.measure.record import Cell, Results, commit, digest_of, versions
 from bench.measure.roofline import measure_limits
 from bench.report.report import REPORTS, write_reports
 from bench.report.summary import summary
-from bench.sweep import preparation
-from bench.sweep.cells import measure_cell
 from bench.sweep.display import Display
-from bench.sweep.materials import checked_weights
-from bench.sweep.pace import budget_now
-from bench.sweep.plan import MODES, default_paths, plan, too_costly, why_not
+from bench.sweep.passes import Measuring, Pace
+from bench.sweep.plan import MODES, default_paths, grouped, plan, too_costly, why_not
+from bench.sweep.preparation import first_jobs, prepare
+from bench.sweep.rows import blank, now
 from bench.sweep.settings import Settings
-from bench.sweep.short_training import reduced_pckh
 from fasthg.console import note
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder, sha256
 from fasthg.network.variants import INPUT_SIZE, VARIANTS
-from fasthg.runtimes.measured import Measurement, device_model, remember_measurement
+from fasthg.runtimes.measured import device_model
 from fasthg.runtimes.request import resolve_device
 
 RUNS = Path("out")  # where a sweep without --out makes its folder
 MINUTES = 10.0  # a sweep without --full ends within
-PREPARATION_SHARE = 0.6  # of the minutes: nothing is prepared after them
 REPORT_S = 6.0  # kept free for the reports
-SHORTEST_CELL_S = 4.0  # with less time left, no cell begins
-CELL_LIMIT_S = 120.0
+CELL_LIMIT_S, FULL_CELL_LIMIT_S = 120.0, 1800.0
+LOADER_S, FULL_LOADER_S = 2.0, 10.0  # of timed repeats for a loader
+PEOPLE = 32  # that PCKh is measured on without --full
+STREAM_S = 600.0  # of single crops for the fastest path of each variant, with --full
+FULL_TOTAL_S = 3600.0  # what a full sweep, which has no end, takes its shares of
 #: What a cell's process has imported when it begins, and what some paths need beside that.
 PRELOAD = (
     "torch",
@@ -51,7 +51,6 @@ PRELOAD = (
     "fasthg.metrics.evaluate",
     "training.learner",
     "bench.sweep.cells",
-    "bench.sweep.short_training",
 )
 _ONNX = ("torch.onnx", "onnx")
 PATH_PRELOAD = {
@@ -59,7 +58,6 @@ PATH_PRELOAD = {
     "onnxruntime": (*_ONNX, "onnxruntime"),
     "openvino": (*_ONNX, "openvino"),
 }
-FULL_CELL_LIMIT_S = 1800.0
 TRAIN_PEOPLE, VAL_PEOPLE, PEOPLE_SEED, PEOPLE_SIZE = 64, 64, 2016, (1280, 720)  # rendered where no data is given
 
 
@@ -81,7 +79,6 @@ class SweepRequest:
     size: int = INPUT_SIZE
     threads: int | None = None
     people: int | None = None
-    short_training: bool = True
     cell_limit: float | None = None
 
 
@@ -91,19 +88,25 @@ class Sweep:
     def __init__(self, request: SweepRequest, cells: Sequence[Cell], out: Path, display: Display) -> None:
         self.request, self.cells, self.out, self.display = request, cells, out, display
         self.device = device_string(request.device)
-        minutes = request.minutes or (None if request.full else MINUTES)
         self.began = time.monotonic()
-        self.deadline = self.began + 60 * minutes - REPORT_S if minutes else float("inf")
-        self.cell_limit = request.cell_limit or (FULL_CELL_LIMIT_S if request.full else CELL_LIMIT_S)
+        self.minutes = request.minutes or (None if request.full else MINUTES)
+        total = 60 * self.minutes if self.minutes else FULL_TOTAL_S
+        self.pace = Pace(
+            deadline=self.began + total - REPORT_S if self.minutes else float("inf"),
+            total=total,
+            cell_limit=request.cell_limit or (FULL_CELL_LIMIT_S if request.full else CELL_LIMIT_S),
+            loader_s=FULL_LOADER_S if request.full else LOADER_S,
+            stream_s=STREAM_S if request.full and not self.minutes else 0.0,
+        )
         self.logs = make_folder(out / "logs")
         self.results = Results(out / "results.jsonl")
         reports = any((out / name).exists() for name in REPORTS)
         if (self.results.rows or reports) and not request.resume:
             raise FasthgError(f"{out} holds a sweep already; give --resume to go on with it, or another --out")
         self.settings = self.make_settings()
-        self.waiting: list[Cell] = []  # cells that are still to be measured
-        self.held: dict[Cell, isolate.Isolated] = {}  # cells that are prepared and wait for their turn
-        self.ended: dict[Cell, Outcome] = {}  # cells that ended while they were prepared
+        cores = 1 if self.device.startswith("cuda") else max(1, min(self.settings.threads, os.cpu_count() or 1))
+        self.workers = cores  # processes that prepare themselves at once
+        self.measuring = Measuring(self.results, self.settings, self.configuration, self.pace, self.workers, self.logs)
 
     def make_settings(self) -> Settings:
         """What the cells share; renders the dataset where none is given."""
@@ -118,13 +121,10 @@ class Sweep:
             device=self.device,
             size=request.size,
             threads=threads,
-            people=request.people or (10**9 if full else 64),
-            infer_budget=5.0 if full else 1.0,
-            train_budget=15.0 if full else 2.0,
-            loader_budget=10.0 if full else 2.0,
-            short_training=request.short_training,
+            people=request.people or (10**9 if full else PEOPLE),
         )
         trained = {variant: settings.trained(variant) for variant in request.variants}
+        trained |= {f"reduced {variant}": settings.reduced(variant) for variant in request.variants}
         weights = {variant: sha256(path) for variant, path in trained.items() if path}
         self.configuration = digest_of(
             {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("cache", "data", "weights")},
@@ -148,32 +148,66 @@ class Sweep:
         paths = {cell.path for cell in self.cells}
         isolate.preload([*PRELOAD, *(module for path in paths for module in PATH_PRELOAD.get(path, ()))])
 
-    # ---- the run
-
     def run(self) -> None:
         """Measure every cell that is not done, and write the reports, whatever happens."""
         try:
             self.preload()
             self.measure_machine()
-            for row in [self.absent(cell) for cell in self.cells if not self.done(cell)]:
-                self.waiting.append(row.cell) if row.status == "ok" else self.record(row)
-            self.prepare(self.waiting)
-            self.display.phase(len(self.waiting))
+            todo = self.look_over()
+            self.prepare_references(todo)
             self.display.heading()
             for row in self.results.rows:
                 self.display.row(row)
-            for cell in list(self.waiting):
-                self.record(self.measure(cell))
+            self.measuring.run(grouped(todo, self.device), self.display)
+            self.leave_out(todo)
         finally:
             end_all()
             write_reports(self.results, self.out)
+
+    def look_over(self) -> list[Cell]:
+        """The cells that this sweep measures; rows say why of those that cannot run here, or cost too much.
+
+        Nothing is left out of a full sweep, nor where the user named the paths.
+        """
+        asked_for = self.request.full or self.request.paths
+        todo = []
+        for cell in self.cells:
+            absent, costly = why_not(cell, self.device), "" if asked_for else too_costly(cell)
+            if self.measuring.done(cell) or not (absent or costly):
+                todo.append(cell)
+                continue
+            self.record(cell, "skipped" if absent else "left out", absent or costly)
+        return todo
+
+    def prepare_references(self, cells: Sequence[Cell]) -> None:
+        """What paths are compared with; see `bench.sweep.preparation.first_jobs`."""
+        waiting = [cell for cell in cells if not self.measuring.done(cell)]
+        jobs = first_jobs(waiting, self.settings)
+        self.display.now("references")
+        for reason in prepare(jobs, self.workers, self.logs, self.pace.cell_limit, self.pace.deadline)[2]:
+            self.display.say(reason, "yellow")
+
+    def leave_out(self, cells: Sequence[Cell]) -> None:
+        """Rows of what no time was left for."""
+        for cell in cells:
+            row = self.results.find(cell)
+            if row is None or row.configuration != self.configuration:
+                reason = f"the {self.minutes or 0:.0f} minutes are spent; --resume goes on, --full takes its time"
+                self.record(cell, "left out", reason)
+
+    def record(self, cell: Cell, status: str, reason: str) -> None:
+        row = blank(cell, self.settings, self.configuration, status=status, reason=reason)
+        row.finished = now()
+        self.results.add(row)
 
     def measure_machine(self) -> None:
         """The limits that shares are taken of, in a process of their own; only the first time for a folder."""
         if self.results.machine.get("configuration") == self.configuration:
             return
         self.display.say("measuring the machine's limit")
-        outcome = run_isolated(measure_limits, (self.device,), limit_s=self.cell_limit, log=self.logs / "roofline.log")
+        outcome = run_isolated(
+            measure_limits, (self.device,), limit_s=self.pace.cell_limit, log=self.logs / "roofline.log"
+        )
         limits = dataclasses.asdict(outcome.result) if outcome.ok else {"tflops": {}, "copy_gb_s": None}
         self.results.describe(
             {
@@ -191,116 +225,9 @@ class Sweep:
                 "began": now(),
                 "data": "given" if self.request.data else "rendered",
                 "full": self.request.full,
+                "energy": "told" if Energy().joules() is not None else "not told here",
             }
         )
-
-    def prepare(self, cells: Sequence[Cell]) -> None:
-        """Everything that is made before the first timing; see `bench.sweep.preparation`."""
-        workers = 1 if self.device.startswith("cuda") else max(1, min(self.settings.threads, os.cpu_count() or 1))
-        deadline = self.began + PREPARATION_SHARE * (self.deadline - self.began)
-        rounds = preparation.rounds(cells, self.settings)
-        self.display.phase(sum(map(len, rounds)))
-        for jobs in rounds:
-            self.display.now(f"preparing networks, {workers} at a time")
-            for job, result in run_jobs(jobs, workers, self.logs, self.cell_limit, deadline):
-                self.display.advance()
-                if isinstance(result, isolate.Isolated):
-                    assert job.cell is not None
-                    self.held[job.cell] = result
-                elif job.cell and result is not LEFT_OUT:
-                    self.ended[job.cell] = result
-                elif not result.ok and result is not LEFT_OUT:
-                    self.display.say(f"preparing {job.name}: {result.reason}", "yellow")
-
-    def measure(self, cell: Cell) -> Row:
-        """The row of a cell that takes its times now."""
-        self.waiting.remove(cell)
-        if self.deadline - time.monotonic() < SHORTEST_CELL_S:
-            minutes = (self.deadline - self.began + REPORT_S) / 60
-            reason = f"the {minutes:.0f} minutes are spent; --resume goes on, --full takes its time"
-            return dataclasses.replace(self.blank(cell), status="left out", reason=reason)
-        self.display.now(f"{cell.mode} {cell.variant} {cell.path}:{cell.precision} batch {cell.batch_size}")
-        row = self.blank(cell)
-        outcome = self.ended.pop(cell, None) or self.time_cell(cell)
-        self.display.advance()
-        if not outcome.ok:
-            row.status, row.reason = ("skipped" if outcome.refused else "error"), outcome.reason
-            return row
-        for name, value in outcome.result.items():
-            setattr(row, name, value)
-        self.complete(row)
-        return row
-
-    def time_cell(self, cell: Cell) -> Outcome:
-        """What becomes of a cell that holds or has yet to begin."""
-        process = self.held.pop(cell, None)
-        if process is None:
-            process = isolate.Isolated(measure_cell, (cell, self.settings), self.logs / f"{cell.name}.log", holds=True)
-            if outcome := process.wait(self.limit_now()):
-                return outcome
-        rest = [cell, *(other for other in self.waiting if other not in self.ended)]
-        tflops = self.results.machine["limits"]["tflops"].get("fp32")
-        process.go(budget_now(rest, self.settings, self.deadline - time.monotonic(), tflops))
-        outcome = process.wait(self.limit_now())
-        assert outcome is not None, "a cell has one turn"
-        return outcome
-
-    def limit_now(self) -> float:
-        """Seconds after which a cell is ended."""
-        return max(0.0, min(self.cell_limit, self.deadline - time.monotonic()))
-
-    def complete(self, row: Row) -> None:
-        """Fields that the sweep knows and the cell does not; nothing for a cell that was wrong."""
-        if row.status != "ok":
-            return
-        limit = self.results.machine["limits"]["tflops"].get(row.precision)
-        row.share = row.tflops / limit if row.tflops and limit else None
-        if row.mode == "infer" and row.pckh is None:
-            for name, value in reduced_pckh(self.settings, row.variant, row.path, row.precision).items():
-                setattr(row, name, value)
-        if row.mode == "infer" and self.settings.size == INPUT_SIZE:
-            threads = 0 if self.device.startswith("cuda") else self.settings.threads
-            path, milliseconds = f"{row.path}:{row.precision}", 1e3 / (row.images_s or 1.0)
-            model = device_model(self.device)
-            weights = checked_weights(self.settings, row.variant)
-            remember_measurement(Measurement(row.variant, path, model, threads, row.batch_size, milliseconds, weights))
-
-    # ---- rows
-
-    def record(self, row: Row) -> None:
-        row.finished = now()
-        self.results.add(row)
-        self.display.row(row)
-
-    def blank(self, cell: Cell) -> Row:
-        """A row with everything but an outcome."""
-        return Row(
-            **dataclasses.asdict(cell),
-            status="ok",
-            device=self.device,
-            size=self.settings.size,
-            threads=self.settings.threads,
-            commit=commit(),
-            versions=versions(),
-            configuration=self.configuration,
-        )
-
-    def absent(self, cell: Cell) -> Row:
-        """The row of a cell that cannot run here or is left out for its cost; a blank one where it is to be measured.
-
-        Nothing is left out of a full sweep, nor where the user named the paths.
-        """
-        if reason := why_not(cell, self.device):
-            return dataclasses.replace(self.blank(cell), status="skipped", reason=reason)
-        asked_for = self.request.full or self.request.paths
-        if reason := "" if asked_for else too_costly(cell, self.device):
-            return dataclasses.replace(self.blank(cell), status="left out", reason=reason)
-        return self.blank(cell)
-
-    def done(self, cell: Cell) -> bool:
-        """Whether the folder holds the cell's answer for this configuration; what failed or was put off runs again."""
-        row = self.results.find(cell)
-        return row is not None and row.status in ("ok", "WRONG") and row.configuration == self.configuration
 
 
 def plan_request(request: SweepRequest) -> list[Cell]:
@@ -336,10 +263,6 @@ def choose_folder(request: SweepRequest) -> Path:
             raise FasthgError(f"no sweep under {RUNS.resolve()} to resume; give --out")
         return earlier[-1].parent
     return make_folder(RUNS / datetime.now().strftime("sweep-%Y%m%d-%H%M%S"))
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def sweep(request: SweepRequest) -> Path:

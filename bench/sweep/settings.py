@@ -7,6 +7,10 @@ from pathlib import Path
 
 from fasthg.network.load import WEIGHTS_DIR
 
+#: Variants whose reduced network is another's: they differ in the number of stacks alone.
+SAME_REDUCED = {"stacks6": "original"}
+REDUCED_SIZE = 64  # pixels of the crops that the reduced networks were trained on
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -19,11 +23,8 @@ class Settings:
     size      side of the crops, pixels
     threads   CPU threads
     people    people of the validation split that PCKh is measured on
-    views     crops that it is measured on at least, several of each person where there are fewer
-    seed      of fresh weights
-    infer_budget, train_budget, loader_budget    seconds of timed repeats in a cell, see
-                `bench.measure.timing.enough`; a sweep that has to end gives less, see `bench.sweep.pace`
-    short_training    train reduced networks of the variants without trained weights, for their PCKh parity
+    views     crops that the reduced networks are scored on at least, several of each person where there are fewer
+    seed      of fresh weights, views and the order of single crops
     """
 
     cache: Path
@@ -32,22 +33,18 @@ class Settings:
     device: str = "cpu"
     size: int = 256
     threads: int = 1
-    people: int = 64
-    views: int = 128
+    people: int = 32
+    views: int = 512
     seed: int = 0
-    infer_budget: float = 1.0
-    train_budget: float = 2.0
-    loader_budget: float = 2.0
-    short_training: bool = True
-
-    def budget(self, mode: str) -> float:
-        """Seconds of timed repeats in a cell of a mode."""
-        return {"infer": self.infer_budget, "train": self.train_budget, "loader": self.loader_budget}[mode]
 
     def trained(self, variant: str) -> Path | None:
-        """Weights of the variant that have learnt something, where there are any."""
-        folder = self.weights or WEIGHTS_DIR
-        path = folder / f"{variant}.safetensors"
+        """Weights of the variant at full size that have learnt something, where there are any."""
+        path = (self.weights or WEIGHTS_DIR) / f"{variant}.safetensors"
+        return path if path.is_file() else None
+
+    def reduced(self, variant: str) -> Path | None:
+        """The variant's reduced network, which ships trained; None where the variant has none."""
+        path = WEIGHTS_DIR / f"reduced-{SAME_REDUCED.get(variant, variant)}.safetensors"
         return path if path.is_file() else None
 
     def shared(self, variant: str) -> Path:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -120,3 +121,25 @@ def test_first_step_comes_back_from_its_file(eager, tmp_path):
     again = FirstStep.load(tmp_path / "first.safetensors")
     assert again.loss == eager.loss
     assert errors(again, eager) == (0.0, 0.0)
+
+
+def found(lost, gained, count=1000):
+    """A reference that finds every second joint, and a path that loses and gains some."""
+    reference = np.arange(count) % 2 == 0
+    path = reference.copy()
+    path[np.flatnonzero(reference)[:lost]] = False
+    path[np.flatnonzero(~reference)[:gained]] = True
+    return path, reference, count
+
+
+def test_a_loss_of_two_points_is_wrong_in_int8_and_one_that_chance_makes_is_not():
+    reason = parity.pckh_verdict(*found(lost=20, gained=0), "int8")
+    assert reason == "PCKh -2.00 over 1,000 joints, int8 allows -0.30 and -0.89 by chance"
+    assert parity.pckh_verdict(*found(lost=3, gained=0), "int8") == ""
+    assert parity.pckh_verdict(*found(lost=40, gained=38), "int8") == ""
+    assert parity.pckh_verdict(*found(lost=0, gained=50), "int8") == ""
+
+
+def test_rounding_may_lose_a_joint_but_not_twenty():
+    assert parity.pckh_verdict(*found(lost=1, gained=0), "bf16") == ""
+    assert "bf16 allows -0.10" in parity.pckh_verdict(*found(lost=20, gained=2), "bf16")

@@ -1,7 +1,7 @@
 """The sentences that end a sweep say what its rows say."""
 
 from bench.measure.record import Row
-from bench.report.summary import summary
+from bench.report.summary import peers, summary
 
 
 def row(variant, path, precision="fp32", images_s=None, status="ok", change=None):
@@ -38,3 +38,14 @@ def test_a_sweep_of_one_path_says_that_there_is_nothing_beside_it():
     assert "none was measured beside eager" in exact
     assert "none was measured" in rounded
     assert left_out == "Nothing of 1 cells was left out."
+
+
+def test_a_faster_exact_path_of_another_library_is_said_with_the_networks_that_it_is_faster_on():
+    own = [row("small", "fused", images_s=25.0), row("original", "fused", images_s=2.5)]
+    assert peers([*ROWS, *own]) == (
+        "An exact path of another library is faster here than fused:fp32, of 2 networks: "
+        "onnxruntime:fp32 on 1 (up to 3.6 ×), openvino:fp32 on 1 (up to 1.2 ×)."
+    )
+    quick = [row("small", "fused", images_s=95.0), row("original", "fused", images_s=3.5)]
+    assert peers([*ROWS, *quick]).startswith("No exact path of another library is faster here than fused:fp32")
+    assert "was timed beside" in peers(ROWS)

@@ -15,9 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.measure.record import Cell, Results
+from bench.sweep import cells, reduced
 from bench.sweep.__main__ import main
+from bench.sweep.materials import make_reference
+from bench.sweep.reduced import make_reduced_reference, make_scored_crops
 from bench.sweep.run import SweepRequest, plan_request, sweep
+from bench.sweep.settings import Settings
 from fasthg.errors import FasthgError
+from fasthg.runtimes.paths import prepare
 
 #: The sweep is killed first, then goes on.
 pytestmark = [pytest.mark.in_order, pytest.mark.xdist_group("sweep")]
@@ -38,14 +43,13 @@ def request_of(tiny_dataset, tmp_path_factory):
         size=64,
         threads=1,
         out=tmp_path_factory.mktemp("sweep") / "out",
-        short_training=False,
     )
 
 
 @pytest.fixture(scope="module")
 def killed(request_of):
-    """The folder of a sweep that was killed by SIGKILL after its first row, while a cell was holding, and the lines it
-    had written by then."""
+    """The folder of a sweep that was killed by SIGKILL after its first turns, while other paths were holding, and the
+    lines it had written by then."""
     options = {"variants": "small", "paths": ",".join(PATHS), "modes": "infer", "data": str(request_of.data)}
     options |= {
         "weights": str(request_of.weights),
@@ -54,7 +58,7 @@ def killed(request_of):
         "threads": "1",
         "out": str(request_of.out),
     }
-    command = [sys.executable, "-m", "bench.sweep", "--no-short-training"]
+    command = [sys.executable, "-m", "bench.sweep"]
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -90,16 +94,34 @@ def lines_of(out):
 
 def test_killed_sweep_keeps_its_rows_and_leaves_nothing_running(killed):
     out, rows = killed
-    assert len(rows) < len(PATHS)
-    assert [row.path for row in Results(out / "results.jsonl").rows] == [line["row"]["path"] for line in rows]
+    kept = {row.path: row for row in Results(out / "results.jsonl").rows}
+    assert 0 < len(kept) < len(PATHS)
+    for line in rows:
+        row = line["row"]
+        assert kept[row["path"]].turns[: len(row["turns"])] == row["turns"]
+        assert row["turns"]
+        assert row["median_ms"] > 0
 
 
-def test_resume_measures_what_is_left_and_nothing_twice(killed, resumed):
-    _out, before = killed
-    rows = [line["row"] for line in lines_of(resumed) if "row" in line]
-    assert rows[: len(before)] == [line["row"] for line in before]
-    assert [row["path"] for row in rows] == list(PATHS)
-    assert {row["status"] for row in rows} == {"ok"}
+def test_resume_measures_what_is_left_and_keeps_every_turn(killed, resumed):
+    out, before = killed
+    rows = {row.path: row for row in Results(out / "results.jsonl").rows}
+    assert set(rows) == set(PATHS)
+    assert {row.status for row in rows.values()} == {"ok"}
+    for line in before:
+        row = line["row"]
+        assert rows[row["path"]].turns[: len(row["turns"])] == row["turns"]
+    for row in rows.values():
+        rounds = [turn["round"] for turn in row.turns]
+        assert rounds == sorted(set(rounds)), row.path
+
+
+def test_ratios_are_of_common_rounds_with_eager(resumed):
+    rows = {row.path: row for row in Results(resumed / "results.jsonl").rows}
+    assert rows["eager"].ratio == rows["eager"].ratio_low == rows["eager"].ratio_high == 1.0
+    assert rows["openvino"].ratio_low <= rows["openvino"].ratio <= rows["openvino"].ratio_high
+    theirs = {turn["round"] for turn in rows["eager"].turns}
+    assert all({turn["round"] for turn in row.turns} <= theirs for row in rows.values())
 
 
 def test_rows_carry_what_a_reader_needs_to_judge_them(resumed):
@@ -113,6 +135,7 @@ def test_rows_carry_what_a_reader_needs_to_judge_them(resumed):
         assert row.tflops == pytest.approx(row.images_s * row.gflop / 1000)
         assert torch.__version__.startswith(row.versions["torch"])  # whose "+cu130" a wheel may leave out
         assert row.load is not None
+        assert row.photo_ms > row.median_ms
     assert rows["channels_last"].error <= 1e-5
     assert 1e-5 < rows["amp"].error <= 2e-2
     assert (rows["eager"].precision, rows["amp"].precision) == ("fp32", "bf16")
@@ -143,6 +166,64 @@ def test_wrong_cell_prints_wrong_and_no_time(resumed, request_of, capsys):
     assert "| WRONG |" in (resumed / "report.md").read_text()
 
 
+def never(_found):
+    pytest.fail("a wrong cell took its turn")
+
+
+def test_one_weight_scaled_by_a_tenth_in_one_path_is_wrong(tiny_dataset, tmp_path, monkeypatch):
+    settings = Settings(tmp_path / "cache", tiny_dataset, weights=tmp_path, size=64)
+    make_reference(settings, "small")
+
+    def faulty(model, *arguments, **options):
+        with torch.no_grad():
+            model.stacks[1].score.weight[3] *= 1.1
+        return prepare(model, *arguments, **options)
+
+    row = cells.measure_cell(Cell("small", "channels_last", "fp32", "infer", 1), settings, lambda found: cells.Order())
+    assert row["status"] == "ok"
+    monkeypatch.setattr(cells, "prepare", faulty)
+    row = cells.measure_cell(Cell("small", "channels_last", "fp32", "infer", 1), settings, never)
+    assert row["status"] == "WRONG"
+    assert "fp32 allows 1e-05" in row["reason"]
+    assert not {"median_ms", "turns", "photo_ms"} & row.keys()
+
+
+def test_int8_that_loses_two_points_of_pckh_is_wrong(tiny_dataset, tmp_path, monkeypatch):
+    """Whatever else int8 does is left out: eager computes, and loses the joints of every twentieth crop, or of none."""
+    settings = Settings(tmp_path / "cache", tiny_dataset, size=64, views=256)
+    make_scored_crops(settings)
+    make_reference(settings, "feats64")
+    make_reduced_reference(settings, "feats64")
+    cell = Cell("feats64", "openvino", "int8", "infer", 1)
+    every = 10**9
+
+    def eager(model, _path, images, **_options):
+        run = prepare(model, "eager", images, device="cpu", threads=1)
+        shown = iter(range(0, 10**6, reduced.BATCH_SIZE))
+
+        def lossy(images):
+            heatmaps, start = run(images).clone(), next(shown)
+            lost = [row for row in range(len(images)) if (start + row) % every == 1]
+            heatmaps[lost] = heatmaps[lost].flip(-1, -2)
+            return heatmaps
+
+        return dataclasses.replace(run, run=lossy)
+
+    for module in (cells, reduced):
+        monkeypatch.setattr(module, "prepare", eager)
+    monkeypatch.setattr(cells, "calibration_crops", lambda *_: None)
+    monkeypatch.setattr(reduced, "calibration", lambda *_: None)
+    row = cells.measure_cell(cell, settings, lambda found: cells.Order())
+    assert row["status"] == "ok"
+    every = 20
+    reduced.found_file(settings, "feats64", "openvino", "int8").unlink()
+    row = cells.measure_cell(cell, settings, never)
+    assert row["status"] == "WRONG"
+    assert "int8 allows -0.30" in row["reason"]
+    assert row["pckh_change"] < -1
+    assert not {"median_ms", "turns", "photo_ms"} & row.keys()
+
+
 def test_slow_and_absent_cells_are_rows_with_their_reason(resumed, request_of):
     others = {"modes": ("train", "infer"), "paths": ("amp", "tensorrt"), "batch_sizes": (2,), "cell_limit": 0.05}
     sweep(dataclasses.replace(request_of, resume=True, **others))
@@ -157,7 +238,7 @@ def test_slow_and_absent_cells_are_rows_with_their_reason(resumed, request_of):
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(killed, request_of):
     command = [sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small", "--paths", "eager,onnxruntime"]
-    command += ["--modes", "infer", "--batch-sizes", "3", "--size", "64", "--threads", "1", "--no-short-training"]
+    command += ["--modes", "infer", "--batch-sizes", "3", "--size", "64", "--threads", "1"]
     command += ["--data", str(request_of.data), "--weights", str(request_of.weights), "--out", str(request_of.out)]
     # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
