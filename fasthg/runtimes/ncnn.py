@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,8 @@ def _network(request: Request, folder: Path) -> Path:
     with FileLock(f"{file}.lock"):
         if not (file.exists() and file.with_suffix(".bin").exists()):
             module = FinalHeatmaps(copy.deepcopy(request.model).eval().cpu())
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
                 traced = torch.jit.trace(module, request.example[:1], check_trace=False)
             with staged_files(folder) as aside:
                 _convert(traced, list(request.example.shape[1:]), aside / file.name)
