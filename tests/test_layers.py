@@ -20,6 +20,7 @@ fasthg.kernels.triton
 fasthg.kernels.ops
 fasthg.version fasthg.errors
 fasthg.files fasthg.console fasthg.ahead
+fasthg.downloads
 fasthg.pixels
 fasthg.network
 fasthg.data

@@ -134,7 +134,7 @@ def test_predict_refuses_bad_input_and_leaves_nothing(
         ([photo, "--bbox", "1,2,nan,4"], "box 1,2,nan,4 is not finite"),
         ([photo, "--bbox", "500,2,5,5"], "box 500,2,5,5 lies outside"),
         ([photo, photo, "--bbox", "1,2,5,5"], "one set of boxes for 2 images"),
-        ([photo, "--bbox", "1,2,5,5", "--boxes", "x.json"], "--bbox and --boxes both given"),
+        ([photo, "--bbox", "1,2,5,5", "--boxes", "x.json"], "--bbox, --boxes and --detect say where"),
         ([photo, "--boxes", tmp_path / "others.json"], "the boxes are of none of the images"),
         ([photo, "--format", "xml"], "unknown format 'xml'; choose from json, csv, coco, mat"),
         ([photo, "--path", "warp"], "unknown path 'warp'; choose one of eager"),
