@@ -14,7 +14,7 @@ from fasthg.network.checkpoint import check_same_network
 from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, get_config
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import Skeleton
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.paths import parse_path, prepare
 from fasthg.runtimes.request import Mode, Prepared
@@ -31,6 +31,7 @@ class Served:
     batch_size  people in one run
     why         one sentence on the choice of the path
     mean        what the network takes off RGB in 0..1
+    skeleton    which points it finds
     end_to_end  the runner takes crops uint8 [N, size, size, 3] instead and returns points and scores: see Prepared
     """
 
@@ -39,6 +40,7 @@ class Served:
     batch_size: int
     why: str
     mean: tuple[float, float, float]
+    skeleton: Skeleton
     end_to_end: bool = False
 
 
@@ -66,15 +68,11 @@ def load_runner(
     if isinstance(weights, (str, Path)) and is_artefact(weights):
         return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads, mode)
     model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
-    if model.config.num_joints != len(JOINT_NAMES):
-        raise FasthgError(
-            f"the network has {model.config.num_joints} joints; poses are predicted for MPII's {len(JOINT_NAMES)} only"
-        )
     size = size or INPUT_SIZE
     path, why = choose_path(model, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     example = torch.zeros(batch_size, 3, size, size)
     prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
-    return Served(prepared, size, batch_size, why, model.config.mean)
+    return Served(prepared, size, batch_size, why, model.config.mean, model.config.skeleton)
 
 
 def _load_exported(
@@ -97,4 +95,5 @@ def _load_exported(
     if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
         raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
     why = f"exported for {prepared.path}"
-    return Served(prepared, artefact.size, batch_size, why, artefact.config.mean, artefact.end_to_end)
+    config = artefact.config
+    return Served(prepared, artefact.size, batch_size, why, config.mean, config.skeleton, artefact.end_to_end)
