@@ -20,6 +20,7 @@ from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import Image, normalise, read_encoded
 from fasthg.pixels.pictures import stored_turn
+from fasthg.pixels.skeleton import SKELETONS
 from fasthg.predict.boxes import (
     Boxes,
     Listed,
@@ -113,7 +114,7 @@ class Predictor:
     device      "auto", "cpu", "cuda", "cuda:1"
     flip        average with the mirrored image: a little better, half as fast
     detect      find people on photographs without boxes, by YOLOX-Nano, whose weights are fetched once
-    second_pass look again, closely, at the person of a whole image who fills little of it
+    second_pass look again, closely, at the person of a whole image who fills little of it (people's skeletons only)
     batch_size  people in one run of the network
     size        side of the crops in pixels, 256 where None; an exported network has its own
     threads     CPU threads of the network; PyTorch's number where None
@@ -149,7 +150,8 @@ class Predictor:
                 f"{weights} is exported end to end: flipping is part of its graph or not; leave it out here"
             )
         self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
-        self.detector, self.second_pass = Detector() if detect else None, second_pass
+        self.detector = Detector() if detect else None
+        self.second_pass = second_pass and served.skeleton.name in SKELETONS  # people; others learn from whole images
         self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
         self.mean, self.skeleton = served.mean, served.skeleton
         self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
