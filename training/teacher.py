@@ -37,8 +37,8 @@ class Teacher:
         theirs, ours = self.model.config, student
         if theirs.num_joints != ours.num_joints:
             raise FasthgError(
-                f"teacher {weights} has {theirs.num_joints} joints, the student {ours.num_joints}; give a teacher of the"
-                " same joints"
+                f"teacher {weights} has {theirs.num_joints} joints, the student {ours.num_joints}; give a teacher"
+                " of the same joints"
             )
         self.digest = weights_digest(self.model)
         shift = [our - their for our, their in zip(ours.mean, theirs.mean)]

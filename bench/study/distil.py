@@ -143,8 +143,8 @@ def report(rows: Sequence[dict[str, Any]], command: str) -> str:
         "",
         f"Made by `{command}`.",
         "",
-        f"Every width is divided by {teacher['shrink']}, crops have {teacher['size']} px, {teacher['epochs']} epochs at "
-        f"batch {teacher['batch_size']}: {teacher['steps']} steps. Scores are {first['protocol']} (weighted14) on the "
+        f"Every width is divided by {teacher['shrink']}, crops have {teacher['size']} px, {teacher['epochs']} epochs at"
+        f" batch {teacher['batch_size']}: {teacher['steps']} steps. Scores are {first['protocol']} (weighted14) on the "
         "validation people of the same data.",
         "",
         f"`{TEACHER}` after each of its stacks, one training:",
