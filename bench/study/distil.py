@@ -49,7 +49,8 @@ class DistilPlan:
     work: Path
     size: int = 64
     shrink: int = 8
-    epochs: int = 4
+    epochs: int = 3
+    teacher_epochs: int = 5
     batch_size: int = 32
     lr: float = 2.5e-3
     seeds: int = 3
@@ -66,12 +67,13 @@ class DistilPlan:
         return self.folder(TEACHER, 0.0, 0) / LATEST
 
     def recipe(self, variant: str, share: float, seed: int) -> Recipe:
-        study = StudyPlan(self.data, self.work, self.size, self.shrink, self.epochs, self.batch_size, self.lr)
+        epochs = self.teacher_epochs if variant == TEACHER else self.epochs
+        study = StudyPlan(self.data, self.work, self.size, self.shrink, epochs, self.batch_size, self.lr)
         return replace(study.recipe(variant, seed), teacher_share=share)
 
     def settings(self) -> dict[str, Any]:
         """What has to be the same for two runs to stand in one table."""
-        names = ("size", "shrink", "epochs", "batch_size", "lr")
+        names = ("size", "shrink", "epochs", "teacher_epochs", "batch_size", "lr")
         return {name: value for name, value in asdict(self).items() if name in names}
 
 
@@ -87,7 +89,7 @@ def run_one(plan: DistilPlan, variant: str, share: float, seed: int) -> dict[str
         out=out,
         resume=(out / LAST).exists(),
         num_workers=0 if plan.pack is None else 1,
-        validate_every=plan.epochs,
+        validate_every=max(plan.epochs, plan.teacher_epochs),
         checkpoint_seconds=60.0,
         tensorboard=False,
         progress=False,
@@ -137,23 +139,24 @@ def run_all(plan: DistilPlan, out: Path) -> list[dict[str, Any]]:
 def report(rows: Sequence[dict[str, Any]], command: str) -> str:
     """The two tables in Markdown."""
     teacher = next(row for row in rows if row["variant"] == TEACHER)
+    student = next(row for row in rows if row["variant"] == STUDENT)
     first = teacher["stacks"][0]
     lines = [
         "# One training's stacks, and a student with and without its teacher",
         "",
         f"Made by `{command}`.",
         "",
-        f"Every width is divided by {teacher['shrink']}, crops have {teacher['size']} px, {teacher['epochs']} epochs at"
-        f" batch {teacher['batch_size']}: {teacher['steps']} steps. Scores are {first['protocol']} (weighted14) on the "
+        f"Every width is divided by {teacher['shrink']}, crops have {teacher['size']} px, steps are of"
+        f" {teacher['batch_size']} people. Scores are {first['protocol']} (weighted14) on the "
         "validation people of the same data.",
         "",
-        f"`{TEACHER}` after each of its stacks, one training:",
+        f"`{TEACHER}` after each of its stacks, one training of {teacher['steps']} steps:",
         "",
         "| stacks | GFLOP | score |",
         "|---:|---:|---:|",
         *(f"| {row['stack']} | {row['gflop']:.4f} | {row['score']:.2f} |" for row in teacher["stacks"]),
         "",
-        f"`{STUDENT}` by how much of its loss is held to that network:",
+        f"`{STUDENT}` by how much of its loss is held to that network, {student['steps']} steps each:",
         "",
         "| teacher's share | mean | standard deviation | each seed |",
         "|---:|---:|---:|---|",
@@ -178,13 +181,14 @@ def _command(
     work: Annotated[Path, typer.Option(help="folder of the runs' checkpoints")] = Path("runs/distil"),
     size: Annotated[int, typer.Option(help="side of the crops, pixels")] = DistilPlan.size,
     shrink: Annotated[int, typer.Option(help="divide every width by this")] = DistilPlan.shrink,
-    epochs: Annotated[int, typer.Option(help="passes over the people, for every run")] = DistilPlan.epochs,
+    epochs: Annotated[int, typer.Option(help="passes over the people, for every student")] = DistilPlan.epochs,
+    teacher_epochs: Annotated[int, typer.Option(help="the same, for the teacher")] = DistilPlan.teacher_epochs,
     batch_size: Annotated[int, typer.Option(help="people in a step")] = DistilPlan.batch_size,
     lr: Annotated[float, typer.Option(help="learning rate after the warm-up")] = DistilPlan.lr,
     seeds: Annotated[int, typer.Option(help="runs of the student with each share")] = DistilPlan.seeds,
 ) -> None:
     """Train a network, score each of its stacks, and train a student with and without it."""
-    plan = DistilPlan(data, pack, work, size, shrink, epochs, batch_size, lr, seeds)
+    plan = DistilPlan(data, pack, work, size, shrink, epochs, teacher_epochs, batch_size, lr, seeds)
     rows = run_all(plan, make_folder(out))
     write_text(out / REPORT, report(rows, " ".join(["python -m bench.study.distil", *sys.argv[1:]])))
     note(f"{len(rows)} runs; the report is {out / REPORT}")

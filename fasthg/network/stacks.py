@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 from torch import nn
 
-from fasthg.errors import FasthgError
-from fasthg.network.model import HourglassNet
-from fasthg.network.variants import HourglassConfig
-
-
-def first_config(config: HourglassConfig, count: int) -> HourglassConfig:
-    """The architecture of a network's first `count` stacks; raises FasthgError where it has fewer."""
-    if not 1 <= count <= config.num_stacks:
-        raise FasthgError(f"stacks is {count}; the network has {config.num_stacks}, give 1 to {config.num_stacks}")
-    return replace(config, num_stacks=count, depths=config.stack_depths[:count])
+from fasthg.network.model import HourglassNet, Stack
 
 
 def first_stacks(model: HourglassNet, count: int) -> HourglassNet:
@@ -25,7 +15,7 @@ def first_stacks(model: HourglassNet, count: int) -> HourglassNet:
     Its final heatmaps are those of stack `count`, bit for bit: what is left out, the way from there into the trunk,
     comes after them. Raises FasthgError where the network has fewer stacks.
     """
-    config = first_config(model.config, count)
+    config = model.config.first(count)
     if count == model.config.num_stacks:
         return model
     shortened = copy.copy(model)  # its modules are shared until the next line copies those that stay
@@ -33,5 +23,6 @@ def first_stacks(model: HourglassNet, count: int) -> HourglassNet:
     shortened = copy.deepcopy(shortened)
     shortened.config = config
     last = shortened.stacks[-1]
+    assert isinstance(last, Stack)
     last.merge_features = last.merge_score = None
     return shortened

@@ -21,6 +21,7 @@ from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_encoded
 from fasthg.pixels.pictures import stored_turn
 from fasthg.predict.boxes import Boxes, Listed, Lookup, check_boxes, inside, read_coco_boxes, show_box, upright
+from fasthg.predict.depth import WHOLE, Depth
 from fasthg.predict.load import load_runner
 from fasthg.predict.photo import LeftOut, Photo
 from fasthg.predict.sources import Source, flatten, photos
@@ -102,6 +103,7 @@ class Predictor:
     threads     CPU threads of the network; PyTorch's number where None
     mode        "latency": each batch as soon as possible; "throughput": the most images a second, which OpenVINO and
                 ONNX Runtime reach by answering the images of a batch side by side
+    depth       how many of the network's stacks run: `fasthg.predict.depth.Depth`
 
     `predictor(images, boxes)` returns a list of poses; `stream` gives photograph after photograph. `path`, `device`,
     `precision`, `choice` (why this path) say what runs, `timing` how long the last call took. Several threads may call
@@ -120,10 +122,11 @@ class Predictor:
         size: int | None = None,
         threads: int | None = None,
         mode: Mode = "latency",
+        depth: Depth = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise FasthgError(f"batch size is {batch_size}; give at least 1")
-        served = load_runner(weights, variant, runtime, device, batch_size, size, threads, mode)
+        served = load_runner(weights, variant, runtime, device, batch_size, size, threads, mode, depth)
         if served.end_to_end and flip:
             raise FasthgError(
                 f"{weights} is exported end to end: flipping is part of its graph or not; leave it out here"
