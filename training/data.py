@@ -8,6 +8,7 @@ import numpy as np
 
 from fasthg.data.dataset import Dataset, find_people, load_dataset
 from fasthg.errors import FasthgError
+from fasthg.pixels.skeleton import check_same_points
 from training.distributed import World
 from training.loading.loader import Loader, make_loader
 from training.options import TrainOptions
@@ -17,6 +18,7 @@ def load_validation(options: TrainOptions, trained_on: Dataset) -> Dataset:
     """The validation people; raises FasthgError where PCKh cannot be measured on them, or some are trained on."""
     data = options.val or options.data
     validation = load_dataset(data, "val")
+    check_same_points(f"data {data}", validation.people.skeleton, trained_on.people.skeleton)
     if both := np.count_nonzero(find_people(validation, trained_on)):
         raise FasthgError(
             f"data {data}: {both} of {len(validation)} validation people are trained on too; give --val FILE with "

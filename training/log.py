@@ -23,13 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fasthg.console import note
 from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path, write_text
-from fasthg.metrics.pck import Scores
+from fasthg.metrics.pck import MEANS, MPII_MEANS, Scores
 from fasthg.pixels import geometry
 from fasthg.pixels.draw import draw_poses
 from fasthg.pixels.image import read_crop
 
 CSV, CURVES, TENSORBOARD = "log.csv", "curves.png", "tensorboard"
-PROTOCOLS = ("mean14", "weighted14", "pooled16")
 _NOTE_SECONDS = 60.0  # between lines of progress where no terminal shows a bar
 
 
@@ -59,21 +58,30 @@ class EpochMeter:
 
 def score_columns(scores: Scores) -> dict[str, float]:
     """The measures of the data's protocol, such as PCKh, by every mean, as columns of the history."""
-    return {f"{mean}_{name}": getattr(found, mean) for name, found in scores.measures.items() for mean in PROTOCOLS}
+    columns = {
+        f"{mean}_{name}": value for name, found in scores.measures.items() for mean, value in found.means.items()
+    }
+    return {**columns, "rmse_px": scores.rmse}
 
 
 def measures_of(row: dict[str, Any]) -> list[str]:
     """The measures, the protocol's own first, of a row of the history: those that a data set is scored by."""
-    return [name.removeprefix(f"{PROTOCOLS[0]}_") for name in row if name.startswith(f"{PROTOCOLS[0]}_")]
+    first = means_in(row)[:1]
+    return [name.removeprefix(f"{mean}_") for mean in first for name in row if name.startswith(f"{mean}_")]
+
+
+def means_in(row: dict[str, Any]) -> list[str]:
+    """The means that a row of the history holds: MPII's, those of any other skeleton, or none without validation."""
+    return [mean for mean in (*MPII_MEANS, *MEANS) if any(name.startswith(f"{mean}_") for name in row)]
 
 
 def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64], people: int = 4) -> NDArray[np.uint8]:
-    """The first people of a dataset with their predicted joints [N,16,2] in image pixels; uint8 [S,S * people,3]."""
+    """The first people of a dataset with their predicted joints [N,J,2] in image pixels; uint8 [S,S * people,3]."""
     shown = range(min(people, len(dataset)))
     crops = []
     for row in shown:
         image, matrix = read_crop(dataset.image_path(row), dataset.people.center[row], dataset.people.scale[row])
-        crops.append(draw_poses(image, [geometry.apply(matrix, predictions[row])]))
+        crops.append(draw_poses(image, [geometry.apply(matrix, predictions[row])], dataset.people.skeleton))
     return np.hstack(crops)
 
 
@@ -127,10 +135,12 @@ class RunLog:
     def epoch(self, history: Sequence[dict[str, Any]], picture: NDArray[np.uint8] | None) -> None:
         """Tell about the epoch that ended last; `picture` uint8 [H,W,3] shows predictions."""
         row = history[-1]
-        scores = {name: value for name, value in row.items() if name.startswith(PROTOCOLS)}
+        means = means_in(row)
+        scores = {name: value for name, value in row.items() if name.startswith((*means, "rmse_px"))} if means else {}
         if self.show_progress:
             measure = next(iter(measures_of(row)), "")
-            shown = "  ".join(f"{name} {row[f'{name}_{measure}']:.2f}" for name in PROTOCOLS if scores)
+            shown = "  ".join(f"{name} {row[f'{name}_{measure}']:.2f}" for name in means)
+            shown += f"  RMSE {row['rmse_px']:.2f} px" if scores else ""
             note(
                 f"epoch {row['epoch']}  step {row['step']}  loss {row['loss']:.3e}  {row['images_per_s']:.1f} images/s"
                 f"  data wait {row['data_wait']:.0%}  {shown and f'{measure} {shown}'}".rstrip()
@@ -176,7 +186,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     rate.plot(epochs, [row["lr"] for row in history])
     scored = [row for row in history if measures_of(row)]
     for measure, style in zip(measures_of(scored[0]) if scored else (), ("-", "--")):
-        for protocol, colour in zip(PROTOCOLS, ("C0", "C1", "C2")):
+        for protocol, colour in zip(means_in(scored[0]), ("C0", "C1", "C2")):
             values = [row[f"{protocol}_{measure}"] for row in scored]
             pckh.plot([row["epoch"] for row in scored], values, style, color=colour, label=f"{protocol} {measure}")
     if scored:

@@ -8,11 +8,12 @@ it. What is done is kept in a journal beside the file until it is whole, so an i
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from fasthg.ahead import map_ahead
 from fasthg.console import make_app, note, progress_bar, run_app
 from fasthg.data.dataset import Dataset, load_dataset
-from fasthg.data.people import People, Split
+from fasthg.data.people import ARRAYS, People, Split
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path, check_new
 from fasthg.pixels import geometry
@@ -224,9 +225,9 @@ def _write(out: Path, datasets: dict[Split, Dataset], settings: PackSettings, jo
 
 def _write_people(table: h5py.Group, people: People) -> None:
     table["images"] = np.array([name.encode() for name in people.images])
-    for field in fields(People):
-        if field.name != "images":
-            table[field.name] = getattr(people, field.name)
+    for name in ARRAYS:
+        table[name] = getattr(people, name)
+    table.attrs["skeleton"] = json.dumps(people.skeleton.to_dict())
 
 
 def _command(

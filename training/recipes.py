@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fasthg.errors import FasthgError
 from fasthg.network.variants import STUDY_VARIANTS, HourglassConfig, get_config
+from fasthg.pixels.skeleton import Skeleton
 from training.loading.augment import Augmentation
 from training.optim import OPTIMIZERS, SCHEDULES
 
@@ -46,6 +47,7 @@ class Recipe:
     sync_norm: Annotated[bool, "batch statistics over all devices (GPUs only)"] = False
     seed: Annotated[int, "of the initial weights, the order, the augmentation and the dropout"] = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    skeleton: Annotated[Skeleton | None, "the data's, which the trainer fills in"] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -71,8 +73,9 @@ class Recipe:
 
     @property
     def config(self) -> HourglassConfig:
-        """The network's configuration, with this recipe's dropout."""
+        """The network's configuration, with this recipe's dropout and skeleton."""
         config = get_config(self.variant) if isinstance(self.variant, str) else self.variant
+        config = config if self.skeleton is None else replace(config, skeleton=self.skeleton)
         return replace(config, dropout=self.dropout) if self.dropout else config
 
     @property
@@ -82,7 +85,9 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """The recipe as plain JSON values, the network's configuration in place of its name."""
-        return json.loads(json.dumps({**asdict(self), "variant": asdict(self.config)}))
+        described = {**asdict(self), "variant": asdict(self.config)}
+        del described["skeleton"]  # the configuration has it
+        return json.loads(json.dumps(described))
 
 
 def _check_name(what: str, name: str, known: Mapping[str, Any] | tuple[str, ...]) -> None:

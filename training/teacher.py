@@ -15,8 +15,10 @@ from fasthg.errors import FasthgError
 from fasthg.network.checkpoint import weights_digest
 from fasthg.network.load import load_network
 from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.skeleton import check_same_points
 from training.loss import heatmap_loss
 from training.options import TrainOptions
+from training.recipes import Recipe
 
 HALF = 0.5  # the paper's share of the teacher in the loss
 
@@ -35,11 +37,7 @@ class Teacher:
     def __init__(self, weights: str | Path, variant: str | None, student: HourglassConfig, share: float) -> None:
         self.model, self.share = load_network(weights, variant).requires_grad_(False), share
         theirs, ours = self.model.config, student
-        if theirs.num_joints != ours.num_joints:
-            raise FasthgError(
-                f"teacher {weights} has {theirs.num_joints} joints, the student {ours.num_joints}; give a teacher"
-                " of the same joints"
-            )
+        check_same_points(f"teacher {weights}", theirs.skeleton, ours.skeleton)
         self.digest = weights_digest(self.model)
         shift = [our - their for our, their in zip(ours.mean, theirs.mean)]
         self._shift = torch.tensor(shift)[:, None, None] if any(shift) else None
@@ -65,9 +63,8 @@ class Teacher:
         return (1 - self.share) * loss + self.share * heatmap_loss(heatmaps, taught, everyone)
 
 
-def make_teacher(options: TrainOptions) -> Teacher | None:
-    """The teacher that a run asks for, if any; raises FasthgError for one that is half asked for."""
-    recipe = options.recipe
+def make_teacher(options: TrainOptions, recipe: Recipe) -> Teacher | None:
+    """The teacher that a run of `recipe` asks for, if any; raises FasthgError for one that is half asked for."""
     if options.teacher is None:
         if recipe.teacher_share or options.teacher_variant:
             what = "a share of the loss" if recipe.teacher_share else "a variant"

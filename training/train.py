@@ -26,7 +26,7 @@ from training.trainer import Trainer, TrainResult, train
 
 __all__ = ["TrainOptions", "TrainResult", "main", "train"]
 
-_NESTED = ("recipe", "augmentation")
+_NESTED = ("recipe", "augmentation", "skeleton")
 
 
 def _command(recipe: str | None, **given: Any) -> None:

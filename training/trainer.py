@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from training.options import TrainOptions
 from training.state import LAST, check_same_run, load_state, save_state
 from training.teacher import make_teacher
 
-BEST_MEAN = "weighted14"  # of the validation people's own measure: the best epoch has the highest
 BEST, LATEST = "best.safetensors", "last.safetensors"
 _CHECK_STEPS = 20  # after which losses are read and clocks compared on a GPU, which has to be waited for
 
@@ -64,13 +63,14 @@ class Trainer:
     """One run; `run()` does it. Raises FasthgError for what a user can get wrong, before the first step if it can."""
 
     def __init__(self, options: TrainOptions) -> None:
-        self.options, self.recipe = options, options.recipe
+        self.options = options
         self.world: World = join_world(resolve_device(options.device))
         self.dataset = load_dataset(options.data, "train")
+        self.recipe = replace(options.recipe, skeleton=self.dataset.people.skeleton)
         self.validation = load_validation(options, self.dataset) if options.validate_every else None
         self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
-        self.teacher = make_teacher(options)
+        self.teacher = make_teacher(options, self.recipe)
         self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights, self.teacher)
         self.step = 0
         self.meter = EpochMeter()
@@ -204,7 +204,7 @@ class Trainer:
             self._save_weights(row)
 
     def _predict(self, dataset: Dataset) -> NDArray[np.float64]:
-        """Joints of everyone in image pixels, float64 [N, 16, 2], each predicted by one rank."""
+        """Joints of everyone in image pixels, float64 [N, J, 2], each predicted by one rank."""
         rows = np.arange(self.world.rank, len(dataset), self.world.size)
         batch_size = self.loader.options.batch_size
         mine = predict_dataset(
@@ -258,7 +258,7 @@ class Trainer:
         if self.options.out is None:
             return
         names = [LATEST]
-        score = row.get(f"{BEST_MEAN}_{self.validation.protocol.key()}", -math.inf) if self.validation else -math.inf
+        score = self.result.scores.selection if self.result.scores and "rmse_px" in row else -math.inf
         if score > self.best:
             self.best = score
             names.append(BEST)

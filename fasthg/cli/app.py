@@ -168,6 +168,7 @@ def evaluate(
 
     from fasthg.data.dataset import check_images, load_dataset
     from fasthg.metrics.evaluate import predict_dataset
+    from fasthg.pixels.skeleton import check_same_points
     from fasthg.predict.depth import Depth
     from fasthg.predict.load import load_runner
     from fasthg.predict.photo import LeftOut
@@ -189,6 +190,7 @@ def evaluate(
         return
     depth = Depth(stacks, early_exit=early_exit)
     served = load_runner(weights, variant, path, device, batch_size, size, threads, depth=depth)
+    check_same_points(str(weights or "the shipped network"), served.skeleton, dataset.people.skeleton)
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
@@ -227,13 +229,17 @@ def score(
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
     known = read_truth(truth, split)  # type: ignore[arg-type]
-    _print_scores(read_predictions(predictions), known, known.protocols, {}, as_json)
+    _print_scores(read_predictions(predictions, known.skeleton), known, known.protocols, {}, as_json)
 
 
 @app.command(epilog="Example: fasthg convert checkpoint.pth.tar -o published.safetensors")
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bearpaw/pytorch-pose, anibali or princeton-vl.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
+    skeleton: Annotated[
+        str | None,
+        typer.Option(help="Its points: mpii, lsp, coco or crowdpose; told by their number where left out."),
+    ] = None,
     half: Annotated[bool, typer.Option("--fp16", help="Store the convolutions' kernels in half precision.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -243,12 +249,13 @@ def convert(
     from fasthg.files import check_new
     from fasthg.network.checkpoint import save, variant_name
     from fasthg.network.convert import convert as convert_checkpoint
+    from fasthg.pixels.skeleton import get_skeleton
 
     check_new(output, [checkpoint], overwrite)
-    config, state, metadata = convert_checkpoint(checkpoint)
+    config, state, metadata = convert_checkpoint(checkpoint, get_skeleton(skeleton) if skeleton else None)
     save(state, output, config=config, metadata=metadata, dtype=torch.float16 if half else None)
     name = variant_name(config) or f"{config.num_stacks} stacks of {config.num_feats} features"
-    note(f"{metadata['converted_from']}: {name}, {config.num_joints} joints; input: {metadata['input']}")
+    note(f"{metadata['converted_from']}: {name}, skeleton {config.skeleton}; input: {metadata['input']}")
     print(output)
 
 

@@ -18,6 +18,7 @@ from fasthg.metrics.pck import MEANS
 from fasthg.network.flops import count_flops
 from fasthg.network.load import load_network
 from fasthg.network.stacks import first_stacks
+from fasthg.pixels.skeleton import check_same_points
 from fasthg.predict.depth import EarlyExit, measured_ms
 from fasthg.predict.load import load_runner
 from fasthg.predict.photo import LeftOut
@@ -45,6 +46,7 @@ def eval_by_stack(
     if weights and is_artefact(weights):
         raise FasthgError(f"artefact {weights} has one answer alone; give the weights that it was exported from")
     model, why = load_network(weights, variant), "as asked"
+    check_same_points(str(weights or "the shipped network"), model.config.skeleton, dataset.people.skeleton)
     if path == "auto":
         path, why = choose_path(model, device, batch_size, threads)
     rows: list[dict[str, Any]] = []

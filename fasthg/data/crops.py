@@ -19,6 +19,7 @@ from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.pixels import geometry
 from fasthg.pixels.image import read_crop
+from fasthg.pixels.skeleton import MPII, Skeleton
 
 SHIPPED = Path(__file__).with_name("crops.npz")
 
@@ -28,12 +29,13 @@ class Crops:
     """Crops to calibrate on and crops to score.
 
     images       uint8 [M, S, S, 3] RGB
-    joints       float64 [M, 16, 2] crop pixels, origin at the corner
-    labelled     bool [M, 16]
+    joints       float64 [M, J, 2] crop pixels, origin at the corner
+    labelled     bool [M, J]
     lengths      float64 [M] crop pixels, what the protocol divides by: 0.6 x the diagonal of the head's box on MPII
     calibration  uint8 [K, S, S, 3] RGB, other people
     source       where the crops come from, for people to read
     protocol     how they are scored
+    skeleton     which joints they are
     """
 
     images: NDArray[np.uint8]
@@ -43,6 +45,7 @@ class Crops:
     calibration: NDArray[np.uint8]
     source: str
     protocol: Protocol = PCKH
+    skeleton: Skeleton = MPII
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,6 +60,7 @@ class Crops:
             self.calibration[:count],
             f"the first of {self.source}",
             self.protocol,
+            self.skeleton,
         )
 
 
@@ -77,7 +81,8 @@ def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 25
     calibration_set = apart_from(calibration_set, scored_set)
     others, _joints, _lengths = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
     source = f"{len(crops)} validation people of {data}"
-    return Crops(crops, joints, scored_set.people.labelled, lengths, others, source, scored_set.protocol)
+    people = scored_set.people
+    return Crops(crops, joints, people.labelled, lengths, others, source, scored_set.protocol, people.skeleton)
 
 
 def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
@@ -117,7 +122,7 @@ def apart_from(dataset: Dataset, scored: Dataset) -> Dataset:
 def dataset_crops(
     dataset: Dataset, rows: NDArray[np.int64], size: int = INPUT_SIZE
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-    """Crops uint8 [M, S, S, 3], joints float64 [M, 16, 2] and the protocol's lengths [M] of some of its people, both in
+    """Crops uint8 [M, S, S, 3], joints float64 [M, J, 2] and the protocol's lengths [M] of some of its people, both in
     crop pixels."""
     people = dataset.people
     found = [read_crop(dataset.image_path(row), people.center[row], people.scale[row], size) for row in rows]

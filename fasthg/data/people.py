@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasthg.errors import FasthgError
+from fasthg.pixels.skeleton import MPII, Skeleton
 
 Split = Literal["train", "val", "all"]
-NUM_JOINTS = 16
+NUM_JOINTS = len(MPII)  # of the formats that MPII's people go round in
 HEAD_FRACTION = 0.6  # of the head box's diagonal: the length that PCKh divides by
 HALF_PIXEL = 0.5
 PERSON_HEIGHT = 200.0  # pixels of a person whose scale is 1
@@ -22,15 +23,16 @@ PERSON_HEIGHT = 200.0  # pixels of a person whose scale is 1
 
 @dataclass(frozen=True)
 class People:
-    """N annotated people; lengths are pixels of their photograph.
+    """N annotated people, animals or things with J points each; lengths are pixels of their photograph.
 
     images     N file names
     center     float64 [N, 2], annotated centre
     scale      float64 [N], the person's height over 200 pixels, about
-    joints     float64 [N, 16, 2], NaN where not labelled
-    labelled   bool [N, 16]
-    visible    bool [N, 16], labelled and not occluded
+    joints     float64 [N, J, 2], NaN where not labelled
+    labelled   bool [N, J]
+    visible    bool [N, J], labelled and not occluded
     head_size  float64 [N], 0.6 x the diagonal of the head's box; NaN where not known
+    skeleton   which points they are
     """
 
     images: tuple[str, ...]
@@ -40,6 +42,7 @@ class People:
     labelled: NDArray[np.bool_]
     visible: NDArray[np.bool_]
     head_size: NDArray[np.float64]
+    skeleton: Skeleton = MPII
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,8 +50,12 @@ class People:
     def select(self, rows: ArrayLike) -> People:
         """The people of an index or bool array, in its order."""
         index = np.arange(len(self))[np.asarray(rows)]
-        arrays = {field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "images"}
-        return People(images=tuple(self.images[row] for row in index), **arrays)
+        arrays = {name: getattr(self, name)[index] for name in ARRAYS}
+        return replace(self, images=tuple(self.images[row] for row in index), **arrays)
+
+
+#: The fields of People that have an entry for each of them, the names of the photographs aside.
+ARRAYS = tuple(field.name for field in fields(People) if field.name not in ("images", "skeleton"))
 
 
 def head_size_of(boxes: ArrayLike) -> NDArray[np.float64]:

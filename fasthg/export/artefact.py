@@ -6,7 +6,7 @@
      "kind": "onnx" | "openvino" | "tensorrt", "precision": "fp32", "end_to_end": false,
      "model": "model.onnx",                               the file to load; others may lie beside it
      "files": {"model.onnx": "<sha256>", ...},
-     "config": {...},                                     HourglassConfig
+     "config": {..., "skeleton": {...}},                  HourglassConfig
      "input": {"size": 256, "max_batch": 8, "mean": [...]},
      "joint_names": ["rank", ...], ...}                   and, for people, those of `_TOLD`
 
@@ -29,7 +29,6 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.files import default_cache_dir, sha256, write_json
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
-from fasthg.pixels.geometry import JOINT_NAMES
 from fasthg.runtimes.paths import PATHS
 from fasthg.runtimes.request import Mode, Prepared, Request, resolve_device
 
@@ -100,7 +99,7 @@ def write_metadata(
             "colour": "RGB in 0..1 less the mean",
             "mean": list(config.mean),
         },
-        "joint_names": list(JOINT_NAMES),
+        "joint_names": list(config.skeleton.names),
     }
     write_json(folder / METADATA, content | more)
 
@@ -109,7 +108,7 @@ def read_artefact(path: str | Path) -> Artefact:
     """The artefact in a folder, its files checked against their digests.
 
     Raises FasthgError for a folder without a readable metadata.json, a field that is unknown or wrong, files that are
-    outside the folder, missing or changed, and a joint set other than MPII's.
+    outside the folder, missing or changed, and joint names that are not its skeleton's.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     metadata = _read_metadata(folder)
@@ -122,11 +121,11 @@ def read_artefact(path: str | Path) -> Artefact:
             raise FasthgError(f"artefact {folder}: {name} was changed since it was written (digest); export it again")
     if metadata["model"] not in metadata["files"]:
         raise FasthgError(f"artefact {folder}: {metadata['model']} has no digest in {METADATA}; export it again")
-    joints = tuple(map(str, metadata["joint_names"]))
-    if joints != JOINT_NAMES:
+    config, joints = _config(folder, metadata["config"]), tuple(map(str, metadata["joint_names"]))
+    if joints != config.skeleton.names:
         raise FasthgError(
-            f"artefact {folder}: its {len(joints)} joints ({', '.join(joints[:3])}, ...) are not MPII's"
-            f" {len(JOINT_NAMES)}; poses are predicted for those only"
+            f"artefact {folder}: its {len(joints)} joints ({', '.join(joints[:3])}, ...) are not those of its skeleton"
+            f" {config.skeleton}; export it again"
         )
     return Artefact(
         folder=folder,
@@ -134,7 +133,7 @@ def read_artefact(path: str | Path) -> Artefact:
         kind=metadata["kind"],
         precision=metadata["precision"],
         end_to_end=metadata["end_to_end"],
-        config=_config(folder, metadata["config"]),
+        config=config,
         size=metadata["input"]["size"],
         max_batch=metadata["input"]["max_batch"],
         metadata=metadata,
@@ -198,10 +197,11 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def _config(folder: Path, content: Mapping[str, Any]) -> HourglassConfig:
-    _check_known(folder, content, {field.name for field in fields(HourglassConfig)}, "field of config")
+    known = {field.name for field in fields(HourglassConfig)} | {"num_joints"}
+    _check_known(folder, content, known, "field of config")
     try:
-        return HourglassConfig(**content)
-    except (TypeError, FasthgError) as error:
+        return HourglassConfig.from_dict(content)
+    except (TypeError, ValueError, FasthgError) as error:
         raise FasthgError(f"{folder / METADATA}: {error}; export it again") from None
 
 

@@ -18,7 +18,7 @@ from fasthg.errors import ParityError
 from fasthg.metrics import pck
 from fasthg.metrics.agreement import TOLERANCES, relative_error
 from fasthg.network.model import HourglassNet
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII, Skeleton
 
 #: PCKh below which a network has not learnt enough for a change of PCKh to mean anything.
 LEARNT = 20.0
@@ -38,7 +38,7 @@ class Comparison:
 
     heatmap_error     relative L2; None where the artefact gives keypoints only
     keypoint_median, keypoint_p99, keypoint_max   distances in crop pixels
-    pckh_reference, pckh_artefact   PCKh, or what `protocol` names, weighted14 in percent; None for other joints
+    pckh_reference, pckh_artefact   PCKh, or what `protocol` names, headline in percent; None for other joints
     pckh_counts       whether the reference has learnt enough for PCKh to decide
     """
 
@@ -96,17 +96,26 @@ class Comparison:
         return asdict(self) | {"pckh_change": self.pckh_change}
 
 
-def compare(artefact: Answers, reference: Answers, crops: Crops, precision: str, rounding: float = 0.0) -> Comparison:
+def compare(
+    artefact: Answers,
+    reference: Answers,
+    crops: Crops,
+    precision: str,
+    rounding: float = 0.0,
+    skeleton: Skeleton = MPII,
+) -> Comparison:
     """Figures of an artefact in `precision` against the reference, both on the same crops.
 
+    skeleton  of both; the joints are scored where the crops' labels are of the same points
     rounding  the reference's own distance from exact arithmetic: an artefact may be as far off on the other side
     """
     error, allowed = None, TOLERANCES[precision]
     if artefact.heatmaps is not None and reference.heatmaps is not None:
         error = relative_error(artefact.heatmaps, reference.heatmaps)
     distances = np.linalg.norm(artefact.keypoints - reference.keypoints, axis=-1)
-    scores = [_weighted14(answers.keypoints, crops) for answers in (reference, artefact)]
-    one_joint = 100.0 / max(1, int(crops.labelled.sum()) - int(crops.labelled[:, 6:8].sum()))
+    scored = skeleton.names == crops.skeleton.names
+    scores = [_headline(answers.keypoints, crops) if scored else None for answers in (reference, artefact)]
+    one_joint = 100.0 / max(1, int(crops.labelled[:, pck.headline_joints(crops.skeleton)].sum()))
     return Comparison(
         precision=precision,
         num_crops=len(crops),
@@ -133,7 +142,6 @@ def rounding_error(model: HourglassNet, images: Tensor) -> float:
         return relative_error(model.final(images), exact)
 
 
-def _weighted14(keypoints: NDArray[np.float64], crops: Crops) -> float | None:
-    if keypoints.shape[1] != len(JOINT_NAMES):
-        return None
-    return pck.score(keypoints, crops.joints, crops.labelled, crops.lengths, crops.protocol).weighted14
+def _headline(keypoints: NDArray[np.float64], crops: Crops) -> float:
+    scores = pck.score(keypoints, crops.joints, crops.labelled, crops.lengths, crops.protocol, crops.skeleton)
+    return scores.headline[1]

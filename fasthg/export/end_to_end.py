@@ -31,7 +31,7 @@ class EndToEnd(nn.Module):
         images = crops.float().permute(0, 3, 1, 2) / 255.0 - self.mean  # TensorRT only casts uint8, and permutes floats
         if self.flip:
             straight, mirrored = self.model.final(torch.cat([images, images.flip(-1)])).unflatten(0, (2, -1)).unbind(0)
-            heatmaps = (straight + flip_heatmaps(mirrored)) / 2
+            heatmaps = (straight + flip_heatmaps(mirrored, self.model.config.skeleton)) / 2
         else:
             heatmaps = self.model.final(images)
         points, scores = decode_heatmaps(heatmaps)

@@ -173,7 +173,7 @@ def _build(spec: ArtefactSpec, folder: Path, crops: Crops, name: str) -> tuple[B
 
     def compared(runs_here: RunsHere) -> Comparison:
         answers = _answers(_load(spec, folder, runs_here), crops, spec, spec.batch)
-        return compare(answers, reference, crops, spec.precision, rounding)
+        return compare(answers, reference, crops, spec.precision, rounding, spec.model.config.skeleton)
 
     for keep in precision_attempts(spec.model.config, spec.precision):
         for file in folder.iterdir():
@@ -244,7 +244,6 @@ def _write_metadata(spec: ArtefactSpec, built: Built, folder: Path, weights: str
         size=spec.size,
         max_batch=spec.batch,
         end_to_end=spec.end_to_end,
-        joint_names=manifest.joint_names(spec),
         variant=variant_name(spec.model.config),
         weights=weights,
         flip=spec.flip,

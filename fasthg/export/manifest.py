@@ -11,7 +11,6 @@ from fasthg.export.compare import Comparison
 from fasthg.export.end_to_end import OUTPUT_NAMES
 from fasthg.export.targets import ArtefactSpec, Built
 from fasthg.network.variants import STRIDE
-from fasthg.pixels.geometry import JOINT_NAMES
 from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
 
 _LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "trt": ("onnx", "onnxruntime"), "openvino": ("openvino", "nncf")}
@@ -39,12 +38,6 @@ def outputs(spec: ArtefactSpec) -> dict[str, Any]:
     return {OUTPUT_NAME: {"type": "float32", "shape": ["batch", joints, side, side], "meaning": meaning}}
 
 
-def joint_names(spec: ArtefactSpec) -> list[str]:
-    """MPII's names, or numbers where the network has other joints."""
-    count = spec.model.config.num_joints
-    return list(JOINT_NAMES) if count == len(JOINT_NAMES) else [str(i) for i in range(count)]
-
-
 def versions(target: str) -> dict[str, str]:
     """Versions of what made the artefact, as far as it is installed."""
     found = {}
@@ -64,7 +57,7 @@ def labels(spec: ArtefactSpec) -> dict[str, str]:
         "mean": ",".join(map(str, spec.model.config.mean)),
         "inputs": describe(inputs(spec)),
         "outputs": describe(outputs(spec)),
-        "joints": ",".join(joint_names(spec)),
+        "joints": ",".join(spec.model.config.skeleton.names),
         "versions": ", ".join(f"{name} {version}" for name, version in versions(spec.target).items()),
     }
 

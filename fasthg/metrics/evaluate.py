@@ -20,7 +20,7 @@ from fasthg.pixels.geometry import MEAN
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_crop
 
-Runner = Callable[[Tensor], Tensor]  # images float32 [N, 3, H, W] -> heatmaps [N, 16, h, w]
+Runner = Callable[[Tensor], Tensor]  # images float32 [N, 3, H, W] -> heatmaps [N, J, h, w]
 Crop = tuple[NDArray[np.uint8], NDArray[np.float64]]
 Item = TypeVar("Item")
 
@@ -61,9 +61,9 @@ def predict_dataset(
     left_out: Callable[[FasthgError], None] | None = None,
     mean: Sequence[float] = MEAN,
 ) -> NDArray[np.float64]:
-    """Joints [N, 16, 2] in continuous pixels of each person's photograph.
+    """Joints [N, J, 2] in continuous pixels of each person's photograph.
 
-    runner      images [batch_size, 3, size, size] float32 on the CPU -> heatmaps [batch_size, 16, h, w] on any device,
+    runner      images [batch_size, 3, size, size] float32 on the CPU -> heatmaps [batch_size, J, h, w] on any device,
                 where they are decoded; a last batch that is not full is filled up, so that every batch has one shape
     rows        the people to predict, in this order; None for all
     flip        average the heatmaps of the crop and of its mirror image
@@ -74,7 +74,7 @@ def predict_dataset(
     Raises FasthgError that names a photograph that cannot be read where `left_out` is None.
     """
     chosen = list(range(len(dataset))) if rows is None else [int(row) for row in rows]
-    predictions = np.full((len(chosen), len(geometry.JOINT_NAMES), 2), np.nan)
+    predictions = np.full((len(chosen), len(dataset.people.skeleton), 2), np.nan)
     done = 0
 
     def read(row: int) -> Crop | FasthgError:
@@ -102,7 +102,7 @@ def predict_dataset(
         with torch.inference_mode():
             heatmaps = runner(images)
             if flip:
-                heatmaps = (heatmaps + geometry.flip_heatmaps(runner(images.flip(-1)))) / 2
+                heatmaps = (heatmaps + geometry.flip_heatmaps(runner(images.flip(-1)), dataset.people.skeleton)) / 2
             points, _scores = decode(heatmaps[: len(crops)])
         crop_points = points.double().cpu().numpy() * (size / heatmaps.shape[-1])
         predictions[places] = geometry.apply(geometry.invert(matrices), crop_points)

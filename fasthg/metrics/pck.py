@@ -1,13 +1,15 @@
 """The share of joints that are found within a fraction of a length of each person, under every mean in use.
 
 Which length and which fraction is the protocol's matter (`fasthg.data.protocols`). The same predictions differ also by
-how joints are averaged, so the means are printed together:
+how joints are averaged, so the means are printed together. For MPII's joints they are
 
 mean14      unweighted mean of the joints without pelvis and thorax (bearpaw, anibali)
 weighted14  the same joints, each weighted by how often it is labelled (HRNet, mmpose)
 pooled16    all labelled joints in one pool (princeton-vl)
 
-Labelled joints count also when occluded; joints that are not labelled are skipped.
+and for any other skeleton `mean`, unweighted over its points, and `pooled`, all labelled points in one pool. Labelled
+joints count also when occluded; joints that are not labelled are skipped. Distances in pixels of the photograph stand
+beside: their root mean square (RMSE, as DeepLabCut prints it) and their median.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasthg.data.protocols import PCKH, Protocol
 from fasthg.errors import FasthgError
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII, Skeleton
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,14 +41,24 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "knee": ("rkne", "lkne"),
     "ankle": ("rank", "lank"),
 }
-MEANS: dict[str, str] = {
+MPII_MEANS: dict[str, str] = {
     "mean14": "mean of 14 joints (no pelvis, thorax)",
     "weighted14": "the same, weighted by joint count",
     "pooled16": "all joints pooled",
 }
-STRICT = 0.1  # the threshold that is printed beside every protocol's own
-_OF_14 = np.array([name not in ("pelv", "thor") for name in JOINT_NAMES])
+MEANS: dict[str, str] = {"mean": "mean of the points", "pooled": "all labelled points pooled"}
+_OF_14 = np.array([name not in ("pelv", "thor") for name in MPII.names])
 _AUC_STEPS = 51
+
+
+def means_of(skeleton: Skeleton) -> dict[str, str]:
+    """The means that a skeleton's points are scored by, and what each is."""
+    return MPII_MEANS if skeleton.names == MPII.names else MEANS
+
+
+def headline_joints(skeleton: Skeleton) -> NDArray[np.bool_]:
+    """Which joints [J] the headline counts."""
+    return _OF_14 if means_of(skeleton) is MPII_MEANS else np.ones(len(skeleton), bool)
 
 
 @dataclass(frozen=True)
@@ -55,13 +67,23 @@ class Found:
 
     per_joint: dict[str, float]
     per_group: dict[str, float]
-    mean14: float
-    weighted14: float
-    pooled16: float
+    means: dict[str, float]
+
+    @property
+    def mean14(self) -> float:
+        return self.means["mean14"]
+
+    @property
+    def weighted14(self) -> float:
+        return self.means["weighted14"]
+
+    @property
+    def pooled16(self) -> float:
+        return self.means["pooled16"]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: NaN becomes None."""
-        plain = {name: _or_none(getattr(self, name)) for name in MEANS}
+        plain = {name: _or_none(value) for name, value in self.means.items()}
         return plain | {
             "per_group": {name: _or_none(value) for name, value in self.per_group.items()},
             "per_joint": {name: _or_none(value) for name, value in self.per_joint.items()},
@@ -73,9 +95,12 @@ class Scores:
     """One set of predictions under one protocol.
 
     at          at the protocol's threshold; its `mean14`, `weighted14`, ... are also those of the scores
-    strict      at 0.1
+    strict      at the protocol's strict threshold
     auc         area under the curve over thresholds 0 to the protocol's, in percent of the whole: 50 trapezoids
     num_people  that count
+    rmse        root mean square of the labelled joints' distances, pixels of the photograph
+    median      their median
+    skeleton    whose joints they are
     left_out    people that do not, because the protocol's length is not known for them
     """
 
@@ -85,6 +110,9 @@ class Scores:
     auc: Found
     num_people: int
     num_joints: int
+    rmse: float
+    median: float
+    skeleton: Skeleton = MPII
     left_out: int = 0
 
     @property
@@ -100,6 +128,18 @@ class Scores:
         return self.at.pooled16
 
     @property
+    def headline(self) -> tuple[str, float]:
+        """The one figure that stands for the others, with its name: weighted14 for MPII's joints, pooled for others."""
+        name = "weighted14" if "weighted14" in self.at.means else "pooled"
+        return name, self.at.means[name]
+
+    @property
+    def selection(self) -> float:
+        """What picks the best of several networks, the higher the better: the headline; for points that are no person's
+        the pooled area under the curve, which still tells apart networks that find everything."""
+        return self.auc.means["pooled"] if "pooled" in self.auc.means else self.headline[1]
+
+    @property
     def per_group(self) -> dict[str, float]:
         return self.at.per_group
 
@@ -110,7 +150,7 @@ class Scores:
     @property
     def measures(self) -> dict[str, Found]:
         """The three measures by their names in JSON and in logs, such as "pckh@0.5"."""
-        return {self.protocol.key(): self.at, self.protocol.key(STRICT): self.strict, "auc": self.auc}
+        return {self.protocol.key(): self.at, self.protocol.key(self.protocol.strict): self.strict, "auc": self.auc}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -119,6 +159,8 @@ class Scores:
             "divided_by": self.protocol.length,
             "num_people": self.num_people,
             "num_joints": self.num_joints,
+            "rmse_px": _or_none(self.rmse),
+            "median_px": _or_none(self.median),
             "left_out": self.left_out,
         }
         return about | {name: found.to_dict() for name, found in self.measures.items()}
@@ -131,24 +173,30 @@ class Scores:
         left_out = f"; {self.left_out} people left out, who lack it" if self.left_out else ""
         table = Table(
             title=f"{self.num_people} people, {self.num_joints} joints",
-            caption=f"{self.protocol}: errors over {self.protocol.length}{left_out}",
+            caption=f"{self.protocol}: errors over {self.protocol.length}; RMSE {self.rmse:.2f} px, median"
+            f" {self.median:.2f} px{left_out}",
         )
-        for column in ("", str(self.protocol), f"{self.protocol.name}@{STRICT}", "AUC"):
+        for column in ("", str(self.protocol), f"{self.protocol.name}@{self.protocol.strict:g}", "AUC"):
             table.add_column(column, justify="right" if column else "left")
-        for group in GROUPS:
+        for group in self.at.per_group:
             table.add_row(group, *(_shown(found.per_group[group]) for found in measures))
         table.add_section()
-        for mean, meaning in MEANS.items():
-            table.add_row(f"{mean}: {meaning}", *(_shown(getattr(found, mean)) for found in measures))
+        for mean, meaning in means_of(self.skeleton).items():
+            table.add_row(f"{mean}: {meaning}", *(_shown(found.means[mean]) for found in measures))
         return table
 
 
 def score(
-    predictions: ArrayLike, joints: ArrayLike, labelled: ArrayLike, length: ArrayLike, protocol: Protocol = PCKH
+    predictions: ArrayLike,
+    joints: ArrayLike,
+    labelled: ArrayLike,
+    length: ArrayLike,
+    protocol: Protocol = PCKH,
+    skeleton: Skeleton = MPII,
 ) -> Scores:
-    """Score predictions [N, 16, 2] against joints [N, 16, 2], in the same pixels.
+    """Score predictions [N, J, 2] against joints [N, J, 2], in the same pixels.
 
-    labelled  bool [N, 16]: which joints count
+    labelled  bool [N, J]: which joints count
     length    [N] pixels, what the protocol divides by; NaN where not known
 
     A prediction at exactly the threshold counts as found; NaN counts as not found. Raises FasthgError for shapes that
@@ -156,7 +204,7 @@ def score(
     """
     predictions, joints = np.asarray(predictions, np.float64), np.asarray(joints, np.float64)
     labelled, length = np.asarray(labelled, bool), np.asarray(length, np.float64)
-    if predictions.shape != joints.shape:
+    if predictions.shape != joints.shape or predictions.shape[1:] != (len(skeleton), 2):
         raise FasthgError(
             f"predictions have shape {predictions.shape}, the truth {joints.shape}; give the same people in both"
         )
@@ -166,28 +214,34 @@ def score(
     if not (counted.all() if protocol.everyone else counted.any()):
         raise FasthgError(_unknown(protocol, int((~counted).sum()), len(joints)))
     labelled = labelled[counted]
-    distance = np.linalg.norm(predictions[counted] - joints[counted], axis=-1) / length[counted, None]
+    pixels = np.linalg.norm(predictions[counted] - joints[counted], axis=-1)
+    distance = pixels / length[counted, None]
     counts = labelled.sum(axis=0)
 
     def found(threshold: float) -> NDArray[np.int64]:
         return ((distance <= threshold) & labelled).sum(axis=0)
 
+    means, seen = _Means(skeleton, counts), pixels[labelled]
     curve = np.stack([found(threshold) for threshold in np.linspace(0.0, protocol.threshold, _AUC_STEPS)])
     area = (curve[1:] + curve[:-1]).sum(axis=0) / 2 / (_AUC_STEPS - 1)
     return Scores(
         protocol=protocol,
-        at=_means(found(protocol.threshold), counts),
-        strict=_means(found(STRICT), counts),
-        auc=_means(area, counts),
+        at=means(found(protocol.threshold)),
+        strict=means(found(protocol.strict)),
+        auc=means(area),
         num_people=len(labelled),
         num_joints=int(counts.sum()),
+        rmse=float(np.sqrt(np.mean(seen**2))) if seen.size else math.nan,
+        median=float(np.median(seen)) if seen.size else math.nan,
+        skeleton=skeleton,
         left_out=int((~counted).sum()),
     )
 
 
 def score_people(predictions: ArrayLike, people: People | Truth, protocol: Protocol) -> Scores:
-    """`score` of predictions [N, 16, 2] against annotated people under a protocol."""
-    return score(predictions, people.joints, people.labelled, protocol.measure(people), protocol)
+    """`score` of predictions [N, J, 2] against annotated people under a protocol."""
+    length = protocol.measure(people)
+    return score(predictions, people.joints, people.labelled, length, protocol, people.skeleton)
 
 
 def _unknown(protocol: Protocol, missing: int, count: int) -> str:
@@ -199,20 +253,25 @@ def _unknown(protocol: Protocol, missing: int, count: int) -> str:
     return f"{protocol} divides by {protocol.length}, which is labelled for none of the {count} people; score others"
 
 
-def _means(found: NDArray[Any], counts: NDArray[np.int64]) -> Found:
-    """Percentages of joints found [16] of those labelled [16], under each mean."""
-    present = counts > 0
-    percent = np.full(len(counts), np.nan)
-    percent[present] = 100.0 * found[present] / counts[present]
-    per_joint = {name: float(value) for name, value in zip(JOINT_NAMES, percent)}
-    chosen = _OF_14 & present
-    return Found(
-        per_joint=per_joint,
-        per_group={group: _mean([per_joint[name] for name in names]) for group, names in GROUPS.items()},
-        mean14=_mean(percent[_OF_14]),
-        weighted14=float(100.0 * found[chosen].sum() / counts[chosen].sum()) if chosen.any() else math.nan,
-        pooled16=float(100.0 * found.sum() / counts.sum()) if counts.any() else math.nan,
-    )
+@dataclass(frozen=True)
+class _Means:
+    """Percentages of joints found [J] of those labelled, `counts` [J], under each mean of the skeleton."""
+
+    skeleton: Skeleton
+    counts: NDArray[np.int64]
+
+    def __call__(self, found: NDArray[Any]) -> Found:
+        counts, present = self.counts, self.counts > 0
+        percent = np.full(len(counts), np.nan)
+        percent[present] = 100.0 * found[present] / counts[present]
+        per_joint = {name: float(value) for name, value in zip(self.skeleton.names, percent)}
+        pooled = float(100.0 * found.sum() / counts.sum()) if counts.any() else math.nan
+        if means_of(self.skeleton) is MEANS:
+            return Found(per_joint, per_joint, {"mean": _mean(percent), "pooled": pooled})
+        chosen = _OF_14 & present
+        weighted = float(100.0 * found[chosen].sum() / counts[chosen].sum()) if chosen.any() else math.nan
+        groups = {group: _mean([per_joint[name] for name in names]) for group, names in GROUPS.items()}
+        return Found(per_joint, groups, {"mean14": _mean(percent[_OF_14]), "weighted14": weighted, "pooled16": pooled})
 
 
 def _mean(values: ArrayLike) -> float:

@@ -1,10 +1,10 @@
 """Files of predictions and of the truth to score them against.
 
-Predictions are `preds` [N, 16, 2] in an HDF5 or MATLAB file, in 1-based pixels (princeton-vl, bearpaw, HRNet), or our
+Predictions are `preds` [N, J, 2] in an HDF5 or MATLAB file, in 1-based pixels (princeton-vl, bearpaw, HRNet), or our
 JSON, in continuous pixels of the photograph with the origin at the corner of its top-left pixel:
 
     {"coordinates": "...", "joint_names": ["rank", ...],
-     "predictions": [{"image": "a.jpg", "row": 0, "joints": [[x, y, score], ... 16]}, ...]}
+     "predictions": [{"image": "a.jpg", "row": 0, "joints": [[x, y, score], ... J]}, ...]}
 
 `row` is the person's place among the annotated people; records without it are taken in the order of the file.
 """
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasthg.data.annotations import read_annotations
-from fasthg.data.people import HALF_PIXEL, NUM_JOINTS, Split, head_size_of, load_json
+from fasthg.data.people import HALF_PIXEL, Split, head_size_of, load_json
 from fasthg.data.protocols import MPII_PROTOCOLS, Protocol
 from fasthg.errors import FasthgError
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII, Skeleton, check_same_points
 
 COORDINATES = "pixels of the photograph, x to the right and y down, origin at the corner of the top-left pixel"
 
@@ -32,26 +32,28 @@ COORDINATES = "pixels of the photograph, x to the right and y down, origin at th
 class Truth:
     """What predictions of N people are scored against, in continuous pixels."""
 
-    joints: NDArray[np.float64]  # [N, 16, 2], NaN where not labelled
-    labelled: NDArray[np.bool_]  # [N, 16]
+    joints: NDArray[np.float64]  # [N, J, 2], NaN where not labelled
+    labelled: NDArray[np.bool_]  # [N, J]
     head_size: NDArray[np.float64]  # [N], 0.6 x the diagonal of the head's box; NaN where not known
+    scale: NDArray[np.float64]  # [N], the longer side of the box over 200 pixels; NaN where not known
+    skeleton: Skeleton = MPII
     protocols: tuple[Protocol, ...] = MPII_PROTOCOLS  # how these people are scored
 
 
 def predictions_document(
-    images: Sequence[str], joints: ArrayLike, scores: ArrayLike, rows: Sequence[int] | None = None
+    images: Sequence[str], joints: ArrayLike, scores: ArrayLike, skeleton: Skeleton, rows: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """The JSON document for joints [N, 16, 2] in continuous pixels and scores [N, 16]; add to its records at will."""
+    """The JSON document for joints [N, J, 2] in continuous pixels and scores [N, J]; add to its records at will."""
     with_scores = np.concatenate([np.asarray(joints), np.asarray(scores)[..., None]], axis=-1).round(4)
     records: list[dict[str, Any]] = []
     for i, (image, values) in enumerate(zip(images, with_scores)):
         place = {} if rows is None else {"row": int(rows[i])}
         records.append({"image": image, **place, "joints": values.tolist()})
-    return {"coordinates": COORDINATES, "joint_names": list(JOINT_NAMES), "predictions": records}
+    return {"coordinates": COORDINATES, "joint_names": list(skeleton.names), "predictions": records}
 
 
-def read_predictions(path: str | Path) -> NDArray[np.float64]:
-    """Predicted joints [N, 16, 2] of an `.h5`, `.mat` or `.json` file, in continuous pixels.
+def read_predictions(path: str | Path, skeleton: Skeleton = MPII) -> NDArray[np.float64]:
+    """Predicted joints [N, J, 2] of an `.h5`, `.mat` or `.json` file, in continuous pixels.
 
     Raises FasthgError that names the file and what is missing, misshapen or NaN.
     """
@@ -61,11 +63,11 @@ def read_predictions(path: str | Path) -> NDArray[np.float64]:
     elif path.suffix == ".mat":
         preds = _arrays_of_mat(path, "preds")["preds"] - HALF_PIXEL
     elif path.suffix == ".json":
-        preds = _predictions_of_json(path)
+        preds = _predictions_of_json(path, skeleton)
     else:
         raise FasthgError(f"predictions {path}: unknown kind of file; give .h5, .mat or .json")
-    if preds.ndim != 3 or preds.shape[1:] != (NUM_JOINTS, 2):
-        raise FasthgError(f"predictions {path}: shape is {preds.shape}, expected (people, {NUM_JOINTS}, 2)")
+    if preds.ndim != 3 or preds.shape[1:] != (len(skeleton), 2):
+        raise FasthgError(f"predictions {path}: shape is {preds.shape}, expected (people, {len(skeleton)}, 2)")
     bad = ~np.isfinite(preds).all(axis=(1, 2))
     if bad.any():
         raise FasthgError(f"predictions {path}: NaN or infinite in row {bad.argmax()} ({bad.sum()} such rows)")
@@ -90,11 +92,12 @@ def read_truth(path: str | Path, split: Split = "val") -> Truth:
             joints=np.where(labelled[..., None], joints.transpose(2, 0, 1) - HALF_PIXEL, np.nan),
             labelled=labelled,
             head_size=head_size_of(boxes.transpose(2, 0, 1).reshape(-1, 4)),
+            scale=np.full(len(labelled), np.nan),
         )
     from fasthg.data.dataset import protocols_of, with_head_sizes
 
     people = with_head_sizes(read_annotations(path, split), path.parent, split)
-    return Truth(people.joints, people.labelled, people.head_size, protocols_of(path))
+    return Truth(people.joints, people.labelled, people.head_size, people.scale, people.skeleton, protocols_of(path))
 
 
 def _is_annotations(path: Path) -> bool:
@@ -134,7 +137,7 @@ def _chosen(path: Path, content: dict[str, Any], names: Sequence[str]) -> dict[s
     return {name: np.asarray(content[name], np.float64) for name in names}
 
 
-def _predictions_of_json(path: Path) -> NDArray[np.float64]:
+def _predictions_of_json(path: Path, skeleton: Skeleton) -> NDArray[np.float64]:
     document = load_json(path)
     records = document.get("predictions") if isinstance(document, dict) else None
     if not isinstance(records, list) or not records:
@@ -144,10 +147,12 @@ def _predictions_of_json(path: Path) -> NDArray[np.float64]:
         rows = [record.get("row", i) for i, record in enumerate(records)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FasthgError(
-            f"predictions {path}: a record lacks 'joints' of {NUM_JOINTS} x [x, y, score] ({error})"
+            f"predictions {path}: a record lacks 'joints' of {len(skeleton)} x [x, y, score] ({error})"
         ) from None
     if joints.ndim != 3:
-        raise FasthgError(f"predictions {path}: 'joints' have shape {joints.shape[1:]}, expected ({NUM_JOINTS}, 3)")
+        raise FasthgError(f"predictions {path}: 'joints' have shape {joints.shape[1:]}, expected ({len(skeleton)}, 3)")
+    names = tuple(document.get("joint_names", skeleton.names))
+    check_same_points(f"predictions {path}", Skeleton("in the file", names), skeleton)
     if sorted(rows) != list(range(len(rows))):
         raise FasthgError(
             f"predictions {path}: the rows of its {len(rows)} records are not 0 to {len(rows) - 1}, once each"

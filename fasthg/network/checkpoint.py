@@ -24,6 +24,7 @@ from fasthg.files import write_bytes
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
 from fasthg.pixels.geometry import MEAN
+from fasthg.pixels.skeleton import MPII, check_same_points
 from fasthg.version import __version__
 
 _SHOWN = 3  # keys of each kind that an error lists
@@ -94,11 +95,13 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
 def load_into(model: HourglassNet, path: str | Path) -> None:
     """Load a checkpoint into a network of the same configuration, in place.
 
-    Raises FasthgError that names the configuration or the mean that differs, or the missing, extra and misshapen keys.
+    Raises FasthgError that names the configuration, the mean or the skeleton that differs, or the missing, extra and
+    misshapen keys.
     """
     theirs = config_of(path, read_metadata(path))
     if theirs is not None:
         check_same_network(str(path), theirs, model.config)
+        check_same_points(str(path), theirs.skeleton, model.config.skeleton)
         if theirs.mean != model.config.mean:
             raise FasthgError(
                 f"{path} was trained on images less the mean {_short(theirs.mean)}, the network takes them less"
@@ -126,14 +129,14 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def variant_name(config: HourglassConfig) -> str | None:
-    """The name of an architecture, such as "small" or "original@3", dropout, mean and number of joints aside.
+    """The name of an architecture, such as "small" or "original@3", dropout, mean and skeleton aside.
 
     None for another network.
     """
     count = config.num_stacks
     first = {f"{name}@{count}": known.first(count) for name, known in VARIANTS.items() if count < known.num_stacks}
     for name, known in (VARIANTS | first).items():
-        if replace(config, dropout=known.dropout, num_joints=known.num_joints, mean=known.mean) == known:
+        if replace(config, dropout=known.dropout, skeleton=known.skeleton, mean=known.mean) == known:
             return name
     return None
 
@@ -141,9 +144,9 @@ def variant_name(config: HourglassConfig) -> str | None:
 def check_same_network(source: str, theirs: HourglassConfig, ours: HourglassConfig) -> None:
     """Raise FasthgError naming each field in which two configurations need different weights.
 
-    Dropout needs none, and the mean is part of them.
+    Dropout needs none; the mean and the skeleton are part of them.
     """
-    theirs, ours = replace(theirs, dropout=0.0, mean=MEAN), replace(ours, dropout=0.0, mean=MEAN)
+    theirs, ours = (replace(config, dropout=0.0, mean=MEAN, skeleton=MPII) for config in (theirs, ours))
     names = [field.name for field in fields(ours) if getattr(theirs, field.name) != getattr(ours, field.name)]
     if not names:
         return
@@ -187,7 +190,7 @@ def config_of(path: str | Path, metadata: Mapping[str, str]) -> HourglassConfig 
     if "config" not in metadata:
         return None
     try:
-        return HourglassConfig(**json.loads(metadata["config"]))
+        return HourglassConfig.from_dict(json.loads(metadata["config"]))
     except (TypeError, ValueError) as error:
         raise FasthgError(f"{path}: its configuration cannot be read ({error}); it may be of a newer fasthg") from error
 

@@ -29,6 +29,7 @@ from fasthg.network.checkpoint import check_keys
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.geometry import MEAN
+from fasthg.pixels.skeleton import Skeleton, check_count, of_count
 
 
 class Converted(NamedTuple):
@@ -39,8 +40,10 @@ class Converted(NamedTuple):
     metadata: dict[str, str]
 
 
-def convert(path: str | Path) -> Converted:
+def convert(path: str | Path, skeleton: Skeleton | None = None) -> Converted:
     """Read a published checkpoint.
+
+    skeleton  its points, which no such file names; where left out, 16 are MPII's, 17 COCO's and others are numbered
 
     Raises FasthgError for a file that is no checkpoint, that holds more than tensors and plain values, whose names are
     of no known network, or that lacks weights, which are named.
@@ -60,6 +63,9 @@ def convert(path: str | Path) -> Converted:
             "give a checkpoint of bearpaw/pytorch-pose, anibali/pytorch-stacked-hourglass or princeton-vl"
         )
     config = replace(infer_config(path, state), mean=mean)
+    if skeleton is not None:
+        check_count(str(path), config.num_joints, skeleton)
+        config = replace(config, skeleton=skeleton)
     state = _without_last_merge(state, config)
     with torch.device("meta"):
         check_keys(str(path), state, HourglassNet(config).state_dict())
@@ -180,7 +186,7 @@ def infer_config(path: str | Path, state: Mapping[str, Tensor]) -> HourglassConf
             depths=tuple(levels),
             num_blocks=count(r"stacks\.0\.blocks\.(\d+)\."),
             num_convs=count(r"stacks\.0\.blocks\.0\.convs\.(\d+)\."),  # type: ignore[arg-type]
-            num_joints=len(state["stacks.0.score.weight"]),
+            skeleton=of_count(len(state["stacks.0.score.weight"])),
             stem_feats=(len(state["stem.block1.convs.0.weight"]), len(state["stem.block2.convs.0.weight"])),
         )
     except KeyError as error:

@@ -68,8 +68,8 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
 
     weights   None: fresh (He) initialisation; "default": the weights that ship with the package (`small` only);
               another name that `fasthg list --weights` shows; else the path of a `.safetensors` checkpoint. It must be
-              of the same architecture; its mean comes with it. A variant such as "original@3" takes the first stacks
-              of original's weights
+              of the same architecture; its mean and its skeleton come with it. A variant such as
+              "original@3" takes the first stacks of original's weights
     """
     if isinstance(variant, str) and weights is not None:
         whole, count = split_stacks(variant)
@@ -80,7 +80,7 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
         return HourglassNet(config)
     path = default_weights(variant) if weights == "default" else find_weights(weights)
     theirs = config_of(path, read_metadata(path))
-    model = HourglassNet(config if theirs is None else replace(config, mean=theirs.mean))
+    model = HourglassNet(config if theirs is None else replace(config, mean=theirs.mean, skeleton=theirs.skeleton))
     load_into(model, path)
     return model.eval()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from fasthg.errors import FasthgError
 from fasthg.pixels.geometry import MEAN
+from fasthg.pixels.skeleton import MPII, Skeleton, of_count
 
 INPUT_SIZE = 256  # pixels, the side of a crop
 STRIDE = 4  # pixels of the crop for one pixel of the heatmap
@@ -24,7 +26,7 @@ class HourglassConfig:
     num_convs    3 (1x1, 3x3, 1x1) or 4 (1x1, 3x3, 3x3, 1x1) convolutions in a bottleneck
     norm         "batch" (BatchNorm2d) or "layer" (LayerNorm over C, H, W, that is GroupNorm with one group)
     dropout      probability of dropping a whole channel after each hourglass, 0 to switch off
-    num_joints   heatmaps of each stack
+    skeleton     what the heatmaps of each stack are of, one for each point
     stem_feats   bottleneck widths of the stem's first two blocks; (64, 64) is princeton-vl's stem
     mean         what is subtracted from RGB in 0..1; the weights were trained with it, and it goes where they go
 
@@ -41,12 +43,14 @@ class HourglassConfig:
     num_convs: Literal[3, 4] = 3
     norm: Literal["batch", "layer"] = "batch"
     dropout: float = 0.0
-    num_joints: int = 16
+    skeleton: Skeleton = MPII
     stem_feats: tuple[int, int] = (64, 128)
     mean: tuple[float, float, float] = MEAN
 
     def __post_init__(self) -> None:
-        for name in ("num_stacks", "num_feats", "num_blocks", "num_joints"):
+        if isinstance(self.skeleton, Mapping):  # as `asdict` and JSON have it
+            object.__setattr__(self, "skeleton", Skeleton.from_dict(self.skeleton))
+        for name in ("num_stacks", "num_feats", "num_blocks"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise FasthgError(f"{name} is {value!r}; give a whole number of at least 1")
@@ -72,6 +76,21 @@ class HourglassConfig:
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "mean", tuple(map(float, mean)))
         object.__setattr__(self, "stem_feats", stem)
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> HourglassConfig:
+        """The configuration that `dataclasses.asdict` gave, by way of JSON or not.
+
+        Earlier files hold `num_joints` and no skeleton; 16 are MPII's. Raises TypeError for a field that is not known.
+        """
+        content = dict(content)
+        count = content.pop("num_joints", None)
+        return HourglassConfig(**({} if count is None else {"skeleton": of_count(int(count))}) | content)
+
+    @property
+    def num_joints(self) -> int:
+        """Heatmaps of each stack."""
+        return len(self.skeleton)
 
     @property
     def channels(self) -> int:

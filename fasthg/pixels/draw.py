@@ -8,35 +8,36 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fasthg.pixels.geometry import SKELETON
+from fasthg.pixels.skeleton import Skeleton
 
 RED = (230, 25, 25)
 OUTLINE = (20, 20, 20)
-_RIGHT, _LEFT, _MIDDLE = (255, 150, 30), (40, 170, 255), (120, 220, 90)  # the person's own right and left
-_RIGHT_JOINTS, _LEFT_JOINTS = {0, 1, 2, 10, 11, 12}, {3, 4, 5, 13, 14, 15}
 _SHIFT = 4  # bits of a pixel's fraction that OpenCV draws with
 
 
 def draw_poses(
     image: NDArray[np.uint8],
     joints: Iterable[ArrayLike],
+    skeleton: Skeleton,
     scores: Iterable[ArrayLike] | None = None,
     min_score: float = 0.05,
 ) -> NDArray[np.uint8]:
-    """A copy of `image` [H, W, 3] uint8 RGB with people's joints, each [16, 2] in continuous pixels, drawn over it.
+    """A copy of `image` [H, W, 3] uint8 RGB with people's joints, each [J, 2] in continuous pixels, drawn over it.
 
-    Joints that are NaN or whose score is below `min_score` (of scores [16] for each person) are left out, with the
+    Joints that are NaN or whose score is below `min_score` (of scores [J] for each person) are left out, with the
     limbs that end in them. Lines are scaled to the person.
     """
     canvas = np.ascontiguousarray(image).copy()
     people = [np.asarray(person, np.float64) for person in joints]
     confidences = [np.ones(len(person)) for person in people] if scores is None else [np.asarray(s) for s in scores]
     for person, confidence in zip(people, confidences):
-        _draw_person(canvas, person, np.isfinite(person).all(axis=1) & (confidence >= min_score))
+        _draw_person(canvas, person, skeleton, np.isfinite(person).all(axis=1) & (confidence >= min_score))
     return canvas
 
 
-def _draw_person(canvas: NDArray[np.uint8], joints: NDArray[np.float64], shown: NDArray[np.bool_]) -> None:
+def _draw_person(
+    canvas: NDArray[np.uint8], joints: NDArray[np.float64], skeleton: Skeleton, shown: NDArray[np.bool_]
+) -> None:
     if not shown.any():
         return
     extent = float(np.ptp(joints[shown], axis=0).max())
@@ -44,18 +45,12 @@ def _draw_person(canvas: NDArray[np.uint8], joints: NDArray[np.float64], shown: 
     fixed = [
         tuple(int(v) for v in np.round((joint - 0.5) * 2**_SHIFT)) if ok else (0, 0) for joint, ok in zip(joints, shown)
     ]
-    limbs = [(a, b) for a, b in SKELETON if shown[a] and shown[b]]
+    limbs = [(a, b) for a, b in skeleton.limbs if shown[a] and shown[b]]
     for colour, thickness in ((None, width + 2), ("side", width)):  # a dark rim keeps the limbs visible on any ground
         for a, b in limbs:
-            line = _side({a, b}) if colour else OUTLINE
+            line = skeleton.colour((a, b)) if colour else OUTLINE
             cv2.line(canvas, fixed[a], fixed[b], line, thickness, cv2.LINE_AA, _SHIFT)
     radius = round((width * 0.9 + 1) * 2**_SHIFT)
     for centre in (point for point, ok in zip(fixed, shown) if ok):
         cv2.circle(canvas, centre, radius + 2**_SHIFT, OUTLINE, cv2.FILLED, cv2.LINE_AA, _SHIFT)
         cv2.circle(canvas, centre, radius, RED, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-
-
-def _side(limb: set[int]) -> tuple[int, int, int]:
-    if limb & _RIGHT_JOINTS:
-        return _RIGHT
-    return _LEFT if limb & _LEFT_JOINTS else _MIDDLE

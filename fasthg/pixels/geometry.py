@@ -12,14 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fasthg.pixels.skeleton import MPII
+from fasthg.pixels.skeleton import Skeleton
 
 MEAN = (0.4404, 0.4440, 0.4327)  # RGB, of MPII's training photographs in 0..1
-
-JOINT_NAMES = MPII.names
-FLIP_PAIRS = MPII.pairs
-FLIP_ORDER = MPII.flip_order
-SKELETON = MPII.limbs
 
 _BOX_SIDE = 200.0  # pixels of the photograph for a person's scale of 1
 _BOX_MARGIN = 1.25  # room around the person's box
@@ -100,15 +95,17 @@ def warp(image: NDArray[np.uint8], matrix: ArrayLike, size: int) -> NDArray[np.u
     return np.asarray(crop, np.uint8)
 
 
-def flip_joints(joints: ArrayLike, labelled: ArrayLike, width: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Joints [..., 16, 2] and flags [..., 16] in the mirrored image of `width` pixels: left and right change names."""
-    order = list(FLIP_ORDER)
+def flip_joints(
+    joints: ArrayLike, labelled: ArrayLike, width: float, skeleton: Skeleton
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Joints [..., J, 2] and flags [..., J] in the mirrored image of `width` pixels: left and right change names."""
+    order = list(skeleton.flip_order)
     mirrored = np.array(joints, np.float64)[..., order, :]
     mirrored[..., 0] = width - mirrored[..., 0]
     return mirrored, np.asarray(labelled, bool)[..., order]
 
 
-def flip_heatmaps(heatmaps: Tensor) -> Tensor:
-    """Heatmaps [..., 16, h, w] of a mirrored crop as those of the crop itself: mirrored, left and right swapped."""
-    order = torch.tensor(FLIP_ORDER, device=heatmaps.device)
+def flip_heatmaps(heatmaps: Tensor, skeleton: Skeleton) -> Tensor:
+    """Heatmaps [..., J, h, w] of a mirrored crop as those of the crop itself: mirrored, left and right swapped."""
+    order = torch.tensor(skeleton.flip_order, device=heatmaps.device)
     return heatmaps.flip(-1).index_select(-3, order)

@@ -61,6 +61,9 @@ class Skeleton:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self)} points)"
+
     @property
     def flip_order(self) -> tuple[int, ...]:
         """For each point, the one whose heatmap is its own in the mirrored image."""
@@ -195,6 +198,33 @@ CROWDPOSE = Skeleton(
 )
 
 SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in (MPII, LSP, COCO, CROWDPOSE)}
+
+
+def of_count(count: int) -> Skeleton:
+    """The skeleton of a network whose file says only how many points it has: MPII's or COCO's by their number, else
+    one of numbered points."""
+    known = {len(skeleton): skeleton for skeleton in (MPII, COCO)}
+    return known.get(count) or Skeleton("points", tuple(f"point{number}" for number in range(1, count + 1)))
+
+
+def check_count(source: str, count: int, skeleton: Skeleton) -> None:
+    """Raise FasthgError where a number of points is not the skeleton's."""
+    if count != len(skeleton):
+        raise FasthgError(f"{source} has {count} points, the skeleton {skeleton}; give another skeleton")
+
+
+def check_same_points(source: str, theirs: Skeleton, ours: Skeleton) -> None:
+    """Raise FasthgError where two skeletons do not have the same points in the same order."""
+    if theirs.names == ours.names:
+        return
+    if len(theirs) != len(ours):
+        difference = f"{theirs} where {ours} is wanted"
+    else:
+        first = next(i for i, (a, b) in enumerate(zip(theirs.names, ours.names)) if a != b)
+        difference = (
+            f"{theirs} where {ours} is wanted: point {first + 1} is {theirs.names[first]!r}, not {ours.names[first]!r}"
+        )
+    raise FasthgError(f"{source} has the skeleton {difference}; give what was made for the same points")
 
 
 def get_skeleton(name: str) -> Skeleton:

@@ -79,7 +79,7 @@ def predict_to_folder(
 
     poses: list[Pose] = []
     with staged_files(folder) as aside:
-        with Overlays(aside, is_taken) as drawn, progress_bar() as bar:
+        with Overlays(aside, predictor.skeleton, is_taken) as drawn, progress_bar() as bar:
             task = bar.add_task("images", total=count)
             for photo, people in predictor.stream(photos(found, boxes, left_out), None if alone else left_out):
                 poses += people
@@ -88,7 +88,7 @@ def predict_to_folder(
                 bar.advance(task)
         if not poses:
             raise FasthgError(_why_nobody(boxes, left_out))
-        files = write_poses(aside, poses, formats, _about(predictor)) + drawn.written
+        files = write_poses(aside, poses, formats, predictor.skeleton, _about(predictor)) + drawn.written
     note(str(predictor.timing))
     return Written([folder / file.relative_to(aside) for file in files], left_out.count)
 

@@ -12,24 +12,27 @@ import numpy as np
 
 from fasthg.files import write_bytes, write_json, write_text
 from fasthg.metrics.prediction_files import predictions_document
-from fasthg.pixels.geometry import JOINT_NAMES, SKELETON
+from fasthg.pixels.skeleton import SKELETONS, Skeleton
 from fasthg.predict.predictor import Pose
 
-Writer = Callable[[Path, Sequence[Pose], dict[str, Any]], None]  # to a file, with what is said beside the poses
+#: To a file, poses of a skeleton, with what is said beside the poses.
+Writer = Callable[[Path, Sequence[Pose], Skeleton, dict[str, Any]], None]
 
 
-def write_poses(folder: Path, poses: Sequence[Pose], formats: Sequence[str], about: dict[str, Any]) -> list[Path]:
+def write_poses(
+    folder: Path, poses: Sequence[Pose], formats: Sequence[str], skeleton: Skeleton, about: dict[str, Any]
+) -> list[Path]:
     """Write `poses` in each of `formats` (keys of FORMATS) to `folder`; `about` goes into the JSON beside them."""
     files = [folder / FORMATS[name][0] for name in formats]
     for file, name in zip(files, formats):
-        FORMATS[name][1](file, poses, about)
+        FORMATS[name][1](file, poses, skeleton, about)
     return files
 
 
-def _write_predictions(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+def _write_predictions(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: dict[str, Any]) -> None:
     """JSON that `fasthg score` reads; each record also has the person's box, and the frame with its time in seconds."""
     joints, scores = _stacked(poses)
-    document = predictions_document([pose.image for pose in poses], joints, scores)
+    document = predictions_document([pose.image for pose in poses], joints, scores, skeleton)
     for record, pose in zip(document["predictions"], poses):
         record["box"] = [round(value, 4) for value in pose.box]
         record["whole_image"] = pose.whole_image
@@ -37,14 +40,14 @@ def _write_predictions(path: Path, poses: Sequence[Pose], about: dict[str, Any])
             record["frame"] = pose.frame
         if pose.time is not None:
             record["time"] = round(pose.time, 6)
-    write_json(path, {**document, "skeleton": [list(limb) for limb in SKELETON], **about})
+    write_json(path, {**document, "skeleton": [list(limb) for limb in skeleton.limbs], **about})
 
 
-def _write_csv(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+def _write_csv(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: dict[str, Any]) -> None:
     """A row for each person, three columns for each joint, pixels as in the JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{name}_{value}" for name in JOINT_NAMES for value in ("x", "y", "score")]
+    columns = [f"{name}_{value}" for name in skeleton.names for value in ("x", "y", "score")]
     writer.writerow(["image", "frame", "time", "box_x", "box_y", "box_w", "box_h", *columns])
     for pose in poses:
         values = np.column_stack([pose.joints, pose.scores]).ravel()
@@ -53,7 +56,7 @@ def _write_csv(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None
     write_text(path, text.getvalue())
 
 
-def _write_coco(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
+def _write_coco(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: dict[str, Any]) -> None:
     """COCO's format, in which pixel j's centre has coordinate j, so half a pixel is taken off."""
     ids: dict[tuple[str, int | None], int] = {}
     for pose in poses:
@@ -82,13 +85,14 @@ def _write_coco(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> Non
                 "score": round(float(pose.scores.mean()), 4),
             }
         )
-    skeleton = [[a + 1, b + 1] for a, b in SKELETON]  # COCO counts joints from one
-    category = {"id": 1, "name": "person", "keypoints": list(JOINT_NAMES), "skeleton": skeleton}
+    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]  # COCO counts joints from one
+    name = "person" if skeleton.name in SKELETONS else skeleton.name
+    category = {"id": 1, "name": name, "keypoints": list(skeleton.names), "skeleton": limbs}
     write_json(path, {"images": images, "annotations": annotations, "categories": [category]})
 
 
-def _write_mat(path: Path, poses: Sequence[Pose], about: dict[str, Any]) -> None:
-    """MATLAB's `preds` [N, 16, 2] in 1-based pixels, as MPII's own files; scores, boxes, images and frames."""
+def _write_mat(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: dict[str, Any]) -> None:
+    """MATLAB's `preds` [N, J, 2] in 1-based pixels, as MPII's own files; scores, boxes, images and frames."""
     from scipy.io import savemat
 
     joints, scores = _stacked(poses)

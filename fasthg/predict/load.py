@@ -14,7 +14,7 @@ from fasthg.network.checkpoint import check_same_network
 from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, get_config
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import Skeleton
 from fasthg.predict.depth import WHOLE, Depth, cut, leave_early
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.paths import parse_path, prepare
@@ -32,6 +32,7 @@ class Served:
     batch_size  people in one run
     why         one sentence on the choice of the path
     mean        what the network takes off RGB in 0..1
+    skeleton    which points it finds
     end_to_end  the runner takes crops uint8 [N, size, size, 3] instead and returns points and scores: see Prepared
     """
 
@@ -40,6 +41,7 @@ class Served:
     batch_size: int
     why: str
     mean: tuple[float, float, float]
+    skeleton: Skeleton
     end_to_end: bool = False
 
 
@@ -71,10 +73,6 @@ def load_runner(
             raise FasthgError(f"artefact {weights} runs as it was exported; give --stacks to `fasthg export` instead")
         return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads, mode)
     model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
-    if model.config.num_joints != len(JOINT_NAMES):
-        raise FasthgError(
-            f"the network has {model.config.num_joints} joints; poses are predicted for MPII's {len(JOINT_NAMES)} only"
-        )
     size = size or INPUT_SIZE
     path, why = choose_path(model, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     if depth.early_exit is not None:
@@ -86,7 +84,7 @@ def load_runner(
     else:
         prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
     why = "; ".join(filter(None, (why, chosen)))
-    return Served(prepared, size, batch_size, why, model.config.mean)
+    return Served(prepared, size, batch_size, why, model.config.mean, model.config.skeleton)
 
 
 def _load_exported(
@@ -109,4 +107,5 @@ def _load_exported(
     if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
         raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
     why = f"exported for {prepared.path}"
-    return Served(prepared, artefact.size, batch_size, why, artefact.config.mean, artefact.end_to_end)
+    config = artefact.config
+    return Served(prepared, artefact.size, batch_size, why, config.mean, config.skeleton, artefact.end_to_end)

@@ -17,6 +17,7 @@ import numpy as np
 from fasthg.errors import FasthgError
 from fasthg.pixels.draw import draw_poses
 from fasthg.pixels.image import Image
+from fasthg.pixels.skeleton import MPII, Skeleton
 from fasthg.predict.photo import Photo
 from fasthg.predict.predictor import Pose
 
@@ -31,11 +32,14 @@ class Overlays:
     Photographs are read again for it, so that none is held while the network works. Drawing and encoding happen in
     threads. Use as a context manager: once it is left without an error, the files in `written` are whole.
 
+    skeleton  whose limbs are drawn
     is_taken  whether a file's name may not be used in the folder that the files are meant for
     """
 
-    def __init__(self, folder: Path, is_taken: Callable[[str], bool] = lambda name: False) -> None:
-        self.folder, self.is_taken = folder, is_taken
+    def __init__(
+        self, folder: Path, skeleton: Skeleton = MPII, is_taken: Callable[[str], bool] = lambda name: False
+    ) -> None:
+        self.folder, self.skeleton, self.is_taken = folder, skeleton, is_taken
         self.written: list[Path] = []
         self._names: set[str] = set()  # in lower case: some file systems do not tell A from a
         self._video: VideoFile | None = None
@@ -59,7 +63,8 @@ class Overlays:
         """Draw `poses` over the photograph and write it, soon; raises what went wrong with an earlier one."""
 
         def draw(image: Image) -> Image:
-            return draw_poses(image, [pose.joints for pose in poses], [pose.scores for pose in poses])
+            joints, scores = [pose.joints for pose in poses], [pose.scores for pose in poses]
+            return draw_poses(image, joints, self.skeleton, scores)
 
         def draw_png(path: Path) -> None:
             image = photo.load()

@@ -38,8 +38,8 @@ class Pose:
     frame        frame of the video, None for a photograph
     box          x, y, width, height in pixels
     whole_image  True where no box was given
-    joints       float64 [16, 2], continuous pixels of the photograph, origin at the corner of its top-left pixel
-    scores       float32 [16], the heatmaps' peaks, about 0 to 1
+    joints       float64 [J, 2], continuous pixels of the photograph, origin at the corner of its top-left pixel
+    scores       float32 [J], the heatmaps' peaks, about 0 to 1
     time         second of the video at which the frame is shown; None where nothing says it
     """
 
@@ -106,8 +106,9 @@ class Predictor:
     depth       how many of the network's stacks run: `fasthg.predict.depth.Depth`
 
     `predictor(images, boxes)` returns a list of poses; `stream` gives photograph after photograph. `path`, `device`,
-    `precision`, `choice` (why this path) say what runs, `timing` how long the last call took. Several threads may call
-    one predictor. Raises FasthgError for bad input and BackendUnavailable where the path cannot run here.
+    `precision`, `choice` (why this path) say what runs, `skeleton` which points it finds, `timing` how long the last
+    call took. Several threads may call one predictor. Raises FasthgError for bad input and BackendUnavailable where the
+    path cannot run here.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Predictor:
             )
         self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
         self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
-        self.mean = served.mean
+        self.mean, self.skeleton = served.mean, served.skeleton
         self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
 
     def __call__(
@@ -205,7 +206,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _points(self, crops: Tensor, timing: Timing) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Crops uint8 [N, S, S, 3] -> points [N, 16, 2] in their pixels, scores [N, 16]."""
+        """Crops uint8 [N, S, S, 3] -> points [N, J, 2] in their pixels, scores [N, J]."""
         if self.end_to_end:
             answer = self._run(crops, timing)
             points, scores, sound = answer[..., :2], answer[..., 2], answer.isfinite().all()
@@ -213,7 +214,7 @@ class Predictor:
             images = normalise(crops, self.mean)
             heatmaps = self._run(images, timing)
             if self.flip:
-                heatmaps = (heatmaps + geometry.flip_heatmaps(self._run(images.flip(-1), timing))) / 2
+                heatmaps = (heatmaps + geometry.flip_heatmaps(self._run(images.flip(-1), timing), self.skeleton)) / 2
             points, scores = decode(heatmaps)
             points = points * (self.size / heatmaps.shape[-1])
             sound = heatmaps.sum().isfinite()  # NaN and infinity pass through a sum, in a tenth of the time

@@ -115,7 +115,8 @@ def place_joints(
     The weight is 1 where the joint is labelled, occluded or not, and lies in the crop, else 0. A mirrored person's left
     wrist is a right wrist: left and right change places where `flip` is set. Unlabelled joints are at (0, 0).
     """
-    order = np.where(flip[:, None], np.asarray(geometry.FLIP_ORDER), np.arange(len(geometry.FLIP_ORDER)))
+    skeleton = people.skeleton
+    order = np.where(flip[:, None], np.asarray(skeleton.flip_order), np.arange(len(skeleton)))
     labelled = np.take_along_axis(people.labelled[rows], order, axis=1)
     joints = np.take_along_axis(people.joints[rows], order[..., None], axis=1)
     joints = np.where(labelled[..., None], joints, 0.0)

@@ -3,7 +3,8 @@
     /          attributes: format, version, density, reach, quality, sides [V], digest (SHA-256 of all but the JPEGs)
     /jpeg      uint8 [bytes], contiguous: the JPEGs one after another
     /SPLIT     "train", "val" or "all": the table of people, one entry a row
-        images, center, scale, joints, labelled, visible, head_size      as in `fasthg.data.annotations.People`
+        images, center, scale, joints, labelled, visible, head_size      as in `fasthg.data.people.People`
+        attribute skeleton                                               JSON of Skeleton.to_dict(); MPII's where absent
         matrix                   float64 [N,V,2,3], photograph -> stored crop
         offset, length, crc32    int64 [N,V], where the JPEG of a stored crop lies in /jpeg, and its checksum; length 0
                                  where the photograph could not be read when it was packed
@@ -19,18 +20,20 @@ file position, so threads, forked workers and ranks read side by side.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.people import People, Split
+from fasthg.data.people import ARRAYS, People, Split
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
+from fasthg.pixels.skeleton import MPII, Skeleton
 from training.loading.augment import Augmentation
 from training.loading.batches import LoaderOptions
 from training.loading.loader import Loader, ThreadLoader
@@ -138,6 +141,7 @@ def table_digest(file: h5py.File) -> str:
         for name in sorted(file[split]):
             digest.update(f"{split}/{name}".encode())
             digest.update(np.ascontiguousarray(file[split][name][()]).tobytes())
+        digest.update(file[split].attrs.get("skeleton", "").encode())
     return digest.hexdigest()
 
 
@@ -149,8 +153,9 @@ def _open(path: Path, split: str) -> tuple[People, PackIndex, int, NDArray[np.in
         with h5py.File(path, "r") as file:
             _check(path, file, split)
             table = file[split]
-            arrays = {field.name: table[field.name][()] for field in fields(People) if field.name != "images"}
-            people = People(images=tuple(name.decode() for name in table["images"][()]), **arrays)
+            arrays = {name: table[name][()] for name in ARRAYS}
+            skeleton = Skeleton.from_dict(json.loads(table.attrs["skeleton"])) if "skeleton" in table.attrs else MPII
+            people = People(tuple(name.decode() for name in table["images"][()]), **arrays, skeleton=skeleton)
             index = PackIndex(**{name: table[name][()] for name in INDEX})
             start, sides = file["jpeg"].id.get_offset(), np.asarray(file.attrs["sides"], np.int64)
             return people, index, start, sides, float(file.attrs["reach"])

@@ -22,7 +22,7 @@ from fasthg.console import output_console
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_predict_writes_pixels_and_an_overlay(
     assert "path eager (fp32, cpu): as asked" in printed.err
     assert "s end to end" in printed.err
     document = json.loads((out / "predictions.json").read_text())
-    assert document["joint_names"] == list(JOINT_NAMES)
+    assert document["joint_names"] == list(MPII.names)
     assert document["predictions"][0]["whole_image"]
     assert (document["path"], document["flip"]) == ("eager", True)
     assert cv2.imread(str(out / "photo.png")).shape == (90, 120, 3)

@@ -15,7 +15,7 @@ from fasthg.data.dataset import load_dataset
 from fasthg.data.protocols import LSP_PROTOCOLS, PCKH
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII
 
 #: The order of the sets' own README, in MPII's names.
 ORDER = ["rank", "rkne", "rhip", "lhip", "lkne", "lank", "rwri", "relb", "rsho", "lsho", "lelb", "lwri", "neck", "head"]
@@ -50,9 +50,9 @@ def test_joints_go_to_their_places_in_mpii_and_pelvis_and_thorax_stay_unlabelled
     people = read_annotations(write_extended(tmp_path), "all")
     assert len(people) == 9_000
     for j, name in enumerate(ORDER):
-        place = people.joints[2, JOINT_NAMES.index(name)]
+        place = people.joints[2, MPII.names.index(name)]
         np.testing.assert_allclose(place, [20 + 3 * j + 0.5, 5 * j + 2.5], err_msg=name)
-    missing = [JOINT_NAMES.index("pelv"), JOINT_NAMES.index("thor")]
+    missing = [MPII.names.index("pelv"), MPII.names.index("thor")]
     assert not people.labelled[:, missing].any()
     assert np.isnan(people.joints[:, missing]).all()
     assert people.labelled.sum() == 14 * 9_000
@@ -89,7 +89,7 @@ def test_lsp_has_its_own_layout_splits_and_names(tmp_path: Path) -> None:
     train, val = (read_annotations(tmp_path / "joints.mat", split) for split in ("train", "val"))
     assert (len(train), train.images[0]) == (1_000, "im0001.jpg")
     assert (len(val), val.images[0], val.images[-1]) == (1_000, "im1001.jpg", "im2000.jpg")
-    wrist = JOINT_NAMES.index("rwri")
+    wrist = MPII.names.index("rwri")
     assert val.labelled[0, wrist], "a hidden joint is labelled"
     assert (bool(val.visible[0, wrist]), bool(val.visible[1, wrist])) == (False, True)
     np.testing.assert_allclose(val.joints[0, wrist], [10_000 + 18.5, 32.5])

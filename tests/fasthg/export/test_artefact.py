@@ -130,7 +130,9 @@ def test_unknown_and_wrong_fields_are_refused_in_one_line(copied: Path) -> None:
 
 def test_another_joint_set_is_named(copied: Path) -> None:
     change(copied, joint_names=["nose", "left_eye", "right_eye", "left_ear"])
-    with pytest.raises(FasthgError, match=r"its 4 joints \(nose, left_eye, right_eye, \.\.\.\) are not MPII's 16"):
+    with pytest.raises(
+        FasthgError, match=r"its 4 joints \(nose, left_eye, right_eye, \.\.\.\) are not those of its skele"
+    ):
         Predictor(copied)
 
 

@@ -24,6 +24,7 @@ from fasthg.network.load import create_model
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import STUDY_VARIANTS, VARIANTS, HourglassConfig
 from fasthg.pixels.image import normalise
+from fasthg.pixels.skeleton import COCO, of_count
 
 
 def relative_error(model: HourglassNet, fused: FusedNet, images: Tensor) -> float:
@@ -44,8 +45,8 @@ def test_every_variant_of_the_study_answers_like_eager(variant: str) -> None:
         HourglassConfig(num_stacks=2, num_feats=16, depths=(2, 1), num_blocks=3),
         HourglassConfig(num_stacks=2, num_feats=16, depths=2, num_convs=4, num_blocks=2),
         HourglassConfig(num_stacks=2, num_feats=16, depths=2, norm="layer", num_blocks=2),
-        HourglassConfig(num_stacks=1, num_feats=24, depths=2, num_joints=17, stem_feats=(40, 64)),
-        HourglassConfig(num_stacks=1, num_feats=16, depths=1, norm="layer", num_convs=4, num_joints=5),
+        HourglassConfig(num_stacks=1, num_feats=24, depths=2, skeleton=COCO, stem_feats=(40, 64)),
+        HourglassConfig(num_stacks=1, num_feats=16, depths=1, norm="layer", num_convs=4, skeleton=of_count(5)),
     ],
     ids=["blocks3", "convs4", "layer", "odd-widths", "layer-convs4"],
 )

@@ -19,6 +19,7 @@ from fasthg.metrics.evaluate import evaluate, predict_dataset
 from fasthg.network.load import create_model
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels import geometry
+from fasthg.pixels.skeleton import MPII
 
 PEOPLE = 7
 
@@ -115,7 +116,7 @@ def test_mirrored_photographs_are_predicted_mirrored(
     centers = np.array([people.center[0], [200 - people.center[0, 0], people.center[0, 1]]])
     pair = Dataset(replace(people, images=("plain.png", "mirrored.png"), center=centers), tmp_path / "images")
     plain, mirrored = predict_dataset(model.final, pair, size=64, flip=True)
-    expected, _ = geometry.flip_joints(plain, np.ones(16), 200.0)
+    expected, _ = geometry.flip_joints(plain, np.ones(16), 200.0, MPII)
     heatmap_pixel = 250 * people.scale[0] / 16
     close = np.abs(mirrored - expected).max(axis=-1) / heatmap_pixel < 0.5
     assert close.mean() > 0.8, "a tie of two peaks may be settled otherwise by rounding, no more"

@@ -17,7 +17,7 @@ from fasthg.data.protocols import LSP_PROTOCOLS, PCK, PCKH, PCKH_SEGMENT
 from fasthg.errors import FasthgError
 from fasthg.metrics.pck import score_people
 from fasthg.metrics.prediction_files import predictions_document
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII
 
 PLACES = {"rhip": (0, 40), "lhip": (10, 40), "rsho": (-20, 0), "lsho": (30, 0), "neck": (5, -2), "head": (5, -22)}
 
@@ -26,7 +26,7 @@ def athletes(count: int = 3) -> People:
     """Torsos of 50 pixels (30 across and 40 up), heads of 20; every other joint is at (100, 100)."""
     joints = np.full((count, 16, 2), 100.0)
     for name, place in PLACES.items():
-        joints[:, JOINT_NAMES.index(name)] = place
+        joints[:, MPII.names.index(name)] = place
     joints[:, [6, 7]] = np.nan
     labelled = ~np.isnan(joints[..., 0])
     nothing = np.full(count, np.nan)
@@ -35,7 +35,7 @@ def athletes(count: int = 3) -> People:
 
 def unlabel(people: People, row: int, *names: str) -> None:
     for name in names:
-        joint = JOINT_NAMES.index(name)
+        joint = MPII.names.index(name)
         people.joints[row, joint], people.labelled[row, joint] = np.nan, False
 
 
@@ -43,7 +43,7 @@ def test_lengths_are_the_torsos_other_diagonal_where_one_end_is_missing() -> Non
     people = athletes(4)
     unlabel(people, 1, "lsho")  # left hip (10, 40) to right shoulder (-20, 0)
     unlabel(people, 2, "rhip", "rsho")
-    people.joints[3, JOINT_NAMES.index("lsho")] = (9, 0)  # 9 across and 40 up: 41
+    people.joints[3, MPII.names.index("lsho")] = (9, 0)  # 9 across and 40 up: 41
     np.testing.assert_allclose(PCK.measure(people), [50, 50, np.nan, 41])
     unlabel(people, 0, "head")
     np.testing.assert_allclose(PCKH_SEGMENT.measure(people), [np.nan, 20, 20, 20])
@@ -92,12 +92,12 @@ def test_scores_of_a_file_against_lsp_name_both_protocols(tmp_path: Path, capsys
     people = athletes(37)
     right, left = ("rank", "rkne", "rhip"), ("lhip", "lkne", "lank")
     arms = ("rwri", "relb", "rsho", "lsho", "lelb", "lwri")
-    order = [JOINT_NAMES.index(name) for name in (*right, *left, *arms, "neck", "head")]
+    order = [MPII.names.index(name) for name in (*right, *left, *arms, "neck", "head")]
     flagged = np.concatenate([people.joints[:, order] - 0.5, np.ones((37, 14, 1))], axis=-1)
     scipy.io.savemat(tmp_path / "joints.mat", {"joints": flagged.transpose(1, 2, 0)})
     found = np.nan_to_num(people.joints + np.array([9.0, 0.0]))  # within a fifth of the torso, not of half a head
-    found[:, JOINT_NAMES.index("head"), 0] += 3
-    document = predictions_document(people.images, found, np.ones((37, 16)))
+    found[:, MPII.names.index("head"), 0] += 3
+    document = predictions_document(people.images, found, np.ones((37, 16)), MPII)
     (tmp_path / "found.json").write_text(json.dumps(document))
     assert (
         main(

@@ -17,7 +17,7 @@ from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.metrics import pckh
 from fasthg.metrics.prediction_files import predictions_document
-from fasthg.pixels.geometry import JOINT_NAMES
+from fasthg.pixels.skeleton import MPII
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def case() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def test_protocols_differ_as_they_are_defined() -> None:
     predictions, joints, labelled, head_size = case()
-    wrong_wrist, unlabelled = JOINT_NAMES.index("rwri"), JOINT_NAMES.index("lank")
+    wrong_wrist, unlabelled = MPII.names.index("rwri"), MPII.names.index("lank")
     predictions[0, wrong_wrist] += 100
-    predictions[0, JOINT_NAMES.index("pelv")] += 100
+    predictions[0, MPII.names.index("pelv")] += 100
     labelled[1, unlabelled] = labelled[1, wrong_wrist] = False
     scores = pckh.score(predictions, joints, labelled, head_size)
     assert scores.mean14 == pytest.approx(100 * 13 / 14)  # the only right wrist is wrong, of 14 joints
@@ -123,9 +123,9 @@ def test_prediction_files_of_every_kind_hold_the_same_joints(tmp_path: Path) -> 
     scipy.io.savemat(tmp_path / "preds.mat", {"preds": joints + 0.5})
     names = ["a.jpg", "b.jpg", "c.jpg"]
     order = [2, 0, 1]
-    document = predictions_document(names, joints[order], np.ones((3, 16)), rows=order)
+    document = predictions_document(names, joints[order], np.ones((3, 16)), MPII, rows=order)
     (tmp_path / "rows.json").write_text(json.dumps(document))
-    (tmp_path / "plain.json").write_text(json.dumps(predictions_document(names, joints, np.ones((3, 16)))))
+    (tmp_path / "plain.json").write_text(json.dumps(predictions_document(names, joints, np.ones((3, 16)), MPII)))
     for name in ("preds.h5", "preds.mat", "rows.json", "plain.json"):
         np.testing.assert_allclose(pckh.read_predictions(tmp_path / name), joints, atol=1e-9)
 

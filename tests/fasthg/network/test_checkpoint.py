@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from fasthg.network.checkpoint import load_config, load_into, load_model, read_m
 from fasthg.network.load import default_weights
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
+from fasthg.pixels.skeleton import COCO, MPII, Skeleton, of_count
 
 CROP = torch.rand(1, 3, 64, 64)
 
@@ -47,6 +48,34 @@ def test_any_safetensors_reader_finds_the_configuration_in_the_header(file: Path
     assert json.loads(metadata["config"])["num_feats"] == 16
     assert metadata["pckh"] == "86.4"
     assert read_metadata(file) == metadata
+
+
+def test_a_networks_own_skeleton_is_in_the_header_and_comes_back(tiny_config: HourglassConfig, tmp_path: Path) -> None:
+    mouse = Skeleton("mouse", ("snout", "leftear", "rightear"), pairs=((2, 1),), limbs=((0, 1), (0, 2)))
+    save(HourglassNet(replace(tiny_config, skeleton=mouse)), tmp_path / "mouse.safetensors")
+    assert json.loads(read_metadata(tmp_path / "mouse.safetensors")["config"])["skeleton"]["names"][1] == "leftear"
+    assert load_model(tmp_path / "mouse.safetensors").config.skeleton == mouse
+
+
+@pytest.mark.parametrize("count", [16, 17, 5])
+def test_a_file_of_before_has_its_number_of_points_alone(
+    tiny_config: HourglassConfig, count: int, tmp_path: Path
+) -> None:
+    net = HourglassNet(replace(tiny_config, skeleton=of_count(count)))
+    old = {name: value for name, value in asdict(net.config).items() if name != "skeleton"} | {"num_joints": count}
+    save_file(net.state_dict(), tmp_path / "old.safetensors", {"config": json.dumps(old)})
+    skeleton = load_config(tmp_path / "old.safetensors").skeleton
+    assert skeleton == {16: MPII, 17: COCO}.get(count, skeleton)
+    assert len(load_model(tmp_path / "old.safetensors").config.skeleton) == count
+
+
+def test_weights_of_other_points_are_named(tiny_config: HourglassConfig, tmp_path: Path) -> None:
+    save(HourglassNet(replace(tiny_config, skeleton=COCO)), tmp_path / "coco.safetensors")
+    with pytest.raises(FasthgError, match=r"has the skeleton coco \(17 points\) where mpii \(16 points\) is wanted"):
+        load_into(HourglassNet(tiny_config), tmp_path / "coco.safetensors")
+    renamed = replace(COCO, name="own", names=("beak", *COCO.names[1:]))
+    with pytest.raises(FasthgError, match="point 1 is 'nose', not 'beak'"):
+        load_into(HourglassNet(replace(tiny_config, skeleton=renamed)), tmp_path / "coco.safetensors")
 
 
 def test_channels_last_weights_are_saved_like_any(net: HourglassNet, tmp_path: Path) -> None:

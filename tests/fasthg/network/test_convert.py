@@ -23,6 +23,7 @@ from fasthg.network.convert import convert
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.image import normalise
+from fasthg.pixels.skeleton import COCO
 
 BLACK = (0.0, 0.0, 0.0)
 PRINCETON = HourglassConfig(num_stacks=2, num_feats=16, depths=3, stem_feats=(64, 64), mean=BLACK)
@@ -46,7 +47,7 @@ def loaded(path: Path) -> HourglassNet:
     "config",
     [
         HourglassConfig(num_stacks=2, num_feats=16, depths=3),
-        HourglassConfig(num_stacks=3, num_feats=8, depths=(1, 2, 3), num_blocks=2, num_joints=17),
+        HourglassConfig(num_stacks=3, num_feats=8, depths=(1, 2, 3), num_blocks=2, skeleton=COCO),
         HourglassConfig(num_stacks=1, num_feats=16, depths=2, num_convs=4),
     ],
     ids=["two stacks", "mixed depths, two blocks, COCO's joints", "four convolutions"],
@@ -136,7 +137,7 @@ def test_the_command_writes_what_create_model_takes(
     assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(out)
-    assert "2 stacks of 8 features, 16 joints" in printed.err
+    assert "2 stacks of 8 features, skeleton mpii (16 points)" in printed.err
     crop = torch.rand(1, 3, 64, 64)
     assert torch.equal(create_model(net.config, weights=out)(crop), net(crop))
     assert read_metadata(out)["source_file"] == "hg.pth"

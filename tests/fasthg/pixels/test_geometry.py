@@ -8,6 +8,7 @@ import torch
 
 from fasthg.data.people import People
 from fasthg.pixels import geometry, heatmap
+from fasthg.pixels.skeleton import MPII
 
 
 def test_crop_is_the_published_box_of_mpii() -> None:
@@ -83,37 +84,37 @@ def test_warp_is_black_outside_the_photograph() -> None:
 
 def test_flip_pairs_swap_left_and_right_of_the_same_joint() -> None:
     other_side = {"r": "l", "l": "r"}
-    for joint, partner in enumerate(geometry.FLIP_ORDER):
-        name, partner_name = geometry.JOINT_NAMES[joint], geometry.JOINT_NAMES[partner]
+    for joint, partner in enumerate(MPII.flip_order):
+        name, partner_name = MPII.names[joint], MPII.names[partner]
         if name in ("pelv", "thor", "neck", "head"):
             assert partner == joint
         else:
             assert partner_name == other_side[name[0]] + name[1:]
-            assert tuple(sorted((joint, partner))) in geometry.FLIP_PAIRS
-    assert len(geometry.FLIP_PAIRS) == 6
+            assert tuple(sorted((joint, partner))) in MPII.pairs
+    assert len(MPII.pairs) == 6
 
 
 def test_flipped_joints_are_the_joints_of_the_mirrored_photograph() -> None:
     joints = np.random.default_rng(2).uniform(0, 100, (16, 2))
     labelled = np.arange(16) != 10  # the right wrist is missing
-    mirrored, flags = geometry.flip_joints(joints, labelled, 100.0)
+    mirrored, flags = geometry.flip_joints(joints, labelled, 100.0, MPII)
     np.testing.assert_allclose(mirrored[10], [100 - joints[15, 0], joints[15, 1]])
     assert flags[10]
     assert not flags[15]
-    back, flags_back = geometry.flip_joints(mirrored, flags, 100.0)
+    back, flags_back = geometry.flip_joints(mirrored, flags, 100.0, MPII)
     np.testing.assert_allclose(back, joints)
     np.testing.assert_array_equal(flags_back, labelled)
 
 
 def test_flipped_heatmaps_belong_to_the_unflipped_crop() -> None:
     points = torch.rand(2, 16, 2, dtype=torch.float64) * 30 + 1
-    mirrored = torch.tensor(geometry.flip_joints(points, np.ones((2, 16)), 32.0)[0])
+    mirrored = torch.tensor(geometry.flip_joints(points, np.ones((2, 16)), 32.0, MPII)[0])
     weights = torch.ones(2, 16)
     plain = heatmap.render_targets(points, weights, (32, 32))
     flipped = heatmap.render_targets(mirrored, weights, (32, 32))
-    torch.testing.assert_close(geometry.flip_heatmaps(flipped), plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(geometry.flip_heatmaps(flipped, MPII), plain, atol=1e-5, rtol=0)
     stacked = torch.stack([flipped, flipped], dim=1)
-    torch.testing.assert_close(geometry.flip_heatmaps(stacked)[:, 1], geometry.flip_heatmaps(flipped))
+    torch.testing.assert_close(geometry.flip_heatmaps(stacked, MPII)[:, 1], geometry.flip_heatmaps(flipped, MPII))
 
 
 @pytest.mark.parametrize("augmented", [False, True], ids=["plain", "rotated and flipped"])

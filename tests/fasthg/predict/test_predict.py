@@ -32,6 +32,7 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.metrics.pckh import read_predictions
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.skeleton import COCO, MPII, Skeleton
 from fasthg.predict.boxes import parse_boxes, read_coco_boxes
 from fasthg.predict.command import predict_to_folder
 from fasthg.predict.formats import write_poses
@@ -278,9 +279,42 @@ def test_an_answer_that_is_not_a_number_is_an_error(predictor: Predictor) -> Non
         predictor(dotted(50, 50))
 
 
-def test_weights_for_another_joint_set_are_refused(tiny_config: HourglassConfig) -> None:
-    with pytest.raises(FasthgError, match="the network has 17 joints; poses are predicted for MPII's 16 only"):
-        Predictor(fasthg.HourglassNet(replace(tiny_config, num_joints=17)))
+@pytest.mark.parametrize("skeleton", [COCO, Skeleton("mouse", ("snout", "leftear", "rightear"), pairs=((2, 1),))])
+def test_a_network_of_any_skeleton_answers_and_is_written(
+    tiny_config: HourglassConfig, skeleton: Skeleton, tmp_path: Path
+) -> None:
+    predictor = Predictor(fasthg.HourglassNet(replace(tiny_config, skeleton=skeleton)).eval(), size=64, flip=True)
+    poses = predictor(dotted(50, 50))
+    assert predictor.skeleton == skeleton
+    assert poses[0].joints.shape == (len(skeleton), 2)
+    json_file, csv_file, coco_file, _mat = write_poses(tmp_path, poses, ["json", "csv", "coco", "mat"], skeleton, {})
+    assert json.loads(json_file.read_text())["joint_names"] == list(skeleton.names)
+    assert (
+        csv_file.read_text()
+        .splitlines()[0]
+        .endswith(",".join(f"{skeleton.names[-1]}_{v}" for v in ("x", "y", "score")))
+    )
+    category = json.loads(coco_file.read_text())["categories"][0]
+    assert (category["keypoints"], category["name"]) == (
+        list(skeleton.names),
+        "person" if skeleton is COCO else "mouse",
+    )
+
+
+def test_mirrored_answers_change_sides_by_the_skeletons_own_pairs(tiny_config: HourglassConfig) -> None:
+    """A network that answers the right ear left of the middle: in the mirrored image the left ear is there."""
+    skeleton = Skeleton("mouse", ("rightear", "leftear", "tail"), pairs=((0, 1),))
+    predictor = Predictor(fasthg.HourglassNet(replace(tiny_config, skeleton=skeleton)).eval(), size=64, flip=True)
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        maps = torch.zeros(len(images), 3, 16, 16)
+        maps[:, 0, 8, 2] = maps[:, 1, 8, 13] = maps[:, 2, 8, 7] = 1.0  # the same for an image and its mirror image
+        return maps
+
+    predictor.runner = replace(predictor.runner, run=answer)
+    (pose,) = predictor(np.zeros((64, 64, 3), np.uint8))
+    assert pose.scores[:2].tolist() == [1.0, 1.0]  # both answers of an ear meet in one place
+    assert pose.scores[2] == 0.5
 
 
 def test_weights_must_be_of_the_variant_that_was_asked_for(net: fasthg.HourglassNet, tmp_path: Path) -> None:
@@ -300,7 +334,7 @@ def poses(predictor: Predictor) -> list[Pose]:
 
 
 def test_json_and_mat_read_back_as_the_same_joints(poses: list[Pose], tmp_path: Path) -> None:
-    json_file, mat_file = write_poses(tmp_path, poses, ["json", "mat"], {"path": "eager"})
+    json_file, mat_file = write_poses(tmp_path, poses, ["json", "mat"], MPII, {"path": "eager"})
     joints = np.stack([pose.joints for pose in poses])
     assert np.allclose(read_predictions(json_file), joints, atol=1e-4)
     assert np.allclose(scipy.io.loadmat(mat_file)["preds"], joints + 0.5)  # MATLAB counts pixels from one
@@ -311,7 +345,7 @@ def test_json_and_mat_read_back_as_the_same_joints(poses: list[Pose], tmp_path: 
 
 
 def test_csv_has_a_row_for_each_person(poses: list[Pose], tmp_path: Path) -> None:
-    (path,) = write_poses(tmp_path, poses, ["csv"], {})
+    (path,) = write_poses(tmp_path, poses, ["csv"], MPII, {})
     rows = list(csv.DictReader(path.open()))
     assert [row["image"] for row in rows] == ["array 0", "array 1"]
     assert float(rows[1]["head_x"]) == pytest.approx(poses[1].joints[9, 0], abs=1e-4)
@@ -320,7 +354,7 @@ def test_csv_has_a_row_for_each_person(poses: list[Pose], tmp_path: Path) -> Non
 
 def test_coco_keypoints_follow_the_format(poses: list[Pose], tmp_path: Path) -> None:
     """https://cocodataset.org/#format-data: x, y, v for each joint, joints of the skeleton counted from one."""
-    (path,) = write_poses(tmp_path, poses, ["coco"], {})
+    (path,) = write_poses(tmp_path, poses, ["coco"], MPII, {})
     document = json.loads(path.read_text())
     second = document["annotations"][1]
     assert len(second["keypoints"]) == 3 * 16

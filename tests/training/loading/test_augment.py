@@ -6,6 +6,7 @@ import pytest
 from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
+from fasthg.pixels.skeleton import MPII
 from training.loading.augment import (
     NO_AUGMENTATION,
     Augmentation,
@@ -35,7 +36,7 @@ def draw(scale=1.0, rotation=0.0, flip=False, gain=(1.0, 1.0, 1.0)):
 def joints_at(**places):
     joints = np.full((16, 2), np.nan)
     for name, place in places.items():
-        joints[geometry.JOINT_NAMES.index(name)] = place
+        joints[MPII.names.index(name)] = place
     return joints
 
 

@@ -19,6 +19,7 @@ from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
 from fasthg.pixels.image import normalise, read_crop, read_image
+from fasthg.pixels.skeleton import MPII
 from training.loading.augment import NO_AUGMENTATION, Augmentation, epoch_draws
 from training.loading.dali import make_dali_loader
 from training.loading.loader import JpegSource, LoaderOptions, ReferenceLoader, ThreadLoader, make_loader
@@ -151,7 +152,7 @@ def assert_marks_lie_under_their_joints(batch, colours, flipped):
         for joint, (place, weight) in enumerate(zip(joints * 4, weights)):
             if not weight or (np.abs(place - image.shape[0] / 2) > image.shape[0] / 2 - 16).any():
                 continue  # a disc that the crop's border cuts has its centroid elsewhere
-            colour = colours[geometry.FLIP_ORDER[joint] if flipped[row] else joint]
+            colour = colours[MPII.flip_order[joint] if flipped[row] else joint]
             distance = np.hypot(x - place[0], y - place[1])
             np.testing.assert_allclose(image[distance < 3].mean(axis=0), colour, atol=12)
             cover = (image - BACKGROUND) @ (colour - BACKGROUND) * (distance < 13)
