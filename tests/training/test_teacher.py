@@ -38,7 +38,7 @@ def options(data: Path, **changes) -> TrainOptions:
 
 
 def test_the_loss_is_the_mix_of_labels_and_teacher(tiny_dataset: Path, weights: Path) -> None:
-    """By hand: a quarter of the error to the teacher's last heatmaps, of all joints, and three of that to the labels."""
+    """By hand: a quarter of the error to the teacher's last heatmaps, of all joints, and three to the labels."""
     trainer = Trainer(options(tiny_dataset, teacher=weights, recipe=replace(RECIPE, teacher_share=0.25)))
     trainer.loader.set_epoch(0, 0)
     batch = next(iter(trainer.loader))
@@ -89,7 +89,7 @@ def test_teachers_that_do_not_fit_are_refused(tiny_dataset: Path, weights: Path,
     for changes in ({"recipe": replace(RECIPE, teacher_share=0.5)}, {"teacher_variant": "small"}):
         with pytest.raises(FasthgError, match=r"and no weights; give --teacher F\.safetensors"):
             Trainer(options(tiny_dataset, **changes))
-    with pytest.raises(FasthgError, match="teacher_share is 1.5; give a share from 0 to 1"):
+    with pytest.raises(FasthgError, match=r"teacher_share is 1\.5; give a share from 0 to 1"):
         replace(RECIPE, teacher_share=1.5)
 
 
