@@ -32,6 +32,7 @@ from fasthg.predict.boxes import (
     show_box,
     upright,
 )
+from fasthg.predict.depth import WHOLE, Depth
 from fasthg.predict.detect import Detector
 from fasthg.predict.load import load_runner
 from fasthg.predict.photo import LeftOut, Photo
@@ -120,6 +121,7 @@ class Predictor:
     threads     CPU threads of the network; PyTorch's number where None
     mode        "latency": each batch as soon as possible; "throughput": the most images a second, which OpenVINO and
                 ONNX Runtime reach by answering the images of a batch side by side
+    depth       how many of the network's stacks run: `fasthg.predict.depth.Depth`
 
     `predictor(images, boxes)` returns a list of poses; `stream` gives photograph after photograph. `path`, `device`,
     `precision`, `choice` (why this path) say what runs, `skeleton` which points it finds, `timing` how long the last
@@ -141,10 +143,11 @@ class Predictor:
         size: int | None = None,
         threads: int | None = None,
         mode: Mode = "latency",
+        depth: Depth = WHOLE,
     ) -> None:
         if batch_size < 1:
             raise FasthgError(f"batch size is {batch_size}; give at least 1")
-        served = load_runner(weights, variant, runtime, device, batch_size, size, threads, mode)
+        served = load_runner(weights, variant, runtime, device, batch_size, size, threads, mode, depth)
         if served.end_to_end and flip:
             raise FasthgError(
                 f"{weights} is exported end to end: flipping is part of its graph or not; leave it out here"
