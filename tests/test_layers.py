@@ -20,6 +20,7 @@ fasthg.kernels.triton
 fasthg.kernels.ops
 fasthg.version fasthg.errors
 fasthg.files fasthg.console fasthg.ahead
+fasthg.downloads
 fasthg.pixels
 fasthg.network
 fasthg.data
@@ -33,7 +34,8 @@ training.people training.synthesize training.make_crops
 training.memory training.distributed training.loss training.optim
 training.loading training.pack
 training.recipes training.options
-training.data training.learner training.log training.state
+training.data training.teacher training.log training.state
+training.learner
 training.trainer
 training.train
 bench.measure
@@ -46,7 +48,9 @@ bench.exports bench.micro
 ORDER = {room: rank for rank, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "torch_tensorrt"}
 OPTIONAL |= {
+    "ncnn",
     "nvidia",
+    "pnnx",
     "matplotlib",
     "jinja2",
     "av",

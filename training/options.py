@@ -21,6 +21,8 @@ class TrainOptions:
     out: Annotated[Path | None, "folder of the run"] = None
     resume: Annotated[bool, "go on with the run in the folder; give the options that it was started with"] = False
     init_weights: Annotated[Path | None, "safetensors to start from"] = None
+    teacher: Annotated[Path | None, "trained network to learn from: a checkpoint or a name"] = None
+    teacher_variant: Annotated[str | None, "network that the teacher must be"] = None
     val: Annotated[Path | None, "annotations to validate on, where those of the data hold one split"] = None
     device: Annotated[str, "auto, cpu, cuda or cuda:0"] = "auto"
     pack: Annotated[Path | None, "packed crops of the same people (python -m training.pack) to train on"] = None

@@ -287,15 +287,18 @@ def test_a_full_disk_is_named_by_libraries_that_write_themselves_too(
 def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
     number: signal.Signals, weights: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "fasthg.cli.app", "export", "--onnx", "--weights", str(weights)]
+    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "fasthg.cli.app", "export", "--onnx"]
+    command += ["--weights", str(weights)]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
-    while process.poll() is None and not os.listdir(tmp_path):
+    end = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < end and not os.listdir(tmp_path):
         time.sleep(0.02)
     assert process.poll() is None  # it has begun to write
     process.send_signal(number)
-    _out, err = process.communicate()
+    _out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "fasthg: interrupted; nothing half-written is left"
     assert os.listdir(tmp_path) == []
@@ -321,3 +324,19 @@ def test_a_tampered_artefact_is_refused(exported: Path, tmp_path: Path, capsys: 
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((50, 50, 3), np.uint8))
     assert main(["predict", str(tmp_path / "photo.png"), "--weights", str(folder), "-o", str(tmp_path / "out")]) == 2
     assert "model.onnx was changed since it was written (digest)" in capsys.readouterr().err
+
+
+def test_the_first_stacks_are_exported_as_a_network_of_their_own(tmp_path: Path, crops: np.ndarray) -> None:
+    torch.manual_seed(0)
+    deep = lived_in(HourglassNet(HourglassConfig(num_stacks=3, num_feats=8, depths=1, stem_feats=(8, 8))))
+    save(deep, tmp_path / "deep.safetensors")
+    given = {"weights": tmp_path / "deep.safetensors", "size": SIZE, "batch": 2, "output": tmp_path / "out"}
+    done = export(ExportOptions("onnx", "fp32", stacks=2, **given))
+    artefact = read_artefact(done.folder)
+    assert artefact.config.num_stacks == 2
+    assert "the first 2 of its 3 stacks" in artefact.metadata["weights"]
+    images = normalise(crops[:2], deep.config.mean)
+    with torch.inference_mode():
+        answer, expected = load_artefact(artefact, "cpu", 2)(images), deep.all_heatmaps(images)
+    assert relative_error(answer, expected[1]) < 1e-5 < relative_error(answer, expected[2])
+    assert main(["predict", "x.jpg", "--weights", str(done.folder), "--stacks", "1"]) == 2
