@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ ROUNDS = 10  # of a group, after which nothing is refined
 REPEATS = {"infer": 2, "train": 1}  # of a path in a round, at least
 ROUNDS_SHARE = 1 / 150  # of the sweep's time for the rounds of a group in the first pass, after the first round
 REFINING_SHARE = 1 / 40  # and in a later one
+UNKNOWN_S = 15.0  # that preparing a group is expected to take which an earlier run prepared
 SHORTEST_GROUP_S = 4.0  # with less time left, no group begins
 
 
@@ -60,6 +62,7 @@ class Measuring:
         self.results, self.settings, self.configuration = results, settings, configuration
         self.pace, self.workers, self.logs = pace, workers, logs
         self.seconds: dict[tuple[Cell, ...], float] = {}  # what preparing a group took
+        self.refined: Counter[tuple[Cell, ...]] = Counter()  # how often a group was measured once more
 
     def run(self, groups: Sequence[Sequence[Cell]], display: Display) -> None:
         """Measure what has no figure, then refine what has the fewest repeats; `groups` in the order of their turn."""
@@ -71,6 +74,7 @@ class Measuring:
             self.measure(missing, self.pace.total * ROUNDS_SHARE, display)
             display.advance()
         while (rough := self.roughest(groups)) and self.pace.left > SHORTEST_GROUP_S:
+            self.refined[tuple(rough)] += 1
             self.measure(rough, self.pace.total * REFINING_SHARE, display)
 
     def roughest(self, groups: Sequence[Sequence[Cell]]) -> list[Cell] | None:
@@ -78,8 +82,8 @@ class Measuring:
         able = []
         for group in groups:
             cells = [cell for cell in group if cell.mode != "loader" and self.timed(cell)]
-            cost = 1.2 * self.seconds.get(tuple(group), 0.0) + self.pace.total * REFINING_SHARE
-            if cells and cost < self.pace.left and tuple(group) in self.seconds:
+            cost = 1.2 * self.seconds.get(tuple(group), UNKNOWN_S) + self.pace.total * REFINING_SHARE
+            if cells and cost < self.pace.left and self.refined[tuple(cells)] < ROUNDS:
                 able.append((least_rounds([row for c in cells if (row := self.results.find(c))]), cells))
         rounds, cells = min(able, key=lambda pair: pair[0], default=(ROUNDS, []))
         return cells if rounds < ROUNDS else None

@@ -191,9 +191,9 @@ def test_int8_that_loses_two_points_of_pckh_is_wrong(tiny_dataset, tmp_path, mon
     """Whatever else int8 does is left out: eager computes, and loses the joints of every twentieth crop, or of none."""
     settings = Settings(tmp_path / "cache", tiny_dataset, size=64, views=256)
     make_scored_crops(settings)
-    make_reference(settings, "feats64")
-    make_reduced_reference(settings, "feats64")
-    cell = Cell("feats64", "openvino", "int8", "infer", 1)
+    make_reference(settings, "original")
+    make_reduced_reference(settings, "original")
+    cell = Cell("original", "openvino", "int8", "infer", 1)
     every = 10**9
 
     def eager(model, _path, images, **_options):
@@ -215,7 +215,7 @@ def test_int8_that_loses_two_points_of_pckh_is_wrong(tiny_dataset, tmp_path, mon
     row = cells.measure_cell(cell, settings, lambda found: cells.Order())
     assert row["status"] == "ok"
     every = 20
-    reduced.found_file(settings, "feats64", "openvino", "int8").unlink()
+    reduced.found_file(settings, "original", "openvino", "int8").unlink()
     row = cells.measure_cell(cell, settings, never)
     assert row["status"] == "WRONG"
     assert "int8 allows -0.30" in row["reason"]
