@@ -125,8 +125,16 @@ def _choose(path: Path, document: dict[str, Any], reading: Reading) -> tuple[Ske
     first = chosen[0]
     limbs = [(int(a) - 1, int(b) - 1) for a, b in first.get("skeleton") or ()]  # COCO counts points from one
     name = str(first.get("name") if len(chosen) == 1 else "animal")
-    skeleton = make_skeleton(name, [str(point) for point in first["keypoints"]], limbs, reading.pairs)
-    return skeleton, {category.get("id") for category in chosen}
+    kinds = {category.get("id") for category in chosen}
+    points = [str(point) for point in first["keypoints"]]
+    points += [f"point{number}" for number in range(len(points) + 1, _most_points(document, kinds) + 1)]
+    return make_skeleton(name, points, limbs, reading.pairs), kinds
+
+
+def _most_points(document: dict[str, Any], kinds: set[Any]) -> int:
+    """How many points the annotations of some categories have; more than their category names, in a few files."""
+    ours = (annotation for annotation in document["annotations"] if annotation.get("category_id") in kinds)
+    return max(len(annotation.get("keypoints") or ()) // 3 for annotation in ours)
 
 
 def _subjects(path: Path, document: dict[str, Any], kinds: set[Any], skeleton: Skeleton) -> Iterator[Any]:
