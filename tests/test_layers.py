@@ -57,6 +57,11 @@ OPTIONAL |= {
     "scipy",
     "simplejpeg",
     "tensorboard",
+    "faster_coco_eval",
+    "pandas",
+    "sleap_io",
+    "tables",
+    "yaml",
 }
 
 

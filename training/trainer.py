@@ -283,7 +283,7 @@ class Trainer:
             return
         names = [LATEST, BEST] if best else [LATEST]
         metadata = {name: f"{value:.6g}" for name, value in row.items()}
-        metadata |= {"data": self.dataset.digest, "size": str(self.recipe.size)}
+        metadata |= {"data": self.dataset.digest}
         for name in names:
             save(self.learner.evaluated, self.options.out / name, metadata=metadata)
 

@@ -7,15 +7,21 @@ left out. Images lie beside the file, in `images/` beside it or beside its folde
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fasthg.data.people import HALF_PIXEL, load_json
+from fasthg.data.people import HALF_PIXEL, People, load_json
 from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
 from fasthg.errors import FasthgError
+from fasthg.pixels import geometry
 from fasthg.pixels.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from fasthg.data.dataset import Dataset
 
 LOOKED_FOR = "a JSON with images, annotations and categories that have keypoints (COCO)"
 _FOLDERS = (".", "annotations", "annot", "train", "valid", "val", "test")
@@ -25,6 +31,41 @@ _OF_VALIDATION = ("val", "test")
 def is_coco(path: Path) -> bool:
     """Whether a file is COCO's JSON with keypoints, or a folder holds one."""
     return bool(coco_files(path))
+
+
+def is_coco_file(path: Path) -> bool:
+    """Whether a path is one file of COCO's keypoints."""
+    return path.is_file() and _has_keypoints(path)
+
+
+def at_detections(dataset: Dataset, path: Path, category: str | None) -> tuple[Dataset, NDArray[np.float64]]:
+    """The dataset's images with the boxes of a list of detections in place of its subjects, and the boxes' scores [N].
+
+    Boxes of other images, of other kinds and without an area are left out. Raises FasthgError for a file that is no
+    list of {"image_id", "category_id", "bbox", "score"}.
+    """
+    document, found = _load(dataset.annotations), load_json(path)
+    if not isinstance(found, list) or not all({"image_id", "bbox", "score"} <= box.keys() for box in found):
+        raise FasthgError(f"{path}: no list of detections; give COCO's, with image_id, bbox and score")
+    kinds = {chosen.get("id") for chosen in choose_categories(dataset.annotations, document, category)}
+    known, names = set(dataset.people.images), {image["id"]: str(image["file_name"]) for image in document["images"]}
+    boxes = [box for box in found if names.get(box["image_id"]) in known and min(box["bbox"][2:]) > 0]
+    boxes = [box for box in boxes if box.get("category_id", next(iter(kinds))) in kinds]
+    if not boxes:
+        raise FasthgError(f"{path}: none of its {len(found)} boxes is of the images to score; give their detections")
+    center, scale = zip(*(geometry.box_to_center_scale(*map(float, box["bbox"])) for box in boxes))
+    points = len(dataset.people.skeleton)
+    people = People(
+        images=tuple(names[box["image_id"]] for box in boxes),
+        center=np.stack(center),
+        scale=np.array(scale),
+        joints=np.full((len(boxes), points, 2), np.nan),
+        labelled=np.zeros((len(boxes), points), bool),
+        visible=np.zeros((len(boxes), points), bool),
+        head_size=np.full(len(boxes), np.nan),
+        skeleton=dataset.people.skeleton,
+    )
+    return replace(dataset, people=people), np.array([float(box["score"]) for box in boxes])
 
 
 def coco_files(path: Path) -> list[Path]:
