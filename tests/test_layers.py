@@ -20,6 +20,7 @@ fasthg.kernels.triton
 fasthg.kernels.ops
 fasthg.version fasthg.errors
 fasthg.files fasthg.console fasthg.ahead
+fasthg.downloads
 fasthg.pixels
 fasthg.network
 fasthg.data
@@ -33,7 +34,8 @@ training.people training.synthesize training.make_crops
 training.memory training.distributed training.loss training.optim
 training.loading training.pack
 training.recipes training.options
-training.data training.learner training.log training.state
+training.data training.teacher training.log training.state
+training.learner
 training.trainer
 training.train
 bench.measure

@@ -21,6 +21,7 @@ from training.loss import heatmap_loss
 from training.memory import keep_freed_memory
 from training.optim import Schedule, WeightAverage, make_optimizer, set_learning_rate
 from training.recipes import Recipe
+from training.teacher import Teacher
 
 
 class Learner:
@@ -37,6 +38,7 @@ class Learner:
         world: World,
         init_weights: Path | None = None,
         start: str | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.recipe, self.world = recipe, world
         self.matched: Matched | None = None
@@ -47,6 +49,7 @@ class Learner:
             recipe.schedule, recipe.lr, total_steps, recipe.warmup, recipe.milestones, recipe.gamma
         )
         self.model = self._make_model(init_weights, start)
+        self.teacher = teacher.to(world.device, self.memory_format) if teacher else None
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
         self.network = world.wrap(self.model, recipe.sync_norm)
         self.optimizer = make_optimizer(
@@ -94,9 +97,12 @@ class Learner:
             with self._exchange_gradients(number == len(parts)):
                 with self.autocast():
                     heatmaps = self.network(images)
-                part_loss = heatmap_loss(heatmaps, targets, weights) / len(parts)
-                self.scaler.scale(part_loss).backward()
-            loss += part_loss.detach()
+                    taught = self.teacher(images) if self.teacher else None
+                part_loss = heatmap_loss(heatmaps, targets, weights)
+                if self.teacher and taught is not None:
+                    part_loss = self.teacher.mix(part_loss, heatmaps, taught)
+                self.scaler.scale(part_loss / len(parts)).backward()
+            loss += part_loss.detach() / len(parts)
         if recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)

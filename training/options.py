@@ -23,6 +23,8 @@ class TrainOptions:
     resume: Annotated[bool, "go on with the run in the folder; give the options that it was started with"] = False
     init_weights: Annotated[Path | None, "safetensors to start from"] = None
     start: Annotated[str | None, "weights, or a variant that ships some, whose matching layers are taken"] = None
+    teacher: Annotated[Path | None, "trained network to learn from: a checkpoint or a name"] = None
+    teacher_variant: Annotated[str | None, "network that the teacher must be"] = None
     val: Annotated[Path | None, "annotations to validate on, where those of the data hold one split"] = None
     category: Annotated[str | None, "kind of subject to read, where the data has several"] = None
     holdout: Annotated[str, "images to validate on where no file says: every6, 0.2@7 or a file of names"] = "every6"

@@ -42,6 +42,7 @@ class Recipe:
     dropout: Annotated[float, "probability of dropping a channel after each hourglass"] = 0.0
     ema: Annotated[float, "decay of the average of the weights that is validated and shipped, 0 to switch it off"] = 0.0
     sigma: Annotated[float, "radius of the target's Gaussian, heatmap pixels"] = 1.0
+    teacher_share: Annotated[float, "share of the loss that is held to the teacher; half where 0 with a teacher"] = 0.0
     freeze_norm: Annotated[bool, "keep batch statistics as they are"] = False
     sync_norm: Annotated[bool, "batch statistics over all devices (GPUs only)"] = False
     seed: Annotated[int, "of the initial weights, the order, the augmentation and the dropout"] = 0
@@ -61,6 +62,8 @@ class Recipe:
         for name in ("lr", "sigma", "gamma"):
             if not getattr(self, name) > 0:
                 raise FasthgError(f"{name} is {getattr(self, name)}; give more than 0")
+        if not 0.0 <= self.teacher_share <= 1.0:
+            raise FasthgError(f"teacher_share is {self.teacher_share}; give a share from 0 to 1")
         if not 0.0 <= self.ema < 1.0:
             raise FasthgError(f"ema is {self.ema}; give a decay from 0 to below 1")
         if self.size % self.config.min_input_multiple or self.size < 1:
@@ -105,6 +108,7 @@ RECIPES: dict[str, Recipe] = {
     "batch6": replace(BASE, batch_size=6),
     "dropout": replace(BASE, dropout=0.2),
     "mixed-precision": replace(BASE, path="amp"),
+    "distil-small": replace(BASE, variant="small", teacher_share=0.5),
 }
 
 

@@ -30,6 +30,7 @@ from training.loading.loader import Loader
 from training.log import EpochMeter, RunLog, draw_predictions, score_columns
 from training.options import TrainOptions
 from training.state import LAST, check_same_run, load_state, save_state
+from training.teacher import make_teacher
 
 BEST, LATEST = "best.safetensors", "last.safetensors"
 _CHECK_STEPS = 20  # after which losses are read and clocks compared on a GPU, which has to be waited for
@@ -72,7 +73,10 @@ class Trainer:
         self.validation = load_validation(options, self.dataset) if options.validate_every else None
         self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
-        self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights, options.start)
+        self.teacher = make_teacher(options, self.recipe)
+        self.learner = Learner(
+            self.recipe, self.total_steps, self.world, options.init_weights, options.start, self.teacher
+        )
         if self.learner.matched and self.world.leads and options.progress:
             note(str(self.learner.matched))
         self.step = 0
@@ -250,7 +254,8 @@ class Trainer:
 
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a run to go on."""
-        return {**self.recipe.describe(), "data": self.dataset.digest}
+        teacher = self.teacher.digest if self.teacher else None
+        return {**self.recipe.describe(), "data": self.dataset.digest, "teacher": teacher}
 
     def _save(self) -> None:
         """Keep the state of the run, unless it went bad."""

@@ -41,6 +41,14 @@ Throughput = Annotated[bool, typer.Option("--throughput", help="The most images 
 Category = Annotated[str | None, typer.Option(help="Kind of subject to read, where the data has several.")]
 Holdout = Annotated[str, typer.Option(help="Images held out where no file says: every6, 0.2@7, or a file of names.")]
 Measure = Annotated[str | None, typer.Option("--pck", help="Score by head, torso, box, image or pixels: box@0.1.")]
+Stacks = Annotated[int | None, typer.Option(min=1, help="Run the network's first stacks alone.")]
+Budget = Annotated[
+    str | None, typer.Option(help="As many stacks as fit into this time a person here, such as 40ms.", metavar="TIME")
+]
+EarlyExit = Annotated[
+    float | None,
+    typer.Option(min=0, help="Stop once no joint moves further between two stacks than this, heatmap pixels."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result; never an input.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at what cannot be read, instead of leaving it out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
@@ -96,9 +104,13 @@ def predict(
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="People's boxes in COCO's JSON.")] = None,
     category: Category = None,
+    detect: Annotated[bool, typer.Option("--detect", help="Find the people, by YOLOX-Nano, fetched once.")] = False,
     path: PathName = "auto",
     device: Device = "auto",
     flip: Flip = False,
+    stacks: Stacks = None,
+    budget: Budget = None,
+    early_exit: EarlyExit = None,
     batch_size: BatchSize = 8,
     threads: Threads = None,
     throughput: Throughput = False,
@@ -113,11 +125,13 @@ def predict(
     """Predict poses on photographs and videos; write predictions.json in their pixels, and overlays."""
     from fasthg.predict.boxes import parse_boxes, read_coco_boxes
     from fasthg.predict.command import predict_to_folder
+    from fasthg.predict.depth import Depth, parse_budget
 
-    if bbox and boxes:
-        raise FasthgError("--bbox and --boxes both given; give one of them")
+    if (bbox is not None) + (boxes is not None) + detect > 1:
+        raise FasthgError("--bbox, --boxes and --detect say where people are; give one of them")
     people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes, category) if boxes else None
     options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
+    options["detect"] = detect
     options["mode"] = "throughput" if throughput else "latency"
     written = predict_to_folder(
         images,
@@ -130,6 +144,7 @@ def predict(
         keep=[file for file in (boxes, weights) if file],
         weights=weights,
         batch_size=batch_size,
+        depth=Depth(stacks, parse_budget(budget) if budget is not None else None, early_exit),
         **options,  # type: ignore[arg-type]
     )
     for file in written.files:
@@ -146,6 +161,9 @@ def evaluate(
     device: Device = "auto",
     split: Annotated[str, typer.Option(help="train, val or all.")] = "val",
     flip: Flip = False,
+    stacks: Stacks = None,
+    by_stack: Annotated[bool, typer.Option("--by-stack", help="Score, GFLOP and ms after each stack.")] = False,
+    early_exit: EarlyExit = None,
     batch_size: BatchSize = 8,
     size: Size = None,
     threads: Threads = None,
@@ -169,6 +187,7 @@ def evaluate(
     from fasthg.metrics.evaluate import find_dataset
     from fasthg.metrics.oks import oks_of_dataset, results_of_dataset
     from fasthg.pixels.skeleton import check_same_points
+    from fasthg.predict.depth import Depth
     from fasthg.predict.load import load_runner
     from fasthg.predict.photo import LeftOut
 
@@ -180,13 +199,23 @@ def evaluate(
     dataset, box_scores = at_detections(dataset, detections, category) if detections else (dataset, None)
     if strict or not dataset.image_dir.is_dir():
         check_images(dataset)
-    served = load_runner(weights, variant, path, device, batch_size, size, threads)
+    left_out = LeftOut(strict, named=_NAMED)
+    if by_stack:
+        if stacks or early_exit is not None:
+            raise FasthgError("--by-stack runs every number of stacks; leave --stacks and --early-exit out")
+        from fasthg.cli.by_stack import eval_by_stack, stacks_table
+
+        options = (path, device, batch_size, size, threads, flip)
+        _print(eval_by_stack(weights, variant, dataset, *options, left_out), as_json, stacks_table)
+        _say_left_out(left_out.count)
+        return
+    depth = Depth(stacks, early_exit=early_exit)
+    served = load_runner(weights, variant, path, device, batch_size, size, threads, depth=depth)
     check_same_points(str(weights or "the shipped network"), served.skeleton, dataset.people.skeleton)
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
-    left_out = LeftOut(strict, named=_NAMED)
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
         predictions, peaks = find_dataset(
@@ -200,6 +229,10 @@ def evaluate(
         raise FasthgError(f"data {dataset.image_dir}: no photograph can be read; copy them there again")
     run = {"path": runner.path, "precision": runner.precision, "device": runner.device, "flip": flip, "split": split}
     run["left_out"] = left_out.count
+    if early_exit is not None:
+        from fasthg.cli.by_stack import exits
+
+        run["early_exit"] = exits(runner, served.size)
     listed = None
     if results or is_coco_file(dataset.annotations):
         chosen = None if box_scores is None else box_scores[seen]
@@ -273,6 +306,7 @@ def convert(
 @app.command(epilog="Example: fasthg export --openvino --int8 -o out/small-int8")
 def export(
     variant: Variant = None,
+    stacks: Stacks = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -309,6 +343,7 @@ def export(
         target=target,
         precision=precision,
         variant=variant,
+        stacks=stacks,
         weights=weights,
         end_to_end=end_to_end,
         flip=flip,

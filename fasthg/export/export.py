@@ -31,6 +31,7 @@ from fasthg.network.checkpoint import variant_name
 from fasthg.network.load import create_model, default_weights, find_weights, load_network
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import precision_attempts
+from fasthg.network.stacks import first_stacks
 from fasthg.network.variants import INPUT_SIZE, STRIDE
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise
@@ -57,6 +58,7 @@ class ExportOptions:
     overwrite   replace an earlier artefact there
     data        dataset whose crops are calibrated on and compared; None for the crops that ship with the package
     reading     what is said of `data` beside where it lies
+    stacks      the network's first stacks alone; None for all
     """
 
     target: str = "onnx"
@@ -71,6 +73,7 @@ class ExportOptions:
     overwrite: bool = False
     data: str | Path | None = None
     reading: Reading | None = None
+    stacks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ def export(options: ExportOptions) -> ExportResult:
     if options.batch < 1:
         raise FasthgError(f"batch is {options.batch}; give at least 1")
     model, weights = _network(options)
+    if options.stacks is not None:
+        weights += f", the first {options.stacks} of its {model.config.num_stacks} stacks"
+        model = first_stacks(model, options.stacks)
     check_input(model.config, torch.empty(1, 3, options.size, options.size, device="meta"))
     name = _name(model, options, precision)
     folder = Path(options.output) if options.output is not None else Path("export") / name

@@ -129,8 +129,13 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def variant_name(config: HourglassConfig) -> str | None:
-    """The name in VARIANTS of an architecture, dropout, mean and skeleton aside; None for another network."""
-    for name, known in VARIANTS.items():
+    """The name of an architecture, such as "small" or "original@3", dropout, mean and skeleton aside.
+
+    None for another network.
+    """
+    count = config.num_stacks
+    first = {f"{name}@{count}": known.first(count) for name, known in VARIANTS.items() if count < known.num_stacks}
+    for name, known in (VARIANTS | first).items():
         if replace(config, dropout=known.dropout, skeleton=known.skeleton, mean=known.mean) == known:
             return name
     return None
@@ -149,7 +154,7 @@ def check_same_network(source: str, theirs: HourglassConfig, ours: HourglassConf
         f"{name} {_short(getattr(theirs, name))} against {_short(getattr(ours, name))}" for name in names
     )
     held, wanted = variant_name(theirs) or "another network", variant_name(ours) or "a network of your own"
-    way_out = f"give --variant {held}" if held in VARIANTS else "leave the variant out"
+    way_out = f"give --variant {held}" if variant_name(theirs) else "leave the variant out"
     raise FasthgError(f"{source} holds {held}, not {wanted} ({differences}); {way_out}, or give other weights")
 
 

@@ -20,7 +20,8 @@ from fasthg.network.checkpoint import (
 )
 from fasthg.network.model import HourglassNet
 from fasthg.network.published import PUBLISHED, fetch
-from fasthg.network.variants import VARIANTS, HourglassConfig, get_config
+from fasthg.network.stacks import first_stacks
+from fasthg.network.variants import VARIANTS, HourglassConfig, get_config, split_stacks
 
 log = logging.getLogger("fasthg")
 
@@ -68,8 +69,13 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
 
     weights   None: fresh (He) initialisation; "default": the weights that ship with the package (`small` only);
               another name that `fasthg list --weights` shows; else the path of a `.safetensors` checkpoint. It must be
-              of the same architecture; its mean and its skeleton come with it
+              of the same architecture; its mean and its skeleton come with it. A variant such as
+              "original@3" takes the first stacks of original's weights
     """
+    if isinstance(variant, str) and weights is not None:
+        whole, count = split_stacks(variant)
+        if count is not None:
+            return first_stacks(create_model(whole, weights), count)
     config = get_config(variant) if isinstance(variant, str) else variant
     if weights is None:
         return HourglassNet(config)

@@ -108,6 +108,12 @@ class HourglassConfig:
         assert isinstance(self.depths, tuple)
         return self.depths
 
+    def first(self, count: int) -> HourglassConfig:
+        """The first `count` stacks alone; raises FasthgError where there are fewer."""
+        if not 1 <= count <= self.num_stacks:
+            raise FasthgError(f"stacks is {count}; the network has {self.num_stacks}, so give 1 to {self.num_stacks}")
+        return replace(self, num_stacks=count, depths=self.stack_depths[:count])
+
 
 ORIGINAL = HourglassConfig()
 
@@ -129,8 +135,18 @@ STUDY_VARIANTS: tuple[str, ...] = tuple(name for name in VARIANTS if name != "sm
 
 
 def get_config(variant: str) -> HourglassConfig:
-    """Configuration of a named variant; raises FasthgError that lists the names."""
+    """Configuration of a named variant, "original@3" for its first three stacks; raises FasthgError with the names."""
+    name, count = split_stacks(variant)
     try:
-        return VARIANTS[variant]
+        config = VARIANTS[name]
     except KeyError:
         raise FasthgError(f"unknown variant {variant!r}; choose one of {', '.join(VARIANTS)}") from None
+    return config if count is None else config.first(count)
+
+
+def split_stacks(variant: str) -> tuple[str, int | None]:
+    """ "original@3" -> ("original", 3); "original" -> ("original", None)."""
+    name, at, count = variant.partition("@")
+    if at and not (count.isascii() and count.isdigit()):
+        raise FasthgError(f"unknown variant {variant!r}; give NAME@K for the first K stacks")
+    return name, int(count) if at else None

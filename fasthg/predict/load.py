@@ -15,6 +15,7 @@ from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import INPUT_SIZE, get_config
 from fasthg.pixels.skeleton import Skeleton
+from fasthg.predict.depth import WHOLE, Depth, cut, leave_early
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.paths import parse_path, prepare
 from fasthg.runtimes.request import Mode, Prepared
@@ -53,6 +54,7 @@ def load_runner(
     size: int | None = None,
     threads: int | None = None,
     mode: Mode = "latency",
+    depth: Depth = WHOLE,
 ) -> Served:
     """What answers crops of people.
 
@@ -62,16 +64,26 @@ def load_runner(
     batch_size  people in one run; less where an exported network takes less
     size        side of the crops in pixels; an exported network has its own
     mode        "latency" or "throughput"
+    depth       how many of the network's stacks run
 
     Raises FasthgError for what does not fit together, BackendUnavailable for what cannot run here.
     """
     if isinstance(weights, (str, Path)) and is_artefact(weights):
+        if depth != WHOLE:
+            raise FasthgError(f"artefact {weights} runs as it was exported; give --stacks to `fasthg export` instead")
         return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads, mode)
     model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
     size = size or INPUT_SIZE
     path, why = choose_path(model, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
+    if depth.early_exit is not None:
+        path = "channels_last" if runtime == "auto" else path
     example = torch.zeros(batch_size, 3, size, size)
-    prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
+    model, chosen = cut(model, depth, path, example, device, threads, mode)
+    if depth.early_exit is not None:
+        prepared = leave_early(model, depth.early_exit, path, example, device, threads)
+    else:
+        prepared = prepare(model, path, example, device=device, threads=threads, mode=mode)
+    why = "; ".join(filter(None, (why, chosen)))
     return Served(prepared, size, batch_size, why, model.config.mean, model.config.skeleton)
 
 

@@ -134,7 +134,7 @@ def test_predict_refuses_bad_input_and_leaves_nothing(
         ([photo, "--bbox", "1,2,nan,4"], "box 1,2,nan,4 is not finite"),
         ([photo, "--bbox", "500,2,5,5"], "box 500,2,5,5 lies outside"),
         ([photo, photo, "--bbox", "1,2,5,5"], "one set of boxes for 2 images"),
-        ([photo, "--bbox", "1,2,5,5", "--boxes", "x.json"], "--bbox and --boxes both given"),
+        ([photo, "--bbox", "1,2,5,5", "--boxes", "x.json"], "--bbox, --boxes and --detect say where"),
         ([photo, "--boxes", tmp_path / "others.json"], "the boxes are of none of the images"),
         ([photo, "--format", "xml"], "unknown format 'xml'; choose from json, csv, coco, mat"),
         ([photo, "--path", "warp"], "unknown path 'warp'; choose one of eager"),
@@ -285,3 +285,61 @@ def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"fasthg: {tmp_path}/absent.jpg does not exist; give photographs, folders or videos\n"
+
+
+@pytest.fixture(scope="module")
+def deep_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three stacks."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("deep") / "deep.safetensors"
+    save(fasthg.HourglassNet(HourglassConfig(num_stacks=3, num_feats=8, depths=1, stem_feats=(8, 8))), path)
+    return path
+
+
+def test_eval_by_stack_gives_what_eval_gives_for_each_number_of_stacks(
+    deep_weights: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["eval", "--data", str(tiny_dataset), "--weights", str(deep_weights), "--size", "64", "--path", "eager"]
+    assert main([*argv, "--by-stack", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["stacks"]
+    assert [row["stack"] for row in rows] == [1, 2, 3]
+    assert rows[0]["gflop"] < rows[1]["gflop"] < rows[2]["gflop"]
+    assert all(row["ms"] > 0 for row in rows)
+    for row in rows:
+        assert main([*argv, "--stacks", str(row["stack"]), "--json"]) == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert {name: alone[name] for name in row["scores"]} == row["scores"]
+    assert main([*argv, "--by-stack"]) == 0
+    assert "PCKh@0.5 by stack, eager (fp32), 64 px" in capsys.readouterr().out
+
+
+def test_eval_says_who_left_early(deep_weights: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["eval", "--data", str(tiny_dataset), "--weights", str(deep_weights), "--size", "64", "--batch-size", "3"]
+    assert main([*argv, "--early-exit", "1000", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "early exit: 100.0% after stack 2" in printed.err
+    early = json.loads(printed.out)
+    assert early["early_exit"]["share"] == {"2": 1.0}
+    assert main([*argv, "--stacks", "2", "--path", "channels_last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pckh@0.5"] == early["pckh@0.5"]
+
+
+def test_depth_options_that_do_not_fit_are_refused(
+    deep_weights: Path, photo: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict = ["predict", photo, "-o", tmp_path / "out", "--weights", deep_weights]
+    assert "stacks is 4; the network has 3, so give 1 to 3" in refused(capsys, *predict, "--stacks", "4")
+    assert "budget 'soon' is no time" in refused(capsys, *predict, "--budget", "soon")
+    assert "stacks and budget_ms both given" in refused(capsys, *predict, "--stacks", "1", "--budget", "9ms")
+    assert "a person by eager here" in refused(capsys, *predict, "--path", "eager", "--budget", "0.0001ms")
+    evaluate = ["eval", "--data", tiny_dataset, "--weights", deep_weights, "--by-stack", "--stacks", "2"]
+    assert "--by-stack runs every number of stacks" in refused(capsys, *evaluate)
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_runs_what_fits_into_a_budget(
+    deep_weights: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["predict", str(photo), "-o", str(tmp_path / "out"), "--weights", str(deep_weights), "--no-overlays"]
+    assert main([*argv, "--path", "eager", "--budget", "60s"]) == 0
+    assert "3 of 3 stacks take" in capsys.readouterr().err

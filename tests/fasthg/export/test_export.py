@@ -321,3 +321,19 @@ def test_a_tampered_artefact_is_refused(exported: Path, tmp_path: Path, capsys: 
     cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((50, 50, 3), np.uint8))
     assert main(["predict", str(tmp_path / "photo.png"), "--weights", str(folder), "-o", str(tmp_path / "out")]) == 2
     assert "model.onnx was changed since it was written (digest)" in capsys.readouterr().err
+
+
+def test_the_first_stacks_are_exported_as_a_network_of_their_own(tmp_path: Path, crops: np.ndarray) -> None:
+    torch.manual_seed(0)
+    deep = lived_in(HourglassNet(HourglassConfig(num_stacks=3, num_feats=8, depths=1, stem_feats=(8, 8))))
+    save(deep, tmp_path / "deep.safetensors")
+    given = {"weights": tmp_path / "deep.safetensors", "size": SIZE, "batch": 2, "output": tmp_path / "out"}
+    done = export(ExportOptions("onnx", "fp32", stacks=2, **given))
+    artefact = read_artefact(done.folder)
+    assert artefact.config.num_stacks == 2
+    assert "the first 2 of its 3 stacks" in artefact.metadata["weights"]
+    images = normalise(crops[:2], deep.config.mean)
+    with torch.inference_mode():
+        answer, expected = load_artefact(artefact, "cpu", 2)(images), deep.all_heatmaps(images)
+    assert relative_error(answer, expected[1]) < 1e-5 < relative_error(answer, expected[2])
+    assert main(["predict", "x.jpg", "--weights", str(done.folder), "--stacks", "1"]) == 2

@@ -1,0 +1,205 @@
+"""Less network for the same people: one training's stacks, and a small network with and without a teacher.
+
+    python -m bench.study.distil --data LSP --pack crops.h5 --out bench/results/distil-reduced
+
+The teacher is `original` with its widths divided by `shrink`, on small crops. Its PCK after each stack comes from one
+training. The student is `small`, shrunk alike; it learns alone and with the teacher, with the same seeds, people and
+steps. Each finished run is a line of results.jsonl; the same command goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from bench.study.run import RESULTS, StudyPlan, read_results
+from fasthg.console import make_app, note, run_app
+from fasthg.data.dataset import load_dataset
+from fasthg.errors import FasthgError
+from fasthg.files import make_folder, write_text
+from fasthg.metrics.evaluate import evaluate
+from fasthg.network.checkpoint import load_model
+from fasthg.network.flops import count_flops, count_parameters
+from fasthg.network.model import HourglassNet
+from fasthg.network.stacks import first_stacks
+from training.options import TrainOptions
+from training.recipes import Recipe
+from training.state import LAST
+from training.trainer import LATEST, Trainer
+
+REPORT = "report.md"
+TEACHER, STUDENT = "original", "small"
+SHARES = (0.0, 0.5)  # of the teacher in the student's loss
+
+
+@dataclass(frozen=True)
+class DistilPlan:
+    """What every run has in common; `StudyPlan` says the rest of the recipe."""
+
+    data: Path
+    pack: Path | None
+    work: Path
+    size: int = 64
+    shrink: int = 8
+    epochs: int = 3
+    teacher_epochs: int = 5
+    batch_size: int = 32
+    lr: float = 2.5e-3
+    seeds: int = 3
+
+    def runs(self) -> list[tuple[str, float, int]]:
+        """(variant, share of the teacher, seed) of every run, the teacher's first."""
+        return [(TEACHER, 0.0, 0)] + [(STUDENT, share, seed) for seed in range(self.seeds) for share in SHARES]
+
+    def folder(self, variant: str, share: float, seed: int) -> Path:
+        return self.work / f"{variant}-{share:g}-{seed}"
+
+    @property
+    def teacher(self) -> Path:
+        return self.folder(TEACHER, 0.0, 0) / LATEST
+
+    def recipe(self, variant: str, share: float, seed: int) -> Recipe:
+        epochs = self.teacher_epochs if variant == TEACHER else self.epochs
+        study = StudyPlan(self.data, self.work, self.size, self.shrink, epochs, self.batch_size, self.lr)
+        return replace(study.recipe(variant, seed), teacher_share=share)
+
+    def settings(self) -> dict[str, Any]:
+        """What has to be the same for two runs to stand in one table."""
+        names = ("size", "shrink", "epochs", "teacher_epochs", "batch_size", "lr")
+        return {name: value for name, value in asdict(self).items() if name in names}
+
+
+def run_one(plan: DistilPlan, variant: str, share: float, seed: int) -> dict[str, Any]:
+    """Train one network, or go on with it; returns its line of the results, with the scores after each stack."""
+    torch.set_num_threads(1)
+    out = plan.folder(variant, share, seed)
+    options = TrainOptions(
+        data=plan.data,
+        pack=plan.pack,
+        recipe=plan.recipe(variant, share, seed),
+        teacher=plan.teacher if share else None,
+        out=out,
+        resume=(out / LAST).exists(),
+        num_workers=0 if plan.pack is None else 1,
+        validate_every=max(plan.epochs, plan.teacher_epochs),
+        checkpoint_seconds=60.0,
+        tensorboard=False,
+        progress=False,
+    )
+    result = Trainer(options).run()
+    model = load_model(out / LATEST)
+    return {
+        "variant": variant,
+        "teacher_share": share,
+        "seed": seed,
+        **plan.settings(),
+        "steps": result.steps,
+        "parameters": count_parameters(model),
+        "stacks": score_stacks(plan, model),
+    }
+
+
+def score_stacks(plan: DistilPlan, model: HourglassNet) -> list[dict[str, Any]]:
+    """Score and GFLOP of a network after each of its stacks, by the people's own protocol."""
+    people, found = load_dataset(plan.data, "val"), []
+    for count in range(1, model.config.num_stacks + 1):
+        network = first_stacks(model, count)
+        scores = evaluate(torch.inference_mode()(network.final), people, None, plan.size, 32, mean=model.config.mean)
+        gflop = count_flops(network.config, plan.size) / 1e9
+        found.append({"stack": count, "gflop": gflop, "score": scores.weighted14, "protocol": str(scores.protocol)})
+    return found
+
+
+def run_all(plan: DistilPlan, out: Path) -> list[dict[str, Any]]:
+    """Every run that is not in the results yet, one after the other; returns all results."""
+    done = read_results(out / RESULTS)
+    for row in done:
+        if {name: row[name] for name in plan.settings()} != plan.settings():
+            raise FasthgError(f"{out / RESULTS} holds runs of other settings; give the same options or another --out")
+    finished = {(row["variant"], row["teacher_share"], row["seed"]) for row in done}
+    for run in plan.runs():
+        if run in finished:
+            continue
+        row = run_one(plan, *run)
+        with (out / RESULTS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        note(f"{row['variant']} share {run[1]:g} seed {run[2]}: {row['stacks'][-1]['score']:.2f}")
+        done.append(row)
+    return done
+
+
+def report(rows: Sequence[dict[str, Any]], command: str) -> str:
+    """The two tables in Markdown."""
+    teacher = next(row for row in rows if row["variant"] == TEACHER)
+    student = next(row for row in rows if row["variant"] == STUDENT)
+    first = teacher["stacks"][0]
+    lines = [
+        "# One training's stacks, and a student with and without its teacher",
+        "",
+        f"Made by `{command}`.",
+        "",
+        f"Every width is divided by {teacher['shrink']}, crops have {teacher['size']} px, steps are of"
+        f" {teacher['batch_size']} people. Scores are {first['protocol']} (weighted14) on the "
+        "validation people of the same data.",
+        "",
+        f"`{TEACHER}` after each of its stacks, one training of {teacher['steps']} steps:",
+        "",
+        "| stacks | GFLOP | score |",
+        "|---:|---:|---:|",
+        *(f"| {row['stack']} | {row['gflop']:.4f} | {row['score']:.2f} |" for row in teacher["stacks"]),
+        "",
+        f"`{STUDENT}` by how much of its loss is held to that network, {student['steps']} steps each:",
+        "",
+        "| teacher's share | mean | standard deviation | each seed |",
+        "|---:|---:|---:|---|",
+        *(_student_line(rows, share) for share in SHARES),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _student_line(rows: Sequence[dict[str, Any]], share: float) -> str:
+    runs = sorted((r for r in rows if (r["variant"], r["teacher_share"]) == (STUDENT, share)), key=lambda r: r["seed"])
+    scores = [row["stacks"][-1]["score"] for row in runs]
+    spread = f"{statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    mean = f"{statistics.fmean(scores):.2f}" if scores else ""
+    return f"| {share:g} | {mean} | {spread} | {' '.join(f'{score:.2f}' for score in scores)} |"
+
+
+def _command(
+    data: Annotated[Path, typer.Option(help="folder of people, such as that of LSP")],
+    out: Annotated[Path, typer.Option(help="folder of the tables")],
+    pack: Annotated[Path | None, typer.Option(help="packed crops of the same people")] = None,
+    work: Annotated[Path, typer.Option(help="folder of the runs' checkpoints")] = Path("runs/distil"),
+    size: Annotated[int, typer.Option(help="side of the crops, pixels")] = DistilPlan.size,
+    shrink: Annotated[int, typer.Option(help="divide every width by this")] = DistilPlan.shrink,
+    epochs: Annotated[int, typer.Option(help="passes over the people, for every student")] = DistilPlan.epochs,
+    teacher_epochs: Annotated[int, typer.Option(help="the same, for the teacher")] = DistilPlan.teacher_epochs,
+    batch_size: Annotated[int, typer.Option(help="people in a step")] = DistilPlan.batch_size,
+    lr: Annotated[float, typer.Option(help="learning rate after the warm-up")] = DistilPlan.lr,
+    seeds: Annotated[int, typer.Option(help="runs of the student with each share")] = DistilPlan.seeds,
+) -> None:
+    """Train a network, score each of its stacks, and train a student with and without it."""
+    plan = DistilPlan(data, pack, work, size, shrink, epochs, teacher_epochs, batch_size, lr, seeds)
+    rows = run_all(plan, make_folder(out))
+    write_text(out / REPORT, report(rows, " ".join(["python -m bench.study.distil", *sys.argv[1:]])))
+    note(f"{len(rows)} runs; the report is {out / REPORT}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    app = make_app()
+    app.command()(_command)
+    return run_app(app, argv, prog="python -m bench.study.distil")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
