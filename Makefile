@@ -23,7 +23,7 @@ venv: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard kernels/cpu/* kernels/cpu/core/*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0
-	$(PIP) install -c constraints.txt -e ".[dev,ort,openvino,trt,dali,heic]"
+	$(PIP) install -c constraints.txt -e ".[dev,ort,openvino,ncnn,trt,dali,heic]"
 	touch $@
 
 sweep: venv

@@ -48,7 +48,9 @@ bench.exports bench.micro
 ORDER = {room: rank for rank, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "torch_tensorrt"}
 OPTIONAL |= {
+    "ncnn",
     "nvidia",
+    "pnnx",
     "matplotlib",
     "jinja2",
     "av",

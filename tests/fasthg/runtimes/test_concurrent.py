@@ -23,7 +23,7 @@ def test_eight_threads_get_their_own_answers(path: str, mode: str, tiny_config: 
     name, _, precision = path.partition(":")
     if reason := PATHS[name].why_not("cpu", precision):
         pytest.skip(reason)
-    if mode == "throughput" and name not in ("onnxruntime", "openvino"):
+    if mode == "throughput" and name not in ("ncnn", "onnxruntime", "openvino"):
         pytest.skip("one mode")
     torch.manual_seed(0)
     model = fasthg.HourglassNet(tiny_config).eval()
