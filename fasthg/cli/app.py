@@ -112,6 +112,7 @@ def predict(
     budget: Budget = None,
     early_exit: EarlyExit = None,
     batch_size: BatchSize = 8,
+    size: Size = None,
     threads: Threads = None,
     throughput: Throughput = False,
     formats: Annotated[
@@ -130,7 +131,7 @@ def predict(
     if (bbox is not None) + (boxes is not None) + detect > 1:
         raise FasthgError("--bbox, --boxes and --detect say where people are; give one of them")
     people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes, category) if boxes else None
-    options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
+    options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads, "size": size}
     options["detect"] = detect
     options["mode"] = "throughput" if throughput else "latency"
     written = predict_to_folder(
