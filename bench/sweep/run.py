@@ -193,8 +193,8 @@ class Sweep:
         for cell in cells:
             row = self.results.find(cell)
             if row is None or row.configuration != self.configuration:
-                reason = f"the {self.minutes or 0:.0f} minutes are spent; --resume goes on, --full takes its time"
-                self.record(cell, "left out", reason)
+                spent = f"the {self.minutes:.0f} minutes are spent" if self.minutes else "no memory was left for it"
+                self.record(cell, "left out", f"{spent}; --resume goes on, --full takes its time")
 
     def record(self, cell: Cell, status: str, reason: str) -> None:
         row = blank(cell, self.settings, self.configuration, status=status, reason=reason)
