@@ -28,6 +28,7 @@ fasthg.fused
 fasthg.runtimes
 fasthg.export
 fasthg.predict
+fasthg.label
 fasthg.cli
 training.people training.synthesize training.make_crops
 training.memory training.distributed training.loss training.optim
@@ -40,6 +41,7 @@ training.train
 bench.measure
 bench.study
 bench.report
+bench.study.distil
 bench.sweep
 bench.gpu
 bench.exports bench.micro
@@ -58,6 +60,8 @@ OPTIONAL |= {
     "scipy",
     "simplejpeg",
     "tensorboard",
+    "ray",
+    "pyarrow",
 }
 
 
