@@ -20,6 +20,7 @@ fasthg.kernels.triton
 fasthg.kernels.ops
 fasthg.version fasthg.errors
 fasthg.files fasthg.console fasthg.ahead
+fasthg.downloads
 fasthg.pixels
 fasthg.network
 fasthg.data
@@ -49,7 +50,9 @@ bench.exports bench.micro
 ORDER = {room: rank for rank, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "torch_tensorrt"}
 OPTIONAL |= {
+    "ncnn",
     "nvidia",
+    "pnnx",
     "matplotlib",
     "jinja2",
     "av",

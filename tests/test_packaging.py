@@ -15,7 +15,10 @@ import pytest
 from scikit_build_core import build
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("h5py", "scipy", "simplejpeg", "tensorboard", "matplotlib", "jinja2", "onnx", "onnxruntime", "openvino")
+EXTRAS = (
+    *("h5py", "scipy", "simplejpeg", "tensorboard", "matplotlib", "jinja2"),
+    *("onnx", "onnxruntime", "openvino", "ncnn"),
+)
 
 
 @pytest.fixture

@@ -74,7 +74,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(arguments: list[str], folder: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FASTHG_CACHE": str(folder / "cache")}
-    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=390
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -19,7 +19,7 @@ from fasthg.files import atomic_path, cannot_write
 
 Status = Literal["ok", "WRONG", "left out", "skipped", "error"]
 LIBRARIES = (
-    *("torch", "numpy", "triton", "onnx", "onnxruntime", "openvino", "nncf"),
+    *("torch", "numpy", "triton", "onnx", "onnxruntime", "openvino", "nncf", "ncnn"),
     *("tensorrt", "tensorrt-rtx-cu13", "torch-tensorrt", "nvidia-dali-cuda130"),
 )
 

@@ -58,6 +58,7 @@ PATH_PRELOAD = {
     "compile": ("torch._dynamo", "torch._inductor.compile_fx"),
     "onnxruntime": (*_ONNX, "onnxruntime"),
     "openvino": (*_ONNX, "openvino"),
+    "ncnn": ("ncnn",),
 }
 FULL_CELL_LIMIT_S = 1800.0
 TRAIN_PEOPLE, VAL_PEOPLE, PEOPLE_SEED, PEOPLE_SIZE = 64, 64, 2016, (1280, 720)  # rendered where no data is given

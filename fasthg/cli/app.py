@@ -101,6 +101,7 @@ def predict(
         list[str] | None, typer.Option(help="Person's box x,y,w,h in pixels; repeat for several people.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="People's boxes in COCO's JSON.")] = None,
+    detect: Annotated[bool, typer.Option("--detect", help="Find the people, by YOLOX-Nano, fetched once.")] = False,
     path: PathName = "auto",
     device: Device = "auto",
     flip: Flip = False,
@@ -122,10 +123,11 @@ def predict(
     from fasthg.predict.command import predict_to_folder
     from fasthg.predict.depth import Depth, parse_budget
 
-    if bbox and boxes:
-        raise FasthgError("--bbox and --boxes both given; give one of them")
+    if (bbox is not None) + (boxes is not None) + detect > 1:
+        raise FasthgError("--bbox, --boxes and --detect say where people are; give one of them")
     people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes) if boxes else None
     options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
+    options["detect"] = detect
     options["mode"] = "throughput" if throughput else "latency"
     written = predict_to_folder(
         images,

@@ -28,7 +28,7 @@ CPU_FEATURES = (
     *("avx_vnni", "amx_bf16", "amx_int8"),
 )
 LIBRARIES = (
-    *("torch", "numpy", "opencv-python-headless", "av", "triton", "onnx", "onnxruntime", "openvino", "nncf"),
+    *("torch", "numpy", "opencv-python-headless", "av", "triton", "onnx", "onnxruntime", "openvino", "nncf", "ncnn"),
     *("tensorrt", "tensorrt-rtx-cu13", "torch-tensorrt", "nvidia-dali-cuda130"),
 )
 

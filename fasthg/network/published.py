@@ -8,23 +8,19 @@ it. Whatever is fetched is read with `weights_only=True` and must have the archi
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from fasthg.downloads import check_digest, download
 from fasthg.errors import FasthgError
-from fasthg.files import default_cache_dir, make_folder, sha256
+from fasthg.files import default_cache_dir, make_folder
 from fasthg.network.checkpoint import check_same_network, read_metadata, save
 from fasthg.network.convert import convert
 from fasthg.network.variants import ORIGINAL, HourglassConfig
 
-log = logging.getLogger("fasthg")
-
-_TIMEOUT_S = 60.0  # without a byte
 _RELEASE = "https://github.com/anibali/pytorch-stacked-hourglass/releases/download/v0.0.0"
 _UMICH = "http://www-personal.umich.edu/~cnris"
 _BEARPAW = "weights: not stated; code: GPL-3.0; learnt from MPII (research)"
@@ -125,7 +121,7 @@ def fetch(name: str) -> Path:
             return kept
         given = by_hand_at(name)
         if given.is_file():
-            _check_digest(given, name, f"remove {given}, or fetch it again")
+            check_digest(f"weights {name}", given, entry.digest or "", f"remove {given}, or fetch it again")
             _keep(given, name)
             return kept
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=f".{name}.") as folder:
@@ -135,47 +131,15 @@ def fetch(name: str) -> Path:
 
 def _download(name: str, folder: Path) -> Path:
     """The checkpoint, whole and as published, in a folder."""
-    entry = PUBLISHED[name]
-    by_hand = f"fetch {entry.url} by hand and put it at {by_hand_at(name)}"
+    entry, by_hand = PUBLISHED[name], by_hand_at(name)
     if entry.digest is None:
-        raise FasthgError(f"weights {name}: nobody publishes a digest, so they are not fetched unseen; {by_hand}")
-    import pooch
-    import requests
-
-    log.info("weights: fetching %s from %s", name, entry.url)
-    file = folder / entry.file
-    try:
-        pooch.HTTPDownloader(chunk_size=1 << 20, timeout=_TIMEOUT_S)(entry.url, str(file), None)
-    except (requests.RequestException, OSError) as error:
-        raise FasthgError(f"weights {name} cannot be fetched ({_reason(error, entry.url)}); {by_hand}") from None
-    _check_digest(file, name, by_hand)
-    return file
-
-
-def _reason(error: Exception, url: str) -> str:
-    """What went wrong with a download, without the library's page of nested errors."""
-    import requests
-
-    host = urlsplit(url).netloc
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"{host} answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return f"{host} ended the download early"
-    if isinstance(error, requests.Timeout):
-        return f"{host} does not answer"
-    if isinstance(error, requests.ConnectionError):
-        return f"no connection to {host}"
-    return " ".join(str(error).split())[:160]
-
-
-def _check_digest(file: Path, name: str, way_out: str) -> None:
-    wanted = PUBLISHED[name].digest or ""
-    found = sha256(file)
-    if not found.startswith(wanted):
         raise FasthgError(
-            f"weights {name}: {file.stat().st_size:,} bytes whose sha256 begins {found[:8]}, not {wanted} as published:"
-            f" cut short, or altered; {way_out}"
+            f"weights {name}: nobody publishes a digest, so they are not fetched unseen;"
+            f" fetch {entry.url} by hand and put it at {by_hand}"
         )
+    file = folder / entry.file
+    download(f"weights {name}", entry.url, entry.digest, file, by_hand)
+    return file
 
 
 def _keep(checkpoint: Path, name: str) -> None:

@@ -17,6 +17,10 @@ from fasthg.errors import FasthgError
 
 Boxes = NDArray[np.float64]  # [P, 4]
 
+_SEEN = 0.2  # a heatmap's peak from which a joint says where its person is
+_AROUND = 1.2  # a person's box, in widths of their joints: hands, feet and the hair lie outside
+_FILLS = 0.75  # of the image's longer side, from which a closer look shows nothing new
+
 
 def parse_boxes(texts: Sequence[str]) -> Boxes:
     """Boxes of "x,y,w,h" strings, one person each."""
@@ -80,6 +84,24 @@ def upright(boxes: Boxes, stated: tuple[int, int], size: tuple[int, int], turn: 
     across = y if turn in (5, 8) else stated[1] - y - h
     down = x if turn in (5, 6) else stated[0] - x - w
     return np.stack([across, down, h, w], axis=1)
+
+
+def box_around(
+    joints: NDArray[np.float64], scores: NDArray[np.float32], whole: Sequence[float] | NDArray[np.float64]
+) -> tuple[float, float, float, float] | None:
+    """The box of a person whose joints [K, 2] were found on a whole image, for a closer look.
+
+    None where too few joints were seen (scores [K]), or where the person fills the image anyway.
+    """
+    seen = joints[scores >= _SEEN]
+    if len(seen) < max(2, len(joints) // 2):
+        return None
+    start, end = seen.min(axis=0), seen.max(axis=0)
+    size = (end - start) * _AROUND
+    if size.max() < 1 or size.max() > _FILLS * max(whole[2:]):
+        return None
+    x, y = (start + end - size) / 2
+    return float(x), float(y), float(size[0]), float(size[1])
 
 
 def show_box(box: Sequence[float] | NDArray[np.float64]) -> str:

@@ -70,8 +70,8 @@ def predict_to_folder(
         left_out(f"{flat} boxes without an area", flat)
     predictor = Predictor(batch_size=min(batch_size, count or batch_size), **options)
     note(f"path {predictor.path} ({predictor.precision}, {predictor.device}): {predictor.choice}")
-    if boxes is None:
-        note("no boxes: each whole image is taken as one person; --bbox x,y,w,h or --boxes FILE say where people are")
+    if boxes is None and not options.get("detect"):
+        note("no boxes: each whole image is taken as one person; --bbox x,y,w,h, --boxes FILE or --detect say where")
 
     def is_taken(name: str) -> bool:
         target = folder / name
@@ -87,13 +87,13 @@ def predict_to_folder(
                     drawn.add(photo, people)
                 bar.advance(task)
         if not poses:
-            raise FasthgError(_why_nobody(boxes, left_out))
+            raise FasthgError(_why_nobody(boxes, left_out, predictor.detector is not None))
         files = write_poses(aside, poses, formats, predictor.skeleton, _about(predictor)) + drawn.written
     note(str(predictor.timing))
     return Written([folder / file.relative_to(aside) for file in files], left_out.count)
 
 
-def _why_nobody(boxes: Boxes | Lookup | None, left_out: LeftOut) -> str:
+def _why_nobody(boxes: Boxes | Lookup | None, left_out: LeftOut, detected: bool) -> str:
     """Why there was no person to predict, with the way out."""
     if (
         isinstance(boxes, Lookup)
@@ -104,6 +104,8 @@ def _why_nobody(boxes: Boxes | Lookup | None, left_out: LeftOut) -> str:
         return f"no person to predict: the file's boxes are {reasons}; give people's boxes"
     if left_out.count:
         return f"nothing could be predicted: all that was given is left out ({left_out.count}, named above)"
+    if detected and boxes is None:
+        return "no person to predict: the detector sees nobody; give people's boxes"
     if not boxes:
         return "no person to predict: there are no boxes; give people's boxes"
     return "no person to predict: the boxes are of none of the images; check their file names"

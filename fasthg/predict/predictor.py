@@ -18,10 +18,22 @@ from fasthg.errors import FasthgError
 from fasthg.network.model import HourglassNet
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
-from fasthg.pixels.image import normalise, read_encoded
+from fasthg.pixels.image import Image, normalise, read_encoded
 from fasthg.pixels.pictures import stored_turn
-from fasthg.predict.boxes import Boxes, Listed, Lookup, check_boxes, inside, read_coco_boxes, show_box, upright
+from fasthg.pixels.skeleton import SKELETONS
+from fasthg.predict.boxes import (
+    Boxes,
+    Listed,
+    Lookup,
+    box_around,
+    check_boxes,
+    inside,
+    read_coco_boxes,
+    show_box,
+    upright,
+)
 from fasthg.predict.depth import WHOLE, Depth
+from fasthg.predict.detect import Detector
 from fasthg.predict.load import load_runner
 from fasthg.predict.photo import LeftOut, Photo
 from fasthg.predict.sources import Source, flatten, photos
@@ -79,10 +91,14 @@ class Timing:
 
 @dataclass
 class _Seen:
-    """A photograph's people as crops, and their poses as they are found; the photograph itself is not held."""
+    """A photograph's people as crops, and their poses as they are found; the photograph itself is not held.
+
+    again  whether the one person of a whole image is still to be looked at closely
+    """
 
     photo: Photo
     boxes: Boxes
+    again: bool
     matrices: NDArray[np.float64]  # [P, 2, 3], photograph to crop
     crops: NDArray[np.uint8]  # [P, S, S, 3]
     outside: list[str]  # boxes that have nothing of the photograph
@@ -98,6 +114,8 @@ class Predictor:
     runtime     an execution path such as "openvino:bf16", or "auto" for the fastest that was measured here
     device      "auto", "cpu", "cuda", "cuda:1"
     flip        average with the mirrored image: a little better, half as fast
+    detect      find people on photographs without boxes, by YOLOX-Nano, whose weights are fetched once
+    second_pass look again, closely, at the person of a whole image who fills little of it (people's skeletons only)
     batch_size  people in one run of the network
     size        side of the crops in pixels, 256 where None; an exported network has its own
     threads     CPU threads of the network; PyTorch's number where None
@@ -119,6 +137,8 @@ class Predictor:
         runtime: str = "auto",
         device: str | torch.device = "auto",
         flip: bool = False,
+        detect: bool = False,
+        second_pass: bool = True,
         batch_size: int = 8,
         size: int | None = None,
         threads: int | None = None,
@@ -134,6 +154,8 @@ class Predictor:
             )
         self.fill_first = False  # whether a call's only batch is filled up too
         self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
+        self.detector = Detector() if detect else None
+        self.second_pass = second_pass and served.skeleton.name in SKELETONS  # people; others learn from whole images
         self.runner, self.size, self.batch_size, self.choice = served.runner, served.size, served.batch_size, served.why
         self.mean, self.skeleton = served.mean, served.skeleton
         self.path, self.device, self.precision = self.runner.path, self.runner.device, self.runner.precision
@@ -147,9 +169,10 @@ class Predictor:
 
         images  photographs, folders and videos (by path, encoded bytes, open files), Pillow images, arrays uint8 RGB
                 [H, W, 3] or [N, H, W, 3], tensors [3, H, W] or [N, 3, H, W]; one of them or any iterable
-        boxes   None: each image is one person as a whole; one box [4] (x, y, width, height in pixels) or an array
-                [P, 4]: the people of every image; for several images also a list with an entry for each; a mapping from
-                file names; the path of a COCO annotation file or of a list of detections
+        boxes   None: each image is one person as a whole, or has the people that are detected; one box [4] (x, y,
+                width, height in pixels) or an array [P, 4]: the people of every image; for several images also a list
+                with an entry for each; a mapping from file names; the path of a COCO annotation file or of a list of
+                detections
         """
         inputs = list(flatten(images))
         if not inputs:
@@ -184,27 +207,33 @@ class Predictor:
             waiting.append(seen)
             crops += [(seen, person) for person in range(len(seen.boxes))]
             while len(crops) >= self.batch_size:
-                self._answer(crops[: self.batch_size], timing)
-                del crops[: self.batch_size]
+                crops[: self.batch_size] = self._answer(crops[: self.batch_size], timing)
             yield from finished()
-        if crops:
-            self._answer(crops, timing)
+        while crops:
+            crops[: self.batch_size] = self._answer(crops[: self.batch_size], timing)
         yield from finished(everything=True)
 
-    def _answer(self, people: Sequence[tuple[_Seen, int]], timing: Timing) -> None:
-        """Run the network on one batch of people and give each photograph its poses."""
+    def _answer(self, people: Sequence[tuple[_Seen, int]], timing: Timing) -> list[tuple[_Seen, int]]:
+        """Run the network on one batch of people and give each photograph its poses; those to be looked at again."""
         crops = np.stack([seen.crops[person] for seen, person in people])
         # A last batch that is not full is filled up: a new shape would be compiled anew.
         if timing.people or self.fill_first:
             crops = np.concatenate([crops, np.repeat(crops[-1:], self.batch_size - len(crops), axis=0)])
         points, scores = self._points(torch.from_numpy(crops), timing)
-        timing.people += len(people)
+        again = []
         for (seen, person), crop_points, peaks in zip(people, points, scores):
             joints = geometry.apply(geometry.invert(seen.matrices[person]), crop_points)
+            if seen.again and (closer := box_around(joints, peaks, seen.boxes[person])):
+                seen.again = False
+                seen.matrices, seen.crops = self._crops(seen.photo.load(), [closer])
+                again.append((seen, person))
+                continue
             x, y, w, h = map(float, seen.boxes[person])
             photo = seen.photo
-            pose = Pose(photo.name, photo.frame, (x, y, w, h), photo.boxes is None, joints, peaks, photo.time)
-            seen.poses.append(pose)
+            whole = photo.boxes is None and self.detector is None
+            seen.poses.append(Pose(photo.name, photo.frame, (x, y, w, h), whole, joints, peaks, photo.time))
+        timing.people += len(people) - len(again)
+        return again
 
     @torch.inference_mode()
     def _points(self, crops: Tensor, timing: Timing) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -238,7 +267,12 @@ class Predictor:
         try:
             image = photo.load()
             height, width = image.shape[:2]
-            boxes = np.array([[0.0, 0.0, width, height]]) if photo.boxes is None else photo.boxes
+            if photo.boxes is not None:
+                boxes = photo.boxes
+            elif self.detector:
+                boxes = self.detector(image)
+            else:
+                boxes = np.array([[0.0, 0.0, width, height]])
             if photo.stated not in (None, (width, height)):
                 turn = stored_turn(read_encoded(photo.name))
                 boxes = upright(boxes, photo.stated, (width, height), turn, photo.name)  # type: ignore[arg-type]
@@ -250,9 +284,14 @@ class Predictor:
             for box in boxes[~kept]
         ]
         boxes = boxes[kept]
+        again = self.second_pass and photo.boxes is None and self.detector is None
+        return _Seen(photo, boxes, again, *self._crops(image, boxes), outside)
+
+    def _crops(self, image: Image, boxes: Iterable[Sequence[float]]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """Maps [P, 2, 3] to the crops of the people in `boxes`, and the crops [P, S, S, 3]."""
         matrices = [geometry.crop_matrix(*geometry.box_to_center_scale(*box), size=self.size) for box in boxes]
         crops = [geometry.warp(image, matrix, self.size) for matrix in matrices]
-        return _Seen(photo, boxes, np.array(matrices), np.array(crops, np.uint8), outside)
+        return np.array(matrices), np.array(crops, np.uint8)
 
 
 def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | Lookup | None:

@@ -5,7 +5,7 @@
     amp            channels_last under autocast: bf16 on the CPU, fp16 on CUDA
     compile        torch.compile (inductor), with max-autotune and CUDA graphs on CUDA
     fused          this project's kernels
-    onnxruntime, openvino, tensorrt, torch_tensorrt
+    onnxruntime, openvino, ncnn, tensorrt, torch_tensorrt
 
 A path that cannot run says why; none ever runs something else instead.
 """
@@ -137,6 +137,14 @@ PATHS: dict[str, ExecutionPath] = {
             {"cpu": ("fp32", "bf16", "int8")},
             needs=("openvino", "onnx"),
             install="'fasthg[openvino]'",
+        ),
+        ExecutionPath(
+            "ncnn",
+            "ncnn, whose convolutions are Winograd's",
+            "ncnn",
+            {"cpu": ("fp32",)},
+            needs=("ncnn", "pnnx"),
+            install="'fasthg[ncnn]'",
         ),
         ExecutionPath(
             "tensorrt",

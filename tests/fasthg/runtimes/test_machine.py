@@ -56,7 +56,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert sum("no cache" in line for line in caplog.messages) == 1
 
 
-@pytest.mark.parametrize("path", ["onnxruntime", "openvino:fp32"])
+@pytest.mark.parametrize("path", ["ncnn", "onnxruntime", "openvino:fp32"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 9, None])
 def test_a_damaged_cache_is_done_without(
     tmp_path: Path, path: str, content: bytes | None, tiny_config: HourglassConfig, caplog: pytest.LogCaptureFixture
@@ -75,7 +75,7 @@ PREDICTION = """
     import sys, torch, fasthg
     from fasthg.network.variants import HourglassConfig
     model = fasthg.HourglassNet(HourglassConfig(num_stacks=1, num_feats=16, depths=2)).eval()
-    for path in ("eager", "channels_last", "fused", "onnxruntime", "openvino:fp32", "openvino:int8"):
+    for path in ("eager", "channels_last", "fused", "ncnn", "onnxruntime", "openvino:fp32", "openvino:int8"):
         options = {"calibration": torch.rand(4, 3, 64, 64)} if "int8" in path else {}
         run = fasthg.prepare(model, path, torch.rand(1, 3, 64, 64), device="cpu", threads=1, **options)
         assert run(torch.rand(1, 3, 64, 64)).isfinite().all()
