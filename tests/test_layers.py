@@ -65,6 +65,11 @@ OPTIONAL |= {
     "tensorboard",
     "ray",
     "pyarrow",
+    "faster_coco_eval",
+    "pandas",
+    "sleap_io",
+    "tables",
+    "yaml",
 }
 
 
