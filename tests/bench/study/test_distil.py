@@ -9,7 +9,7 @@ import pytest
 from bench.study.distil import DistilPlan, draw, report
 
 STACKS = [{"stack": k, "gflop": k / 100, "score": 30.0 + k, "protocol": "PCK@0.2"} for k in (1, 2)]
-TIMES = {"original@1": 1.0, "original@2": 2.0, "small@1": 0.5, "small@2": 0.75}
+TIMES = {"original, 1": 1.0, "original, 2": 2.0, "original@2, 1": 0.5, "original@2, 2": 0.75}
 
 
 def rows() -> list[dict]:
@@ -18,7 +18,7 @@ def rows() -> list[dict]:
     for share in (0.0, 0.5):
         for seed in range(3):
             last = {**STACKS[1], "score": 20 + 10 * share + seed}
-            run = {"variant": "small", "teacher_share": share, "seed": seed, "stacks": [STACKS[0], last]}
+            run = {"variant": "original@2", "teacher_share": share, "seed": seed, "stacks": [STACKS[0], last]}
             found.append(run | common)
     return found
 
@@ -27,11 +27,11 @@ def test_students_differ_in_their_teacher_alone() -> None:
     plan = DistilPlan(Path("data"), None, Path("work"), epochs=2, teacher_epochs=5)
     runs = plan.runs()
     assert runs[0] == ("original", 0.0, 0)
-    assert sorted(runs[1:]) == [("small", share, seed) for share in (0.0, 0.5) for seed in range(3)]
-    alone, taught = plan.recipe("small", 0.0, 1), plan.recipe("small", 0.5, 1)
+    assert sorted(runs[1:]) == [("original@2", share, seed) for share in (0.0, 0.5) for seed in range(3)]
+    alone, taught = plan.recipe("original@2", 0.0, 1), plan.recipe("original@2", 0.5, 1)
     assert {n for n, value in vars(alone).items() if vars(taught)[n] != value} == {"teacher_share"}
     assert (plan.recipe("original", 0.0, 0).epochs, alone.epochs) == (5, 2)
-    assert alone.config.num_feats == 8
+    assert (alone.config.num_feats, alone.config.num_stacks) == (16, 2)
     assert plan.recipe("original", 0.0, 0).config.num_feats == 16
 
 
@@ -46,4 +46,4 @@ def test_the_report_has_every_figure() -> None:
 def test_the_chart_has_a_line_for_each_training() -> None:
     pytest.importorskip("matplotlib")
     svg = draw(rows(), TIMES)
-    assert all(name in svg for name in ("original, one training", "small, alone", "small, with a teacher"))
+    assert all(name in svg for name in ("original, one training", "original@2, alone", "original@2, with a teacher"))
