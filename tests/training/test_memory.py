@@ -40,7 +40,9 @@ def kept_and_given_back() -> tuple[int, int]:
 
 
 def test_freed_memory_can_be_given_back():
-    run = subprocess.run([sys.executable, __file__, "give-back"], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, __file__, "give-back"], capture_output=True, text=True, check=True, timeout=300
+    )
     kept, left = map(int, run.stdout.split())
     if kept < ROUND_BYTES:
         pytest.skip("another C library than glibc")
@@ -48,7 +50,7 @@ def test_freed_memory_can_be_given_back():
 
 
 def test_freed_memory_is_used_again():
-    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False, timeout=300)
     if run.returncode == 3:
         pytest.skip("another C library than glibc")
     usual, kept = map(int, run.stdout.split())

@@ -162,7 +162,10 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path):
     print("step", load_state(folder)["step"], sorted(path.name for path in folder.iterdir()))
     """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert "cannot write" in done.stdout, done.stderr
     assert "step 1 ['last.pt']" in done.stdout

@@ -1,5 +1,6 @@
 """What a user sees of a training: files, numbers that can be reproduced, and errors that say the way out."""
 
+import contextlib
 import csv
 import json
 import os
@@ -317,15 +318,22 @@ def test_command_trains_the_small_network(tiny_dataset, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_a_training_whose_process_group_is_ended_says_so_and_keeps_its_checkpoint(number, tiny_dataset, tmp_path):
     arguments = f"--variant small --size 64 --batch-size 4 --epochs 9999 --validate-every 0 --data {tiny_dataset}"
-    command = [sys.executable, "-W", "ignore", "-m", "training.train", *arguments.split(), "--num-workers", "2"]
+    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-W", "ignore", "-m", "training.train"]
+    command += [*arguments.split(), "--num-workers", "2"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while process.poll() is None and not (tmp_path / "last.pt").exists():
-        time.sleep(0.05)
-    assert process.poll() is None  # it trains
-    os.killpg(process.pid, number)
-    _out, err = process.communicate(timeout=600)
+    try:
+        end = time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < end and not (tmp_path / "last.pt").exists():
+            time.sleep(0.05)
+        assert process.poll() is None  # it trains
+        os.killpg(process.pid, number)
+        _out, err = process.communicate(timeout=150)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # nobody is left, as it should be
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "python -m training.train: interrupted; nothing half-written is left"
     assert "Traceback" not in err

@@ -1,7 +1,6 @@
 """The sweep from end to end on real processes: what is killed, wrong, slow or absent costs no measured cell."""
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -156,13 +155,13 @@ def test_slow_and_absent_cells_are_rows_with_their_reason(resumed, request_of):
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(killed, request_of):
-    command = [sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small", "--paths", "eager,onnxruntime"]
+    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "bench.sweep", "--resume", "--variants", "small"]
+    command += ["--paths", "eager,onnxruntime"]
     command += ["--modes", "infer", "--batch-sizes", "3", "--size", "64", "--threads", "1", "--no-short-training"]
     command += ["--data", str(request_of.data), "--weights", str(request_of.weights), "--out", str(request_of.out)]
-    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
-    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=listening)
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     wait_for(lambda: (request_of.out / ".lock").exists() and psutil.Process(process.pid).children(), 120, process)
     os.kill(process.pid, signal.SIGINT)
     _out, errors = process.communicate(timeout=60)

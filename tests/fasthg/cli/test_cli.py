@@ -281,7 +281,7 @@ def test_a_defect_of_the_program_shows_its_traceback() -> None:
 
 def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fasthg.cli.app", "predict", str(tmp_path / "absent.jpg")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=300)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"fasthg: {tmp_path}/absent.jpg does not exist; give photographs, folders or videos\n"

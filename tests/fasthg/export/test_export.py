@@ -287,15 +287,18 @@ def test_a_full_disk_is_named_by_libraries_that_write_themselves_too(
 def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
     number: signal.Signals, weights: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "fasthg.cli.app", "export", "--onnx", "--weights", str(weights)]
+    # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "fasthg.cli.app", "export", "--onnx"]
+    command += ["--weights", str(weights)]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
     )
-    while process.poll() is None and not os.listdir(tmp_path):
+    end = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < end and not os.listdir(tmp_path):
         time.sleep(0.02)
     assert process.poll() is None  # it has begun to write
     process.send_signal(number)
-    _out, err = process.communicate()
+    _out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "fasthg: interrupted; nothing half-written is left"
     assert os.listdir(tmp_path) == []

@@ -58,6 +58,6 @@ def test_without_the_compiled_module_the_reference_runs_and_says_so() -> None:
         "import torch; from fasthg.kernels.ops import heatmaps as ops\n"
         "points, _ = ops.decode_heatmaps(torch.eye(3)[None, None]); print(points.tolist())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     assert done.stdout.strip() == "[[[0.5, 0.5]]]"
     assert "fasthg.kernels.cpu._native is not built" in done.stderr
