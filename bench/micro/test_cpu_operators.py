@@ -30,11 +30,12 @@ def on_core(operator, precision, images, weight, bias):
     grid = Grid(1, *images.shape[2:])
     x, out = grid.pack(images), grid.empty(outputs, torch.float32)
     if operator == "conv3x3":
-        arguments = (x, pack_conv3x3(weight), bias, out, *grid.size)
-        return network.Program([("conv3x3", arguments)], precision), grid.images(out)
-    nothing = (None, None, None)
-    arguments = (x, None, None, 0.0, pack_conv1x1(weight), bias, *nothing, out, None, *grid.size)
-    return network.Program([("norm_conv1x1", arguments)], precision), grid.images(out)
+        call: network.Call = ("conv3x3", (x, pack_conv3x3(weight), bias, out, *grid.size))
+    else:
+        no_norm, no_residual = (None, None, 0.0), (None, None, None)
+        weights = (pack_conv1x1(weight), bias)
+        call = ("norm_conv1x1", (x, *no_norm, *weights, *no_residual, out, None, *grid.size))
+    return network.Program([call], precision), grid.images(out)
 
 
 def on_onednn(operator, dtype, images, weight, bias):

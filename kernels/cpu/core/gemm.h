@@ -26,9 +26,7 @@ struct Bfloat {
 };
 struct Int16 {  // the sums are 32-bit integers
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
-        __m512i added = (__m512i)sum;  // the intrinsic makes GCC 12 copy the sums of more than 8 rows to the stack
-        asm("vpdpwssd %2, %1, %0" : "+v"(added) : "v"(broadcast_unit(a)), "v"((__m512i)b));
-        return (Vector)added;
+        return (Vector)_mm512_dpwssd_epi32((__m512i)sum, broadcast_unit(a), (__m512i)b);
     }
 };
 #endif
