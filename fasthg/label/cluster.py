@@ -46,11 +46,11 @@ def run_by_ray(
     os.environ.update(_QUIET)
     if options.ray == LOCAL:
         os.environ[_LOOPBACK] = "0"
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # it has no other name for retries yet
     import ray
     import ray.data
     from ray.exceptions import RayError
 
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")  # it has no other name for retries yet
     _connect(options)
     try:
         on_gpu, actors, threads = _share(options, ray.cluster_resources())
