@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasthg.network.load import WEIGHTS_DIR
+from fasthg.network.variants import split_stacks
 
 #: Variants whose reduced network is another's: they differ in the number of stacks alone.
 SAME_REDUCED = {"stacks6": "original"}
@@ -39,12 +40,13 @@ class Settings:
 
     def trained(self, variant: str) -> Path | None:
         """Weights of the variant at full size that have learnt something, where there are any."""
-        path = (self.weights or WEIGHTS_DIR) / f"{variant}.safetensors"
+        path = (self.weights or WEIGHTS_DIR) / f"{split_stacks(variant)[0]}.safetensors"
         return path if path.is_file() else None
 
     def reduced(self, variant: str) -> Path | None:
         """The variant's reduced network, which ships trained; None where the variant has none."""
-        path = WEIGHTS_DIR / f"reduced-{SAME_REDUCED.get(variant, variant)}.safetensors"
+        name = split_stacks(variant)[0]
+        path = WEIGHTS_DIR / f"reduced-{SAME_REDUCED.get(name, name)}.safetensors"
         return path if path.is_file() else None
 
     def shared(self, variant: str) -> Path:
