@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.measure.record import Cell, Results
-from bench.sweep import cells, reduced
+from bench.sweep import cells, passes, reduced
 from bench.sweep.__main__ import main
 from bench.sweep.materials import make_reference
 from bench.sweep.reduced import make_reduced_reference, make_scored_crops
@@ -27,6 +27,14 @@ from fasthg.runtimes.paths import prepare
 pytestmark = [pytest.mark.in_order, pytest.mark.xdist_group("sweep")]
 
 PATHS = ("eager", "channels_last", "amp", "openvino")  # the last holds, prepared, while the others are timed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_rounds():
+    """Two rounds are enough: no later pass refines them for long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "ROUNDS", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
