@@ -44,6 +44,7 @@ def request_of(tiny_dataset, tmp_path_factory):
         variants=("small",),
         paths=PATHS,
         modes=("infer",),
+        batch_sizes=(1,),
         data=tiny_dataset,
         weights=tmp_path_factory.mktemp("none"),  # fresh ones: those that ship are for crops of 256 pixels
         device="cpu",
@@ -57,8 +58,9 @@ def request_of(tiny_dataset, tmp_path_factory):
 def killed(request_of):
     """The folder of a sweep that was killed by SIGKILL after its first turns, while other paths were holding, and the
     lines it had written by then."""
-    options = {"variants": "small", "paths": ",".join(PATHS), "modes": "infer", "data": str(request_of.data)}
+    options = {"variants": "small", "paths": ",".join(PATHS), "modes": "infer", "batch-sizes": "1"}
     options |= {
+        "data": str(request_of.data),
         "weights": str(request_of.weights),
         "device": "cpu",
         "size": "64",
