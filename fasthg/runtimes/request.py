@@ -51,8 +51,8 @@ class Request:
     def __post_init__(self) -> None:
         if before := _ready_in - {os.getpid()}:
             raise FasthgError(
-                f"process {os.getpid()} was forked off {max(before)}, which had made a network ready, and cannot run one;"
-                " start it by 'spawn', or fork before the first network"
+                f"process {os.getpid()} was forked off {max(before)}, which had made a network ready, and cannot run"
+                " one; start it by 'spawn', or fork before the first network"
             )
 
 
