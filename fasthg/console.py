@@ -21,7 +21,9 @@ from fasthg.errors import BackendUnavailable, FasthgError
 
 #: The extra of pyproject.toml that brings each library which not everybody needs.
 EXTRAS = {
-    **dict.fromkeys(("h5py", "scipy"), "formats"),
+    **dict.fromkeys(("h5py", "scipy", "yaml", "faster_coco_eval"), "formats"),
+    **dict.fromkeys(("pandas", "tables"), "deeplabcut"),
+    "sleap_io": "sleap",
     **dict.fromkeys(("simplejpeg", "tensorboard", "matplotlib"), "train"),
     "jinja2": "bench",
 }

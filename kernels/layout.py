@@ -119,6 +119,8 @@ def padded_channels(channels: int) -> int:
 
 def _pad(tensor: Tensor, *sizes: int | None) -> Tensor:
     """Zeros appended until the last dimensions have `sizes`; None leaves a dimension as it is."""
+    if all(want in (None, have) for have, want in zip(tensor.shape, sizes)):
+        return tensor.contiguous()
     dims = zip(reversed(tensor.shape), reversed(sizes))
     return F.pad(tensor, [n for have, want in dims for n in (0, 0 if want is None else want - have)]).contiguous()
 

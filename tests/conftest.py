@@ -44,6 +44,25 @@ def mpii_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def openfield() -> Path:
+    """Folder of a real DeepLabCut project; it is not part of this project."""
+    return _folder("FASTHG_OPENFIELD")
+
+
+@pytest.fixture(scope="session")
+def keypoints() -> Path:
+    """Folder with real files in COCO's format; it is not part of this project."""
+    return _folder("FASTHG_KEYPOINTS")
+
+
+def _folder(variable: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} is not set: the tests on this real material need its folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
 def tiny_config() -> HourglassConfig:
     """A network that runs in milliseconds; crops of 64 pixels and more."""
     return HourglassConfig(num_stacks=2, num_feats=16, depths=2)

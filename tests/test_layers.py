@@ -61,6 +61,11 @@ OPTIONAL |= {
     "scipy",
     "simplejpeg",
     "tensorboard",
+    "faster_coco_eval",
+    "pandas",
+    "sleap_io",
+    "tables",
+    "yaml",
 }
 
 

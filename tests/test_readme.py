@@ -27,6 +27,11 @@ NOT_RUN = {
     "pip install": "tests/test_packaging.py reads what it would install",
     "source .venv": "this environment stands for it",
     "fasthg export --trt": "tests/fasthg/export builds an engine of a tiny network",
+    "fasthg export --openvino --int8 --weights runs/own": "tests/training/test_project.py exports a project's network",
+    "fasthg eval --data PROJECT": "the same",
+    "torchrun ... -m": "is the form of a command",
+    "fasthg eval --results": "tests/fasthg/metrics/test_oks.py writes and reads results",
+    "fasthg score": "the same",
     "fasthg eval --data MPII": "needs MPII's folder",
     "python -m bench.sweep": "tests/bench/sweep runs it on a tiny network",
     "python -m bench.exports": "takes minutes a variant; tests/bench/test_exports.py runs one",
@@ -44,6 +49,8 @@ SMALLER = {
     "--train 8000 --val 500": "--train 8 --val 4 --workers 1",
     "--variant small --data data/people": "--variant small --data data/people --size 64 --batch-size 4 --epochs 1"
     " --num-workers 0",
+    "--data PROJECT --variant small --start small": "--data PROJECT --variant small --start small --size 64"
+    " --batch-size 2 --epochs 1 --num-workers 0",
     "training.pack --data DIR": "training.pack --data data/people",
 }
 
@@ -61,7 +68,7 @@ RUN = [command for command in commands() if not command.startswith(tuple(NOT_RUN
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader has a photograph and a clip."""
+    """Where a reader has a photograph, a clip and a DeepLabCut project of his own."""
     folder = tmp_path_factory.mktemp("readme")
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     cv2.imwrite(str(folder / "photo.jpg"), picture)
@@ -69,6 +76,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(2):
         clip.write(picture)
     clip.release()
+    frames = folder / "PROJECT" / "labeled-data" / "clip"
+    frames.mkdir(parents=True)
+    (folder / "PROJECT" / "config.yaml").write_text("Task: fish\nscorer: me\nbodyparts: [left_eye, right_eye]\n")
+    rows = ["scorer,me,me,me,me", "bodyparts,left_eye,left_eye,right_eye,right_eye", "coords,x,y,x,y"]
+    for number in range(6):
+        cv2.imwrite(str(frames / f"img{number}.png"), picture[:120, :160])
+        rows.append(f"labeled-data/clip/img{number}.png,40,50,{90 + number},60")
+    (frames / "CollectedData_me.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 

@@ -17,7 +17,7 @@ from training.options import TrainOptions
 def load_validation(options: TrainOptions, trained_on: Dataset) -> Dataset:
     """The validation people; raises FasthgError where PCKh cannot be measured on them, or some are trained on."""
     data = options.val or options.data
-    validation = load_dataset(data, "val")
+    validation = load_dataset(data, "val", reading=options.reading)
     check_same_points(f"data {data}", validation.people.skeleton, trained_on.people.skeleton)
     if both := np.count_nonzero(find_people(validation, trained_on)):
         raise FasthgError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fasthg.network.checkpoint import load_into
-from fasthg.network.load import find_weights
+from fasthg.network.load import Matched, find_weights, load_matching
 from fasthg.network.model import HourglassNet, heatmap_size
 from fasthg.network.precision import without_tf32
 from fasthg.pixels.heatmap import render_targets
@@ -37,16 +37,18 @@ class Learner:
         total_steps: int,
         world: World,
         init_weights: Path | None = None,
+        start: str | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         self.recipe, self.world = recipe, world
+        self.matched: Matched | None = None
         if world.device.type == "cpu":
             keep_freed_memory()
         self.setup = training_setup(recipe.path, world.device)
         self.schedule = Schedule(
             recipe.schedule, recipe.lr, total_steps, recipe.warmup, recipe.milestones, recipe.gamma
         )
-        self.model = self._make_model(init_weights)
+        self.model = self._make_model(init_weights, start)
         self.teacher = teacher.to(world.device, self.memory_format) if teacher else None
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
         self.network = world.wrap(self.model, recipe.sync_norm)
@@ -55,11 +57,13 @@ class Learner:
         )
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.setup.amp_dtype is torch.float16)
 
-    def _make_model(self, init_weights: Path | None) -> HourglassNet:
+    def _make_model(self, init_weights: Path | None, start: str | None) -> HourglassNet:
         torch.manual_seed(self.recipe.seed)
         model = HourglassNet(self.recipe.config)
         if init_weights:
             load_into(model, find_weights(init_weights))
+        elif start:
+            self.matched = load_matching(model, start)
         model = model.to(self.world.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
         if self.recipe.freeze_norm:
             for module in model.modules():

@@ -112,6 +112,21 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+#: A labelled project of a hundred images or so, from weights that know what edges are, on a plain CPU.
+PROJECT = Recipe(
+    variant="small",
+    batch_size=8,
+    epochs=80,
+    optimizer="adam",
+    lr=1e-3,
+    schedule="cosine",
+    warmup=40,
+    ema=0.99,
+    path="amp",
+)
+PROJECT_PATIENCE = 20  # validations
+
+
 def get_recipe(name: str) -> Recipe:
     """One of `RECIPES`; raises FasthgError that lists the names."""
     _check_name("recipe", name, RECIPES)

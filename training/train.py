@@ -18,10 +18,11 @@ from typing import Annotated, Any
 import typer
 
 from fasthg.console import make_app, note, run_app
+from fasthg.data.projects import find_format
 from training.distributed import leave_world
 from training.loading.augment import Augmentation
 from training.options import TrainOptions
-from training.recipes import RECIPES, Recipe, get_recipe
+from training.recipes import PROJECT, PROJECT_PATIENCE, RECIPES, Recipe, get_recipe
 from training.trainer import Trainer, TrainResult, train
 
 __all__ = ["TrainOptions", "TrainResult", "main", "train"]
@@ -43,8 +44,13 @@ def _command(recipe: str | None, **given: Any) -> None:
 
 
 def build_options(recipe: str | None, given: dict[str, Any]) -> TrainOptions:
-    """Options from a named recipe (or the base) and what was given beside it, by the fields' names."""
-    base = get_recipe(recipe) if recipe else Recipe()
+    """Options from a named recipe (or the base) and what was given beside it, by the fields' names.
+
+    A labelled project of another tool has defaults of its own, `PROJECT`.
+    """
+    of_project = recipe is None and find_format(Path(given.get("data", TrainOptions.data))) is not None
+    base = get_recipe(recipe) if recipe else PROJECT if of_project else Recipe()
+    given = {"patience": PROJECT_PATIENCE, **given} if of_project else given
     augmentation = replace(base.augmentation, **_take(Augmentation, given, "augment_"))
     chosen = replace(base, augmentation=augmentation, **_take(Recipe, given))
     out = given.pop("out", Path("runs") / (recipe or chosen.variant_name))

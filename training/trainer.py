@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fasthg.console import note
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import is_same_file, make_folder
@@ -65,17 +66,23 @@ class Trainer:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.world: World = join_world(resolve_device(options.device))
-        self.dataset = load_dataset(options.data, "train")
+        self.dataset = load_dataset(options.data, "train", reading=options.reading)
         self.recipe = replace(options.recipe, skeleton=self.dataset.people.skeleton)
+        if self.world.leads and self.dataset.summary and options.progress:
+            note(self.dataset.summary)
         self.validation = load_validation(options, self.dataset) if options.validate_every else None
         self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
         self.teacher = make_teacher(options, self.recipe)
-        self.learner = Learner(self.recipe, self.total_steps, self.world, options.init_weights, self.teacher)
+        self.learner = Learner(
+            self.recipe, self.total_steps, self.world, options.init_weights, options.start, self.teacher
+        )
+        if self.learner.matched and self.world.leads and options.progress:
+            note(str(self.learner.matched))
         self.step = 0
         self.meter = EpochMeter()
         self.history: list[dict[str, Any]] = []
-        self.best = -math.inf
+        self.best, self.since_best = -math.inf, 0
         self._prepare_folder()
         self._unchecked: list[Tensor] = []
         self._check_steps = 1 if self.world.device.type == "cpu" else _CHECK_STEPS
@@ -199,9 +206,24 @@ class Trainer:
             if self.options.tensorboard and self.options.out and self.world.leads:
                 picture = draw_predictions(self.validation, predictions)
         self.history.append(row)
+        better = self._is_better(row)
         if self.world.leads:
             log.epoch(self.history, picture)
-            self._save_weights(row)
+            self._save_weights(row, better)
+        if self.options.patience and self.since_best >= self.options.patience:
+            self._stop_at = self.step
+            if self.world.leads and self.options.progress:
+                note(f"stopped early: no better validation for {self.since_best} in a row")
+
+    def _is_better(self, row: dict[str, Any]) -> bool:
+        """Whether the epoch that `row` describes was validated, and better than all before."""
+        scores = self.result.scores if "rmse_px" in row else None
+        if scores is None:
+            return False
+        better = scores.selection > self.best
+        self.best = max(self.best, scores.selection)
+        self.since_best = 0 if better else self.since_best + 1
+        return better
 
     def _predict(self, dataset: Dataset) -> NDArray[np.float64]:
         """Joints of everyone in image pixels, float64 [N, J, 2], each predicted by one rank."""
@@ -244,25 +266,29 @@ class Trainer:
             return
         if name := self.learner.not_finite():
             raise self._diverged(f"{name} is not finite after step {self.step}")
-        state = {"step": self.step, "identity": self._identity(), "best": self.best, "history": self.history}
+        state = {
+            "step": self.step,
+            "identity": self._identity(),
+            "best": self.best,
+            "since_best": self.since_best,
+            "history": self.history,
+        }
         save_state(self.options.out, {**state, "meter": asdict(self.meter), **self.learner.state_dict()})
 
     def _load(self, state: dict[str, Any]) -> None:
         check_same_run(state["identity"], self._identity(), free=("epochs",))
         self.learner.load_state_dict(state)
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
+        self.since_best = state.get("since_best", 0)
         self.meter = EpochMeter(**state["meter"])
 
-    def _save_weights(self, row: dict[str, Any]) -> None:
+    def _save_weights(self, row: dict[str, Any], best: bool) -> None:
         """Keep the weights of the epoch that `row` describes: as the latest, and as the best where they are."""
         if self.options.out is None:
             return
-        names = [LATEST]
-        score = self.result.scores.selection if self.result.scores and "rmse_px" in row else -math.inf
-        if score > self.best:
-            self.best = score
-            names.append(BEST)
-        metadata = {name: f"{value:.6g}" for name, value in row.items()} | {"data": self.dataset.digest}
+        names = [LATEST, BEST] if best else [LATEST]
+        metadata = {name: f"{value:.6g}" for name, value in row.items()}
+        metadata |= {"data": self.dataset.digest}
         for name in names:
             save(self.learner.evaluated, self.options.out / name, metadata=metadata)
 

@@ -38,6 +38,9 @@ BatchSize = Annotated[int, typer.Option(min=1, help="People in one run of the ne
 Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; 256 where left out.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number where left out.")]
 Throughput = Annotated[bool, typer.Option("--throughput", help="The most images a second, not the soonest answer.")]
+Category = Annotated[str | None, typer.Option(help="Kind of subject to read, where the data has several.")]
+Holdout = Annotated[str, typer.Option(help="Images held out where no file says: every6, 0.2@7, or a file of names.")]
+Measure = Annotated[str | None, typer.Option("--pck", help="Score by head, torso, box, image or pixels: box@0.1.")]
 Stacks = Annotated[int | None, typer.Option(min=1, help="Run the network's first stacks alone.")]
 Budget = Annotated[
     str | None, typer.Option(help="As many stacks as fit into this time a person here, such as 40ms.", metavar="TIME")
@@ -100,6 +103,7 @@ def predict(
         list[str] | None, typer.Option(help="Person's box x,y,w,h in pixels; repeat for several people.")
     ] = None,
     boxes: Annotated[Path | None, typer.Option(help="People's boxes in COCO's JSON.")] = None,
+    category: Category = None,
     detect: Annotated[bool, typer.Option("--detect", help="Find the people, by YOLOX-Nano, fetched once.")] = False,
     path: PathName = "auto",
     device: Device = "auto",
@@ -108,10 +112,12 @@ def predict(
     budget: Budget = None,
     early_exit: EarlyExit = None,
     batch_size: BatchSize = 8,
+    size: Size = None,
     threads: Threads = None,
     throughput: Throughput = False,
     formats: Annotated[
-        str, typer.Option("--format", help="What to write: json, csv, coco, mat, with commas between.")
+        str,
+        typer.Option("--format", help="Of json, csv, coco, mat, dlc, dlc-h5, sleap, with commas between."),
     ] = "json",
     overlays: Annotated[bool, typer.Option(help="Also write the images with the poses drawn over them.")] = True,
     overwrite: Overwrite = False,
@@ -124,8 +130,8 @@ def predict(
 
     if (bbox is not None) + (boxes is not None) + detect > 1:
         raise FasthgError("--bbox, --boxes and --detect say where people are; give one of them")
-    people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes) if boxes else None
-    options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads}
+    people = parse_boxes(bbox) if bbox else read_coco_boxes(boxes, category) if boxes else None
+    options = {"variant": variant, "runtime": path, "device": device, "flip": flip, "threads": threads, "size": size}
     options["detect"] = detect
     options["mode"] = "throughput" if throughput else "latency"
     written = predict_to_folder(
@@ -162,14 +168,25 @@ def evaluate(
     batch_size: BatchSize = 8,
     size: Size = None,
     threads: Threads = None,
+    category: Category = None,
+    holdout: Holdout = "every6",
+    measure: Measure = None,
+    detections: Annotated[Path | None, typer.Option(help="COCO's list of boxes to predict in; scored by OKS.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Write the poses as COCO's list of results.")] = None,
+    overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score weights on a dataset: PCKh on MPII's format, PCK by the torso on LSP's."""
+    """Score weights on a dataset: PCKh on MPII's format, PCK by the torso on LSP's, by boxes and OKS on others'."""
     import numpy as np
 
+    from fasthg.data.coco import at_detections, is_coco_file
     from fasthg.data.dataset import check_images, load_dataset
-    from fasthg.metrics.evaluate import predict_dataset
+    from fasthg.data.protocols import parse_protocol
+    from fasthg.data.reading import Reading
+    from fasthg.files import check_new, write_json
+    from fasthg.metrics.evaluate import find_dataset
+    from fasthg.metrics.oks import oks_of_dataset, results_of_dataset
     from fasthg.pixels.skeleton import check_same_points
     from fasthg.predict.depth import Depth
     from fasthg.predict.load import load_runner
@@ -177,7 +194,10 @@ def evaluate(
 
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
-    dataset = load_dataset(data, split, check_files=False)  # type: ignore[arg-type]
+    if results:
+        check_new(results, [file for file in (data, weights, detections) if file], overwrite)
+    dataset = load_dataset(data, split, check_files=False, reading=Reading(category, holdout))  # type: ignore[arg-type]
+    dataset, box_scores = at_detections(dataset, detections, category) if detections else (dataset, None)
     if strict or not dataset.image_dir.is_dir():
         check_images(dataset)
     left_out = LeftOut(strict, named=_NAMED)
@@ -199,7 +219,7 @@ def evaluate(
     note(f"path {runner.path} ({runner.precision}, {runner.device}): {served.why}")
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset))
-        predictions = predict_dataset(
+        predictions, peaks = find_dataset(
             *(runner, dataset, None, served.size, served.batch_size, flip),
             lambda count: bar.advance(task, count),
             left_out,
@@ -214,7 +234,17 @@ def evaluate(
         from fasthg.cli.by_stack import exits
 
         run["early_exit"] = exits(runner, served.size)
-    _print_scores(predictions[seen], dataset.people.select(seen), dataset.protocols, run, as_json)
+    listed = None
+    if results or is_coco_file(dataset.annotations):
+        chosen = None if box_scores is None else box_scores[seen]
+        listed = results_of_dataset(dataset.select(seen), predictions[seen], peaks[seen], chosen, category)
+    if results:
+        write_json(results, listed)
+        note(str(results))
+    run["oks"] = oks_of_dataset(dataset, listed) if listed is not None else None
+    protocols = (parse_protocol(measure),) if measure else dataset.protocols
+    people = None if detections else dataset.people.select(seen)
+    _print_scores(predictions[seen], people, protocols, run, as_json)
     _say_left_out(left_out.count)
 
 
@@ -223,15 +253,28 @@ def score(
     predictions: Annotated[Path, typer.Argument(help="Predictions: .h5, .mat or .json.")],
     truth: Annotated[Path, typer.Option(help="detections_our_format.mat, or annotations in any format.")],
     split: Annotated[str, typer.Option(help="People of the annotations: train, val or all.")] = "val",
+    category: Category = None,
+    holdout: Holdout = "every6",
+    measure: Measure = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a file of predictions by its truth's protocols: PCKh for MPII, PCK by the torso for LSP."""
+    """Score a file of predictions by its truth's protocols: PCKh for MPII, PCK by the torso for LSP.
+
+    COCO's list of results is scored by OKS against a file of COCO's keypoints.
+    """
+    from fasthg.data.protocols import parse_protocol
+    from fasthg.data.reading import Reading
+    from fasthg.metrics.oks import is_results, score_results
     from fasthg.metrics.prediction_files import read_predictions, read_truth
 
     if split not in ("train", "val", "all"):
         raise FasthgError(f"unknown split {split!r}; give train, val or all")
-    known = read_truth(truth, split)  # type: ignore[arg-type]
-    _print_scores(read_predictions(predictions, known.skeleton), known, known.protocols, {}, as_json)
+    if is_results(predictions):
+        _print_scores(None, None, (), {"oks": score_results(predictions, truth, Reading(category))}, as_json)
+        return
+    known = read_truth(truth, split, Reading(category, holdout))  # type: ignore[arg-type]
+    protocols = (parse_protocol(measure),) if measure else known.protocols
+    _print_scores(read_predictions(predictions, known.skeleton), known, protocols, {}, as_json)
 
 
 @app.command(epilog="Example: fasthg convert checkpoint.pth.tar -o published.safetensors")
@@ -285,12 +328,15 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="Dataset to calibrate on and to compare on; the shipped crops where left out.")
     ] = None,
+    category: Category = None,
+    holdout: Holdout = "every6",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the artefact.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a network for deployment; the artefact is checked against the reference before it is kept."""
     target = _one_of(onnx=onnx, trt=trt, openvino=openvino) or "onnx"
     precision = _one_of(fp32=fp32, fp16=fp16, bf16=bf16, int8=int8)
+    from fasthg.data.reading import Reading
     from fasthg.export.export import ExportOptions
     from fasthg.export.export import export as export_network
 
@@ -307,6 +353,7 @@ def export(
         output=output,
         overwrite=overwrite,
         data=data,
+        reading=Reading(category, holdout),
     )
     print(export_network(options))
 
@@ -325,16 +372,21 @@ def _one_of(**flags: bool) -> str | None:
 
 
 def _print_scores(predictions: Any, people: Any, protocols: Any, run: dict[str, Any], as_json: bool) -> None:
-    """Scores under each protocol of some people: a table each, or the first one's JSON with the others beside."""
+    """Scores under each protocol of some people: a table each, or the first one's JSON with the others beside.
+
+    Where there are no people to compare with, as in detected boxes, OKS alone is shown; it is in `run`.
+    """
     from rich.console import Group
 
+    from fasthg.metrics.oks import oks_table
     from fasthg.metrics.pck import score_people
 
-    first, *others = [score_people(predictions, people, protocol) for protocol in protocols]
-    content = first.to_dict() | run
-    if others:
-        content["others"] = [scores.to_dict() for scores in others]
-    _print(content, as_json, lambda _: Group(*(scores.table() for scores in (first, *others))))
+    scores = [score_people(predictions, people, protocol) for protocol in protocols] if people is not None else []
+    content = (scores[0].to_dict() if scores else {}) | run
+    if len(scores) > 1:
+        content["others"] = [others.to_dict() for others in scores[1:]]
+    tables = [found.table() for found in scores] + ([oks_table(run["oks"])] if run.get("oks") else [])
+    _print(content, as_json, lambda _: Group(*tables))
 
 
 def _print(content: dict[str, Any], as_json: bool, table: Any) -> None:

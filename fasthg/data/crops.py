@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fasthg.data.dataset import Dataset, find_people, load_dataset
 from fasthg.data.protocols import PCKH, Protocol
+from fasthg.data.reading import Reading
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE
 from fasthg.pixels import geometry
@@ -64,7 +65,13 @@ class Crops:
         )
 
 
-def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 256, calibration: int = 128) -> Crops:
+def load_crops(
+    data: str | Path | None,
+    size: int = INPUT_SIZE,
+    scored: int = 256,
+    calibration: int = 128,
+    reading: Reading | None = None,
+) -> Crops:
     """Crops of `size` pixels: those that ship with the package, or `scored` validation people of the dataset `data` and
     `calibration` training people. Where its file holds one split, nobody who is scored is calibrated on.
 
@@ -72,7 +79,7 @@ def load_crops(data: str | Path | None, size: int = INPUT_SIZE, scored: int = 25
     """
     if data is None:
         return read_crops(SHIPPED, size)
-    scored_set, calibration_set = load_dataset(data, "val"), load_dataset(data, "train")
+    scored_set, calibration_set = (load_dataset(data, split, reading=reading) for split in ("val", "train"))
     usable = np.flatnonzero(scored_set.lengths > 0)
     if not len(usable) or (scored_set.protocol.everyone and len(usable) < len(scored_set)):
         raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")

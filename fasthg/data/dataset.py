@@ -13,8 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from fasthg.data.annotations import read_annotations
 from fasthg.data.lsp import JOINTS_FILE, is_lsp
 from fasthg.data.people import PERSON_HEIGHT, People, Split, head_size_of
-from fasthg.data.protocols import LSP_PROTOCOLS, MPII_PROTOCOLS, Protocol
+from fasthg.data.projects import find_format, looked_for
+from fasthg.data.protocols import BOX_PROTOCOLS, IMAGE_PROTOCOLS, LSP_PROTOCOLS, MPII_PROTOCOLS, Protocol
+from fasthg.data.reading import Labels, Reading, hold_out
 from fasthg.errors import FasthgError
+from fasthg.pixels.skeleton import MPII
 
 ANNOTATION_FILES = (
     "annotations.json",
@@ -30,12 +33,16 @@ HEAD_FILES = ("detections_our_format.mat", "gt_valid.mat", "valid.h5")
 
 @dataclass(frozen=True)
 class Dataset:
-    """People, the folder of their photographs, and the protocols that score them, the dataset's own first."""
+    """People, the folder of their photographs, and the protocols that score them, the dataset's own first.
+
+    `summary` says what a project's reader found, for its user to confirm.
+    """
 
     people: People
     image_dir: Path
     annotations: Path = field(default=Path())
     protocols: tuple[Protocol, ...] = MPII_PROTOCOLS
+    summary: str = ""
 
     def __len__(self) -> int:
         return len(self.people)
@@ -65,11 +72,16 @@ class Dataset:
         digest.update("\n".join(people.images).encode())
         for array in (people.center, people.scale, people.joints, people.labelled, people.head_size):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if people.skeleton != MPII:
+            digest.update(repr(people.skeleton).encode())
         return digest.hexdigest()[:16]
 
 
-def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -> Dataset:
-    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's), MPII's own files, LSP's or `annot/`.
+def load_dataset(
+    data_dir: str | Path, split: Split, check_files: bool = True, reading: Reading | None = None
+) -> Dataset:
+    """Dataset in `data_dir`: `images/` beside `annotations.json` (bearpaw's), MPII's own files, LSP's or `annot/`, or a
+    labelled project of another tool (`fasthg.data.projects`), which `reading` says more of.
 
     `data_dir` may also be an annotation file of any format, with `images/` beside it. Head sizes that the annotations
     lack are taken from `detections_our_format.mat`, `gt_valid.mat` or `valid.h5` beside them (validation people only).
@@ -78,6 +90,11 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
     looks for every photograph.
     """
     data_dir = Path(data_dir)
+    if project := find_format(data_dir):
+        dataset = _of_project(project.read(data_dir, reading or Reading()), split, reading or Reading())
+        if check_files:
+            check_images(dataset)
+        return dataset
     annotations = data_dir if data_dir.is_file() else find_annotations(data_dir, split)
     people = with_head_sizes(read_annotations(annotations, split), annotations.parent, split)
     if not len(people):
@@ -87,6 +104,19 @@ def load_dataset(data_dir: str | Path, split: Split, check_files: bool = True) -
     if check_files:
         check_images(dataset)
     return dataset
+
+
+def _of_project(labels: Labels, split: Split, reading: Reading) -> Dataset:
+    """A split of what a project's reader found."""
+    held_out, how = labels.held_out, "as its files say"
+    if held_out is None:
+        held_out, how = hold_out(labels.people.images, reading.holdout)
+    rows = {"train": ~held_out, "val": held_out, "all": np.ones_like(held_out)}[split]
+    if not rows.any():
+        raise FasthgError(f"data {labels.annotations}: split {split!r} is empty; choose another split or --holdout")
+    protocols = IMAGE_PROTOCOLS if labels.whole_images else BOX_PROTOCOLS
+    people, summary = labels.people.select(rows), labels.summary(held_out, how)
+    return Dataset(people, labels.image_dir, labels.annotations, protocols, summary)
 
 
 def protocols_of(annotations: Path) -> tuple[Protocol, ...]:
@@ -118,7 +148,7 @@ def find_annotations(data_dir: Path, split: Split = "all") -> Path:
             return data_dir / name
     raise FasthgError(
         f"data {data_dir}: none of {', '.join(ANNOTATION_FILES)} is in the folder, nor annot/ with"
-        f" {' or '.join(of_split) or 'a split'}"
+        f" {' or '.join(of_split) or 'a split'}; nor {looked_for()}"
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fasthg.data.crops import Crops, load_crops
+from fasthg.data.reading import Reading
 from fasthg.errors import FasthgError
 from fasthg.export import manifest, targets
 from fasthg.export.artefact import METADATA, Artefact, load_artefact, write_metadata
@@ -56,6 +57,7 @@ class ExportOptions:
     output      folder of the artefact; None for export/NAME
     overwrite   replace an earlier artefact there
     data        dataset whose crops are calibrated on and compared; None for the crops that ship with the package
+    reading     what is said of `data` beside where it lies
     stacks      the network's first stacks alone; None for all
     """
 
@@ -70,6 +72,7 @@ class ExportOptions:
     output: str | Path | None = None
     overwrite: bool = False
     data: str | Path | None = None
+    reading: Reading | None = None
     stacks: int | None = None
 
 
@@ -106,7 +109,7 @@ def export(options: ExportOptions) -> ExportResult:
     earlier = (folder / METADATA).exists()  # what else is there, `atomic_folder` names and never replaces
     check_new(folder, _inputs(options), options.overwrite or not earlier)
     with atomic_folder(folder) as aside:
-        crops = load_crops(options.data, options.size)
+        crops = load_crops(options.data, options.size, reading=options.reading)
         if options.weights == RANDOM:
             crops = crops.first(_RANDOM_CROPS)
         spec = _spec(model, options, precision, crops)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,7 +70,7 @@ class Packer:
     def __init__(self, model: HourglassNet, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
-        network = fold(copy.deepcopy(model).double().cpu())
+        network = fold(model, torch.float64).cpu()
         self.names = {module: name for name, module in network.named_modules()}
         self.eps = next((module.eps for module in network.modules() if isinstance(module, nn.GroupNorm)), 0.0)
         self.stem = self._stem(network.stem)
@@ -79,7 +78,7 @@ class Packer:
 
     def _stem(self, stem: Stem) -> StemWeights:
         assert stem.conv.bias is not None
-        conv = self._pack(layout.pack_stem(stem.conv.weight), stem.conv.bias)
+        conv = Conv(layout.pack_stem(self._cast(stem.conv.weight)), self._widen(layout.pack_bias(stem.conv.bias)))
         blocks = (self._block(stem.block1), self._block(stem.block2), self._block(stem.block3))
         return StemWeights(conv, self._affine(stem.norm), blocks)
 
@@ -114,17 +113,16 @@ class Packer:
         bias, skip_weight = last.bias, None
         if isinstance(block.skip, nn.Conv2d):
             assert block.skip.bias is not None
-            bias, skip_weight = bias + block.skip.bias, self._cast(layout.pack_conv1x1(block.skip.weight))
-        packed = [self._conv(conv) for conv in convs[:-1]] + [self._pack(layout.pack_conv1x1(last.weight), bias)]
+            bias, skip_weight = bias + block.skip.bias, layout.pack_conv1x1(self._cast(block.skip.weight))
+        expand = Conv(layout.pack_conv1x1(self._cast(last.weight)), self._widen(layout.pack_bias(bias)))
+        packed = [*(self._conv(conv) for conv in convs[:-1]), expand]
         return Block(self.names[block], affines, tuple(packed), skip_weight)
 
     def _conv(self, conv: nn.Conv2d, exact: bool = False) -> Conv:
         assert conv.bias is not None
         pack = layout.pack_conv3x3 if conv.kernel_size == (3, 3) else layout.pack_conv1x1
-        return self._pack(pack(conv.weight), conv.bias, exact)
-
-    def _pack(self, weight: Tensor, bias: Tensor, exact: bool = False) -> Conv:
-        return Conv(self._widen(weight) if exact else self._cast(weight), self._widen(layout.pack_bias(bias)))
+        weight = self._widen(conv.weight) if exact else self._cast(conv.weight)
+        return Conv(pack(weight), self._widen(layout.pack_bias(conv.bias)))
 
     def _affine(self, norm: nn.Module) -> Tensor | None:
         if isinstance(norm, nn.BatchNorm2d):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -50,6 +50,13 @@ def evaluate(
     return score_people(joints[seen], dataset.people.select(np.asarray(chosen)[seen]), dataset.protocol)
 
 
+class Found(NamedTuple):
+    """Joints [N, J, 2] in continuous pixels of each person's photograph, and the heatmaps' peaks [N, J]."""
+
+    joints: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
 def predict_dataset(
     runner: Runner,
     dataset: Dataset,
@@ -61,7 +68,22 @@ def predict_dataset(
     left_out: Callable[[FasthgError], None] | None = None,
     mean: Sequence[float] = MEAN,
 ) -> NDArray[np.float64]:
-    """Joints [N, J, 2] in continuous pixels of each person's photograph.
+    """Joints [N, J, 2] in continuous pixels of each person's photograph; the arguments are those of `find_dataset`."""
+    return find_dataset(runner, dataset, rows, size, batch_size, flip, progress, left_out, mean).joints
+
+
+def find_dataset(
+    runner: Runner,
+    dataset: Dataset,
+    rows: Iterable[int] | None = None,
+    size: int = 256,
+    batch_size: int = 8,
+    flip: bool = False,
+    progress: Callable[[int], None] | None = None,
+    left_out: Callable[[FasthgError], None] | None = None,
+    mean: Sequence[float] = MEAN,
+) -> Found:
+    """Joints of each person, and their scores.
 
     runner      images [batch_size, 3, size, size] float32 on the CPU -> heatmaps [batch_size, J, h, w] on any device,
                 where they are decoded; a last batch that is not full is filled up, so that every batch has one shape
@@ -75,6 +97,7 @@ def predict_dataset(
     """
     chosen = list(range(len(dataset))) if rows is None else [int(row) for row in rows]
     predictions = np.full((len(chosen), len(dataset.people.skeleton), 2), np.nan)
+    peaks = np.full(predictions.shape[:2], np.nan)
     done = 0
 
     def read(row: int) -> Crop | FasthgError:
@@ -103,10 +126,11 @@ def predict_dataset(
             heatmaps = runner(images)
             if flip:
                 heatmaps = (heatmaps + geometry.flip_heatmaps(runner(images.flip(-1)), dataset.people.skeleton)) / 2
-            points, _scores = decode(heatmaps[: len(crops)])
+            points, scores = decode(heatmaps[: len(crops)])
         crop_points = points.double().cpu().numpy() * (size / heatmaps.shape[-1])
         predictions[places] = geometry.apply(geometry.invert(matrices), crop_points)
-    return predictions
+        peaks[places] = scores.double().cpu().numpy()
+    return Found(predictions, peaks)
 
 
 def _fill_up(images: Tensor, batch_size: int) -> Tensor:

@@ -9,7 +9,7 @@ pooled16    all labelled joints in one pool (princeton-vl)
 
 and for any other skeleton `mean`, unweighted over its points, and `pooled`, all labelled points in one pool. Labelled
 joints count also when occluded; joints that are not labelled are skipped. Distances in pixels of the photograph stand
-beside: their root mean square (RMSE, as DeepLabCut prints it) and their median.
+beside: their root mean square (RMSE) and their mean, which is what DeepLabCut prints.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Scores:
     auc         area under the curve over thresholds 0 to the protocol's, in percent of the whole: 50 trapezoids
     num_people  that count
     rmse        root mean square of the labelled joints' distances, pixels of the photograph
-    median      their median
+    mean_error  their mean
     skeleton    whose joints they are
     left_out    people that do not, because the protocol's length is not known for them
     """
@@ -111,7 +111,7 @@ class Scores:
     num_people: int
     num_joints: int
     rmse: float
-    median: float
+    mean_error: float
     skeleton: Skeleton = MPII
     left_out: int = 0
 
@@ -160,7 +160,7 @@ class Scores:
             "num_people": self.num_people,
             "num_joints": self.num_joints,
             "rmse_px": _or_none(self.rmse),
-            "median_px": _or_none(self.median),
+            "mean_px": _or_none(self.mean_error),
             "left_out": self.left_out,
         }
         return about | {name: found.to_dict() for name, found in self.measures.items()}
@@ -173,8 +173,8 @@ class Scores:
         left_out = f"; {self.left_out} people left out, who lack it" if self.left_out else ""
         table = Table(
             title=f"{self.num_people} people, {self.num_joints} joints",
-            caption=f"{self.protocol}: errors over {self.protocol.length}; RMSE {self.rmse:.2f} px, median"
-            f" {self.median:.2f} px{left_out}",
+            caption=f"{self.protocol}: errors over {self.protocol.length}; RMSE {self.rmse:.2f} px, mean"
+            f" {self.mean_error:.2f} px{left_out}",
         )
         for column in ("", str(self.protocol), f"{self.protocol.name}@{self.protocol.strict:g}", "AUC"):
             table.add_column(column, justify="right" if column else "left")
@@ -232,7 +232,7 @@ def score(
         num_people=len(labelled),
         num_joints=int(counts.sum()),
         rmse=float(np.sqrt(np.mean(seen**2))) if seen.size else math.nan,
-        median=float(np.median(seen)) if seen.size else math.nan,
+        mean_error=float(seen.mean()) if seen.size else math.nan,
         skeleton=skeleton,
         left_out=int((~counted).sum()),
     )

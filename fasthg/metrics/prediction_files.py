@@ -21,7 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fasthg.data.annotations import read_annotations
 from fasthg.data.people import HALF_PIXEL, Split, head_size_of, load_json
+from fasthg.data.projects import find_format
 from fasthg.data.protocols import MPII_PROTOCOLS, Protocol
+from fasthg.data.reading import Reading
 from fasthg.errors import FasthgError
 from fasthg.pixels.skeleton import MPII, Skeleton, check_same_points
 
@@ -74,8 +76,8 @@ def read_predictions(path: str | Path, skeleton: Skeleton = MPII) -> NDArray[np.
     return preds
 
 
-def read_truth(path: str | Path, split: Split = "val") -> Truth:
-    """Truth of MPII's validation people from `detections_our_format.mat`, or from annotations in any format.
+def read_truth(path: str | Path, split: Split = "val", reading: Reading | None = None) -> Truth:
+    """Truth of MPII's validation people from `detections_our_format.mat`, or from anything that `load_dataset` reads.
 
     The published `.mat` has 0 for a coordinate of 13 labelled joints that the annotations place elsewhere. It is read
     as it is, because published figures are made with it; scores against the JSON are higher by 0.003.
@@ -84,6 +86,12 @@ def read_truth(path: str | Path, split: Split = "val") -> Truth:
     FasthgError that names the file and what is missing.
     """
     path = Path(path)
+    if find_format(path):
+        from fasthg.data.dataset import load_dataset
+
+        dataset = load_dataset(path, split, check_files=False, reading=reading)
+        people = dataset.people
+        return Truth(people.joints, people.labelled, people.head_size, people.scale, people.skeleton, dataset.protocols)
     if path.suffix == ".mat" and not _is_annotations(path):
         names = ("pos_gt_src", "jnt_missing", "headboxes_src")
         joints, missing, boxes = (_arrays_of_mat(path, *names)[name] for name in names)

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fasthg.network.model import Bottleneck, HourglassNet, Stack, Stem
 
 
-def fold(model: HourglassNet) -> HourglassNet:
+def fold(model: HourglassNet, dtype: torch.dtype | None = None) -> HourglassNet:
     """Copy of `model` in evaluation mode with every BatchNorm2d that follows a convolution, and every stack's
     `merge_score`, folded into the convolution beside it.
 
     The folded normalisations are `nn.Identity`, the folded `merge_score` None; the module names and `forward` stay the
     same. Equal to the model in evaluation up to rounding (about 1e-6 relative on the heatmaps in fp32).
+
+    dtype  what to fold in, and the copy's; the model's own where None
     """
     folded = copy.deepcopy(model).eval()
+    folded = folded if dtype is None else folded.to(dtype)
     for module in folded.modules():
         if isinstance(module, Bottleneck):
             for i, conv in enumerate(list(module.convs)[:-1]):

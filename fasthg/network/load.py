@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from fasthg.network.checkpoint import (
     load_config,
     load_into,
     load_model,
+    load_state,
     read_metadata,
     variant_name,
 )
 from fasthg.network.model import HourglassNet
 from fasthg.network.published import PUBLISHED, fetch
 from fasthg.network.stacks import first_stacks
-from fasthg.network.variants import HourglassConfig, get_config, split_stacks
+from fasthg.network.variants import VARIANTS, HourglassConfig, get_config, split_stacks
 
 log = logging.getLogger("fasthg")
 
@@ -83,6 +84,43 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
     model = HourglassNet(config if theirs is None else replace(config, mean=theirs.mean, skeleton=theirs.skeleton))
     load_into(model, path)
     return model.eval()
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What a network took over from another one's weights: names of tensors that fit, and of those that stay fresh."""
+
+    source: str
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in self.fresh))
+        rest = f"; fresh: {', '.join(layers[:4])}{', ...' if len(layers) > 4 else ''}" if layers else ""
+        return f"start: {len(self.taken)} of {len(self.taken) + len(self.fresh)} tensors of {self.source} match{rest}"
+
+
+def load_matching(model: HourglassNet, weights: str | Path) -> Matched:
+    """Take over, in place, the tensors of a checkpoint that have the names and shapes of the network's own.
+
+    Heatmaps' layers are taken where the skeletons have the same points alone. `weights` is also the name of a variant
+    that ships weights. Raises FasthgError where nothing fits, or where the mean of the images is another one.
+    """
+    path = default_weights(str(weights)) if str(weights) in VARIANTS else find_weights(weights)
+    theirs = load_config(path)
+    if theirs.mean != model.config.mean:
+        raise FasthgError(f"{path} was trained on images less another mean; start from other weights")
+    state, ours = load_state(path), model.state_dict()
+    same_points = theirs.skeleton.names == model.config.skeleton.names
+    fits = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in ours and ours[name].shape == tensor.shape and (same_points or "score" not in name)
+    }
+    if not fits:
+        raise FasthgError(f"{path}: no layer fits the network; start from weights of a variant that is nearer to it")
+    model.load_state_dict(fits, strict=False)
+    return Matched(str(weights), tuple(fits), tuple(name for name in ours if name not in fits))
 
 
 def load_network(weights: str | Path | None = None, variant: str | None = None) -> HourglassNet:

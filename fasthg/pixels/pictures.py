@@ -93,6 +93,20 @@ def from_pillow(image: PIL.Image.Image) -> Image:
     return np.array(image.convert("RGB"))
 
 
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a photograph as `read_image` gives it, upright, of its header alone.
+
+    Raises FasthgError that names a file that is missing or no image.
+    """
+    try:
+        with PIL.Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except OSError as error:
+        reason = getattr(error, "strerror", None) or "not an image that can be read"
+        raise FasthgError(f"image {path}: {reason}; check the name and the folder") from None
+
+
 def stored_turn(data: bytes) -> int:
     """The EXIF orientation, 1 to 8, by which a photograph is turned upright when it is read; 1 where there is none."""
     try:

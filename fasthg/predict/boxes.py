@@ -151,9 +151,10 @@ class Lookup(dict[str, Listed]):
         return names
 
 
-def read_coco_boxes(path: str | Path) -> Lookup:
-    """People's boxes of a COCO annotation file, or of a list of detections, by photograph.
+def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
+    """Boxes of a COCO annotation file, or of a list of detections, by photograph.
 
+    category  name or number of the subjects; people where left out, or the one kind that the file has
     Photographs without people have none; a crowd is no person, and a box without an area is none. Detections
     ([{"image_id", "bbox", "category_id", "score"}, ...]) name their photograph by its file name or by its number, as
     COCO's files are called. Raises FasthgError that names the file and the record whose field is missing or wrong.
@@ -161,7 +162,7 @@ def read_coco_boxes(path: str | Path) -> Lookup:
     document = _load(path)
     if isinstance(document, list):
         images: dict[Any, Any] = {}
-        annotations, people = document, {1}  # COCO's number of "person"
+        annotations, people = document, {1 if category is None else int(category)}  # COCO's number of "person"
     else:
         listed, annotations = document.get("images"), document.get("annotations", ())
         if not isinstance(listed, list) or not isinstance(annotations, list):
@@ -169,7 +170,7 @@ def read_coco_boxes(path: str | Path) -> Lookup:
         for i, image in enumerate(listed):
             _field(path, f"images[{i}]", image, "file_name")
         images = {_key(path, f"images[{i}]", image, "id"): image for i, image in enumerate(listed)}
-        people = _person_ids(path, document)
+        people = _category_ids(path, document, category)
     names = {key: str(image["file_name"]) for key, image in images.items()}
     found: dict[str, list[Boxes]] = {name: [] for name in names.values()}
     ignored: Counter[str] = Counter()
@@ -229,11 +230,15 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
     return (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 < height else None
 
 
-def _person_ids(path: str | Path, document: dict[str, Any]) -> set[Any]:
-    """Ids of the categories named "person"; empty where the file has no categories, and then everything is a person."""
+def _category_ids(path: str | Path, document: dict[str, Any], wanted: str | None) -> set[Any]:
+    """Ids of the categories that `wanted` names, of those named "person", or of the only one; empty where the file has
+    no categories, and then everything counts."""
     categories = [c for c in document.get("categories") or [] if isinstance(c, dict)]
-    found = {c.get("id") for c in categories if str(c.get("name", "")).lower() == "person"}
+    name = "person" if wanted is None else wanted.lower()
+    found = {c.get("id") for c in categories if name in (str(c.get("name", "")).lower(), str(c.get("id")))}
+    if not found and wanted is None and len(categories) == 1:
+        return {categories[0].get("id")}
     if categories and not found:
         names = ", ".join(str(c.get("name")) for c in categories[:5])
-        raise FasthgError(f"{path}: no category is called person ({names}); give people's boxes")
+        raise FasthgError(f"{path}: no category is called {name} ({names}); choose one with --category")
     return found

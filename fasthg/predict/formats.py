@@ -1,4 +1,4 @@
-"""Poses as files: JSON, CSV, COCO's keypoints and MATLAB."""
+"""Poses as files: JSON, CSV, COCO's keypoints, MATLAB, and the tables of DeepLabCut and SLEAP."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fasthg.files import write_bytes, write_json, write_text
 from fasthg.metrics.prediction_files import predictions_document
 from fasthg.pixels.skeleton import SKELETONS, Skeleton
 from fasthg.predict.predictor import Pose
+from fasthg.predict.tables import write_dlc_csv, write_dlc_h5, write_sleap
 
 #: To a file, poses of a skeleton, with what is said beside the poses.
 Writer = Callable[[Path, Sequence[Pose], Skeleton, dict[str, Any]], None]
@@ -116,6 +117,9 @@ FORMATS: dict[str, tuple[str, Writer]] = {
     "csv": ("predictions.csv", _write_csv),
     "coco": ("keypoints.json", _write_coco),
     "mat": ("predictions.mat", _write_mat),
+    "dlc": ("predictions_dlc.csv", write_dlc_csv),
+    "dlc-h5": ("predictions_dlc.h5", write_dlc_h5),
+    "sleap": ("predictions.analysis.h5", write_sleap),
 }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -23,7 +21,7 @@ def build(path: str, request: Request) -> Prepared:
 
     set_threads(request)
     device = request.device
-    model, example = copy.deepcopy(request.model).eval().to(device), request.example.to(device)
+    model, example = request.model, request.example.to(device)
     if device.type == "cpu":
         final = fuse(model, example, torch.float32, host_precision=request.precision)
     else:

@@ -9,6 +9,13 @@ namespace FASTHG_ISA {
 
 namespace {
 
+struct Yes {
+    constexpr operator bool() const { return true; }
+};
+struct No {
+    constexpr operator bool() const { return false; }
+};
+
 constexpr int CHUNK = 4;                        // tiles whose rows go through the matrix products together
 constexpr int CHUNK_ROWS = CHUNK * TILE_PIXELS;
 
@@ -293,20 +300,26 @@ class Block {
 
     template <class Load>
     inline __attribute__((always_inline)) void gather_outputs(int column, const Load& load_frequency) {
-        const Vector bias = load(s.conv.bias + column);
-        const bool half = source_halves();
-        for (int t = 0; t < tile_count_; t++) {
-            const Tile& tile = tiles_[t];
-            float* to = source_ + tile.first * source_pitch_;
-            transform_output([&](int k) __attribute__((always_inline)) { return load_frequency(t, k); },
-                             [&](int y, int x, Vector value) __attribute__((always_inline)) {
-                                 value += bias;
-                                 if (y < tile.height && x < tile.width) {
-                                     put(to + (y * tile.width + x) * source_pitch_, column,
-                                         s.conv_relu ? relu(value) : value, half);
-                                 }
-                             });
-        }
+        const Vector bias = load(s.conv.bias + column), floor = s.conv_relu ? Vector{} : Vector{} - __builtin_inff();
+        const auto gather = [&](auto half) __attribute__((always_inline)) {
+            for (int t = 0; t < tile_count_; t++) {
+                const Tile& tile = tiles_[t];
+                float* to = source_ + tile.first * source_pitch_;
+                const auto frequency = [&](int k) __attribute__((always_inline)) { return load_frequency(t, k); };
+                if (tile.whole()) {
+                    transform_output(frequency, [&](int y, int x, Vector value) __attribute__((always_inline)) {
+                        put(to + (y * TILE + x) * source_pitch_, column, larger(floor, value + bias), half);
+                    });
+                } else {
+                    transform_output(frequency, [&](int y, int x, Vector value) {
+                        if (y < tile.height && x < tile.width) {
+                            put(to + (y * tile.width + x) * source_pitch_, column, larger(floor, value + bias), half);
+                        }
+                    });
+                }
+            }
+        };
+        source_halves() ? gather(Yes{}) : gather(No{});
     }
 
     // The next of what the next chunk reads and writes in memory: a row of a tile, of one buffer.
@@ -350,9 +363,12 @@ class Block {
         }
         size_t pitch = source_pitch_;
         if (s.hidden.panels) {
-            multiply(a, pitch, rows, s.hidden, s.hidden.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                put(hidden_ + r * hidden_pitch_, c, relu(value + load(s.hidden.bias + c)), halves(s.expand));
-            });
+            const auto keep = [&](auto half) __attribute__((always_inline)) {
+                multiply(a, pitch, rows, s.hidden, s.hidden.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
+                    put(hidden_ + r * hidden_pitch_, c, relu(value + load(s.hidden.bias + c)), half);
+                });
+            };
+            halves(s.expand) ? keep(Yes{}) : keep(No{});
             a = hidden_;
             pitch = hidden_pitch_;
         }
@@ -396,20 +412,22 @@ class Block {
         multiply_as<Float>(a, pitch, rows, linear, inputs, epilogue);
     }
 
+    // A group's rows stay in the L1 while the weights, which lie in a row, stream past them.
     template <class Kind, class Epilogue>
     inline __attribute__((always_inline)) void multiply_as(const float* a, size_t pitch, int rows, const Linear& linear,
                                                            int inputs, const Epilogue& epilogue) {
-        for (int first = 0; first < linear.outputs; first += PANEL) {
-            const bool both = first + LANES < linear.outputs;
-            multiply_panel<Kind>(a, pitch, rows, linear.panels + (size_t)first * inputs, inputs,
-                           [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                               epilogue(row, first, left);
-                               if (both) {
-                                   epilogue(row, first + LANES, right);
-                               }
-                           },
-                           [&] { return fetch_ahead(); });
-        }
+        each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
+            for (int first = 0; first < linear.outputs; first += PANEL) {
+                const bool both = first + LANES < linear.outputs;
+                multiply_group<MAX_ROWS, Kind>(count, a + begin * pitch, pitch, linear.panels + (size_t)first * inputs, inputs, fetch_ahead(),
+                               [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
+                                   epilogue(begin + row, first, left);
+                                   if (both) {
+                                       epilogue(begin + row, first + LANES, right);
+                                   }
+                               });
+            }
+        });
     }
 
     void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
@@ -432,30 +450,44 @@ class Block {
                 }
             }
         }
-        const float* residual = s.project_residual ? nullptr : s.residual;
-        const bool keep = s.pooled || s.tile_statistics;
         multiply(a, pitch, rows, s.expand, s.expand.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-            const size_t place = pixels[r].row * channels + c;
-            value += load(s.expand.bias + c);
-            if (residual) {
-                value += load(residual + place);
+            store(x_ + r * x_pitch_ + c, value);
+        });
+        const float* residual = s.project_residual ? nullptr : s.residual;
+        for (int r = 0; r < rows; r++) {
+            const size_t place = pixels[r].row * channels, low = s.low ? pixels[r].low_row * channels : 0;
+            if (residual && s.low) {
+                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
+            } else if (residual) {
+                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
+            } else if (s.low) {
+                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
+            } else {
+                finish(r, place, [](int) __attribute__((always_inline)) { return Vector{}; });
             }
-            if (s.low) {
-                value += load(s.low + pixels[r].low_row * channels + c);
-            }
-            if (s.expand_relu) {
-                value = relu(value);
-            }
-            if (s.x) {
-                store(s.x + place, value);
+        }
+    }
+
+    // A row's sums, plus bias and added(column): x, and what its readers start from.
+    template <class Added>
+    inline __attribute__((always_inline)) void finish(int r, size_t place, const Added& added) {
+        const int channels = s.expand.outputs;
+        const bool keep = s.pooled || s.tile_statistics, enters = s.next.t, half = halves(s.next.linear);
+        const float *bias = s.expand.bias, *scale = s.next.affine, *shift = scale + channels;
+        const Vector floor = s.expand_relu ? Vector{} : Vector{} - __builtin_inff();
+        float *sums = x_ + r * x_pitch_, *x = s.x ? s.x + place : nullptr, *entrance = enters ? entrance_ + r * x_pitch_ : nullptr;
+        for (int c = 0; c < channels; c += LANES) {
+            const Vector value = larger(floor, load(sums + c) + load(bias + c) + added(c));
+            if (x) {
+                store(x + c, value);
             }
             if (keep) {
-                store(x_ + r * x_pitch_ + c, value);
+                store(sums + c, value);
             }
-            if (s.next.t) {
-                put(entrance_ + r * x_pitch_, c, relu(value * load(s.next.affine + c) + load(s.next.affine + channels + c)), halves(s.next.linear));
+            if (enters) {
+                put(entrance, c, relu(value * load(scale + c) + load(shift + c)), half);
             }
-        });
+        }
     }
 
     // x is the source's rows themselves.

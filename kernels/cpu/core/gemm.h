@@ -74,20 +74,27 @@ static inline __attribute__((always_inline)) void multiply_group(int rows, const
     }
 }
 
-// All rows times one panel, in groups as equal as they can be; epilogue(row, left, right). ahead() names what a
-// group asks for.
+// Rows in groups as equal as they can be: visit(first row, count).
+template <class Visit>
+static inline __attribute__((always_inline)) void each_group(int rows, const Visit& visit) {
+    for (int groups = (rows + MAX_ROWS - 1) / MAX_ROWS, first = 0; groups > 0; groups--) {
+        const int count = (rows - first + groups - 1) / groups;
+        visit(first, count);
+        first += count;
+    }
+}
+
+// All rows times one panel; epilogue(row, left, right). ahead() names what a group asks for.
 template <class Kind, class Epilogue, class Next>
 static inline __attribute__((always_inline)) void multiply_panel(const float* a, size_t pitch, int rows,
                                                                  const float* panel, int k, const Epilogue& epilogue,
                                                                  const Next& ahead) {
-    for (int groups = (rows + MAX_ROWS - 1) / MAX_ROWS, first = 0; groups > 0; groups--) {
-        const int count = (rows - first + groups - 1) / groups;
+    each_group(rows, [&](int first, int count) __attribute__((always_inline)) {
         multiply_group<MAX_ROWS, Kind>(count, a + first * pitch, pitch, panel, k, ahead(),
                                  [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
                                      epilogue(first + row, left, right);
                                  });
-        first += count;
-    }
+    });
 }
 
 // The upper half of a float's bits, rounded to nearest, ties to even; for finite values.

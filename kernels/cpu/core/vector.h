@@ -46,13 +46,14 @@ static inline Vector relu(Vector x) {
 #endif
 }
 
+// b where one of them is NaN.
 static inline Vector larger(Vector a, Vector b) {
 #if defined(__AVX512F__)
     return _mm512_max_ps(a, b);
 #elif defined(__AVX2__)
     return _mm256_max_ps(a, b);
 #else
-    return b > a ? b : a;
+    return a > b ? a : b;
 #endif
 }
 

@@ -6,6 +6,7 @@ parameters are those of the peers' own models (bearpaw's hg with 2 stacks, princ
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -18,12 +19,13 @@ import torch
 from fasthg import create_model
 from fasthg.cli.app import main
 from fasthg.errors import FasthgError
-from fasthg.network.checkpoint import load_model, read_metadata, save
+from fasthg.network.checkpoint import load_config, load_model, read_metadata, save
 from fasthg.network.convert import convert
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.image import normalise
 from fasthg.pixels.skeleton import COCO
+from fasthg.predict.predictor import Predictor
 
 BLACK = (0.0, 0.0, 0.0)
 PRINCETON = HourglassConfig(num_stacks=2, num_feats=16, depths=3, stem_feats=(64, 64), mean=BLACK)
@@ -195,3 +197,39 @@ def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path: Path, py
         with pytest.raises(FasthgError, match=message) as error:
             convert(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", [None, "coco"])
+def test_a_published_network_of_cocos_points_converts_predicts_and_exports(
+    name: str | None, keypoints: Path, tmp_path: Path, randomised: Any, pytorch_pose_names: Any
+) -> None:
+    pytest.importorskip("onnxruntime")
+    config = HourglassConfig(num_stacks=1, num_feats=8, depths=1, skeleton=COCO)
+    torch.save(pytorch_pose_names(randomised(config)), tmp_path / "hg.pth")
+    weights, photo = tmp_path / "hg.safetensors", keypoints / "coco" / "000000000785.jpg"
+    skeleton = ["--skeleton", name] if name else []
+    assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(weights), *skeleton]) == 0
+    assert load_config(weights).skeleton == COCO
+    boxes = ["--boxes", str(keypoints / "coco" / "test_coco.json")]
+    options = ["--weights", str(weights), "--path", "eager", "--flip", "--format", "json,coco", "--no-overlays"]
+    assert main(["predict", str(photo), *boxes, *options, "-o", str(tmp_path / "out")]) == 0
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert (document["joint_names"], len(document["predictions"][0]["joints"])) == (list(COCO.names), 17)
+    export = ["export", "--onnx", "--end-to-end", "--size", "64", "--weights", str(weights)]
+    assert (
+        main(
+            [
+                *export,
+                "-o",
+                str(tmp_path / "onnx"),
+                "--data",
+                str(keypoints / "coco" / "test_coco.json"),
+                "--holdout",
+                "every2",
+            ]
+        )
+        == 0
+    )
+    found = Predictor(tmp_path / "onnx")(photo)
+    assert found[0].joints.shape == (17, 2)
+    assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(tmp_path / "no.safetensors"), "--skeleton", "lsp"]) == 2

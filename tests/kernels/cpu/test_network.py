@@ -162,21 +162,39 @@ def needs_halves() -> None:
         pytest.skip(reason)
 
 
+def fixed_point_and_exact(images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A 3x3 convolution and its ReLU in int12 and in fp32, [N, C, H, W]."""
+    batch, feats, height, width = images.shape
+    grid, bias = Grid(batch, height, width), torch.zeros(feats)
+    outs = []
+    for precision in ("bf16+int12", "fp32"):
+        outs.append(grid.empty(feats, torch.float32))
+        network.Program([("conv3x3", (grid.pack(images), weight, bias, outs[-1], *grid.size))], precision)()
+    return grid.images(outs[0]), grid.images(outs[1])
+
+
 @pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize("weights", ["random", "all alike"])
 @pytest.mark.parametrize("feats", [16, 64, 128])
-def test_fixed_point_convolution_is_as_near_as_bf16_and_no_input_overflows_it(feats: int) -> None:
-    grid = Grid(2, 16, 20)
-    weight, bias = torch.randn(9, feats, feats) / feats**0.5, torch.zeros(feats)
-    t, out, exact = (grid.empty(feats, torch.float32) for _ in range(3))
+def test_fixed_point_convolution_is_as_near_as_bf16_and_no_input_overflows_it(feats: int, weights: str) -> None:
+    """With weights and pixels all alike, every product of a sum is as large as it can be."""
+    weight = torch.randn(9, feats, feats) / feats**0.5 if weights == "random" else torch.full((9, feats, feats), 0.1)
     for images in (
         torch.randn(2, feats, 16, 20).relu(),
-        1e6 * torch.ones(2, feats, 16, 20),  # every product of the sum at its largest
-        torch.zeros(2, feats, 16, 20),
+        1e6 * torch.ones(2, feats, 16, 20),
+        torch.zeros(1, feats, 8, 8),
     ):
-        grid.images(t).copy_(images)
-        for precision, to in (("bf16+int12", out), ("fp32", exact)):
-            network.Program([("conv3x3", (t, weight, bias, to, *grid.size))], precision)()
-        assert (out - exact).norm() <= 4e-3 * exact.norm()
+        found, exact = fixed_point_and_exact(images, weight)
+        assert (found - exact).norm() <= 4e-3 * exact.norm()
+
+
+@pytest.mark.usefixtures("needs_halves")
+def test_a_bright_image_costs_a_dark_one_no_bits() -> None:
+    """Each block of tiles has its own scales."""
+    images = torch.randn(2, 64, 16, 20).relu()
+    images[0] *= 1e4
+    found, exact = fixed_point_and_exact(images, torch.randn(9, 64, 64) / 8)
+    assert ((found - exact).flatten(1).norm(dim=1) <= 4e-3 * exact.flatten(1).norm(dim=1)).all()
 
 
 @pytest.mark.usefixtures("needs_halves")

@@ -1,0 +1,210 @@
+"""COCO's keypoint JSON, as COCO, CVAT, Label Studio and Roboflow write it: images, annotations, categories.
+
+A point is x, y, v: 0 is not labelled, 1 labelled and hidden, 2 visible; pixel j's centre has coordinate j. Crowds are
+left out. Images lie beside the file, in `images/` beside it or beside its folder, or in a folder of the split's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasthg.data.people import HALF_PIXEL, People, load_json
+from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
+from fasthg.errors import FasthgError
+from fasthg.pixels import geometry
+from fasthg.pixels.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from fasthg.data.dataset import Dataset
+
+LOOKED_FOR = "a JSON with images, annotations and categories that have keypoints (COCO)"
+_FOLDERS = (".", "annotations", "annot", "train", "valid", "val", "test")
+_OF_VALIDATION = ("val", "test")
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a file is COCO's JSON with keypoints, or a folder holds one."""
+    return bool(coco_files(path))
+
+
+def is_coco_file(path: Path) -> bool:
+    """Whether a path is one file of COCO's keypoints."""
+    return path.is_file() and _has_keypoints(path)
+
+
+def at_detections(dataset: Dataset, path: Path, category: str | None) -> tuple[Dataset, NDArray[np.float64]]:
+    """The dataset's images with the boxes of a list of detections in place of its subjects, and the boxes' scores [N].
+
+    Boxes of other images, of other kinds and without an area are left out. Raises FasthgError for a file that is no
+    list of {"image_id", "category_id", "bbox", "score"}.
+    """
+    document, found = _load(dataset.annotations), load_json(path)
+    if not isinstance(found, list) or not all({"image_id", "bbox", "score"} <= box.keys() for box in found):
+        raise FasthgError(f"{path}: no list of detections; give COCO's, with image_id, bbox and score")
+    kinds = {chosen.get("id") for chosen in choose_categories(dataset.annotations, document, category)}
+    known, names = set(dataset.people.images), {image["id"]: str(image["file_name"]) for image in document["images"]}
+    boxes = [box for box in found if names.get(box["image_id"]) in known and min(box["bbox"][2:]) > 0]
+    boxes = [box for box in boxes if box.get("category_id", next(iter(kinds))) in kinds]
+    if not boxes:
+        raise FasthgError(f"{path}: none of its {len(found)} boxes is of the images to score; give their detections")
+    center, scale = zip(*(geometry.box_to_center_scale(*map(float, box["bbox"])) for box in boxes))
+    points = len(dataset.people.skeleton)
+    people = People(
+        images=tuple(names[box["image_id"]] for box in boxes),
+        center=np.stack(center),
+        scale=np.array(scale),
+        joints=np.full((len(boxes), points, 2), np.nan),
+        labelled=np.zeros((len(boxes), points), bool),
+        visible=np.zeros((len(boxes), points), bool),
+        head_size=np.full(len(boxes), np.nan),
+        skeleton=dataset.people.skeleton,
+    )
+    return replace(dataset, people=people), np.array([float(box["score"]) for box in boxes])
+
+
+def coco_files(path: Path) -> list[Path]:
+    """The JSON files with COCO's keypoints: the file itself, or those of a folder."""
+    if path.is_file():
+        return [path] if _has_keypoints(path) else []
+    return [file for name in _FOLDERS for file in sorted((path / name).glob("*.json")) if _has_keypoints(file)]
+
+
+def _has_keypoints(path: Path) -> bool:
+    if path.suffix != ".json":
+        return False
+    with path.open("rb") as file:
+        if not file.read(64).lstrip().startswith(b"{"):
+            return False
+    try:
+        document = load_json(path)
+    except FasthgError:
+        return False
+    if not isinstance(document, dict) or not {"images", "annotations", "categories"} <= document.keys():
+        return False
+    return any("keypoints" in category for category in document["categories"] or () if isinstance(category, dict))
+
+
+def read_coco(path: Path, reading: Reading) -> Labels:
+    """The subjects of one file, or of a folder's two, whose names say which is validated on.
+
+    Raises FasthgError that names the file, the record and the field that is missing or wrong.
+    """
+    files = coco_files(path)
+    held = [any(word in f"{file.parent.name}/{file.stem}".lower() for word in _OF_VALIDATION) for file in files]
+    if len(files) > 1 and (len(files) > 2 or held[0] == held[1]):
+        raise FasthgError(
+            f"data {path}: {', '.join(str(file.relative_to(path)) for file in files)} all have keypoints; give one"
+            " of them, or name two train and val"
+        )
+    documents = [_load(file) for file in files]
+    skeleton, kinds = _choose(files[0], documents[0], reading)
+    root = path if path.is_dir() else path.parent
+    found = [
+        subject for file, document in zip(files, documents) for subject in _subjects(file, document, kinds, skeleton)
+    ]
+    folders = {file: _image_folder(file, document) for file, document in zip(files, documents)}
+    if len(files) == 1:
+        root = folders[files[0]]
+    names = [_relative(folders[file] / name, root) for file, name, _points, _box in found]
+    points = np.array([points for _file, _name, points, _box in found]).reshape(-1, len(skeleton), 3)
+    return make_labels(
+        names,
+        points[..., :2] + HALF_PIXEL,
+        points[..., 2] > 0,
+        np.array([box for *_others, box in found]).reshape(-1, 4),
+        None,
+        skeleton,
+        root,
+        path if path.is_file() else files[0],
+        "COCO's keypoints",
+        points[..., 2] > 1,
+        [held[files.index(file)] for file, *_others in found] if len(files) > 1 else None,
+    )
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())
+
+
+def _load(path: Path) -> dict[str, Any]:
+    document = load_json(path)
+    if not all(isinstance(document.get(name), list) for name in ("images", "annotations", "categories")):
+        raise FasthgError(f"{path}: images, annotations and categories are not all lists; give {LOOKED_FOR}")
+    return document
+
+
+def choose_categories(path: Path, document: dict[str, Any], wanted: str | None) -> list[dict[str, Any]]:
+    """The categories to read: those that were asked for, else all that have subjects and the same points.
+
+    Raises FasthgError that lists the names where they have different points, or none is called so.
+    """
+    able = [category for category in document["categories"] if category.get("keypoints")]
+    if wanted is not None:
+        chosen = [category for category in able if wanted in (str(category.get("id")), category.get("name"))]
+        if not chosen:
+            names = ", ".join(str(category.get("name")) for category in able)
+            raise FasthgError(f"{path}: no category {wanted!r} with keypoints; choose one of {names}")
+        return chosen
+    used = {annotation.get("category_id") for annotation in document["annotations"] if annotation.get("keypoints")}
+    chosen = [category for category in able if category.get("id") in used]
+    if len({tuple(category["keypoints"]) for category in chosen}) > 1:
+        names = ", ".join(str(category.get("name")) for category in chosen)
+        raise FasthgError(f"{path}: the categories {names} have different points; choose one with --category")
+    if not chosen:
+        raise FasthgError(f"{path}: no annotation is of a category with keypoints; give {LOOKED_FOR}")
+    return chosen
+
+
+def _choose(path: Path, document: dict[str, Any], reading: Reading) -> tuple[Skeleton, set[Any]]:
+    chosen = choose_categories(path, document, reading.category)
+    first = chosen[0]
+    limbs = [(int(a) - 1, int(b) - 1) for a, b in first.get("skeleton") or ()]  # COCO counts points from one
+    name = str(first.get("name") if len(chosen) == 1 else "animal")
+    kinds = {category.get("id") for category in chosen}
+    points = [str(point) for point in first["keypoints"]]
+    points += [f"point{number}" for number in range(len(points) + 1, _most_points(document, kinds) + 1)]
+    return make_skeleton(name, points, limbs, reading.pairs), kinds
+
+
+def _most_points(document: dict[str, Any], kinds: set[Any]) -> int:
+    """How many points the annotations of some categories have; more than their category names, in a few files."""
+    ours = (annotation for annotation in document["annotations"] if annotation.get("category_id") in kinds)
+    return max(len(annotation.get("keypoints") or ()) // 3 for annotation in ours)
+
+
+def _subjects(path: Path, document: dict[str, Any], kinds: set[Any], skeleton: Skeleton) -> Iterator[Any]:
+    """File, image name, points [J, 3] and box [4] of each annotation; a missing box is NaN."""
+    names = {}
+    for i, image in enumerate(document["images"]):
+        if not isinstance(image, dict) or not {"id", "file_name"} <= image.keys():
+            raise FasthgError(f"{path}: images[{i}] has no id and file_name; give {LOOKED_FOR}")
+        names[image["id"]] = str(image["file_name"])
+    for i, annotation in enumerate(document["annotations"]):
+        if annotation.get("category_id") not in kinds or annotation.get("iscrowd") or not annotation.get("keypoints"):
+            continue
+        where = f"{path}: annotations[{i}]"
+        if annotation.get("image_id") not in names:
+            raise FasthgError(f"{where} is of image {annotation.get('image_id')!r}, which 'images' does not list")
+        try:
+            points = np.asarray(annotation["keypoints"], np.float64).reshape(-1, 3)
+            box = np.asarray(annotation.get("bbox") or [np.nan] * 4, np.float64).reshape(4)
+        except (TypeError, ValueError):
+            raise FasthgError(f"{where}: keypoints are not x, y, v each, or bbox not x, y, w, h") from None
+        if len(points) < len(skeleton):
+            raise FasthgError(f"{where} has {len(points)} keypoints, its category {len(skeleton)}; correct the file")
+        yield path, names[annotation["image_id"]], points[: len(skeleton)], box
+
+
+def _image_folder(path: Path, document: dict[str, Any]) -> Path:
+    """Where a file's images are; the first candidate where none has them, for the error that names it."""
+    beside, name = path.parent, path.stem.rpartition("_")[2]
+    folders = [beside, beside / "images", beside.parent / "images", beside.parent, beside.parent / name]
+    folders += [beside.parent / "images" / name, beside / name]
+    first = next((str(image.get("file_name")) for image in document["images"]), "")
+    return next((folder for folder in folders if (folder / first).is_file()), beside)

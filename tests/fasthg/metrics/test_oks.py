@@ -1,0 +1,117 @@
+"""OKS by faster-coco-eval is that of pycocotools' own call, for perfect, shifted and real predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fasthg.cli.app import main
+from fasthg.data.coco import at_detections
+from fasthg.data.dataset import load_dataset
+from fasthg.errors import FasthgError
+from fasthg.metrics.evaluate import find_dataset
+from fasthg.metrics.oks import NAMES, coco_results, oks, oks_of_dataset
+from fasthg.network.load import load_network
+from fasthg.pixels.skeleton import COCO, MPII
+
+pytest.importorskip("faster_coco_eval")
+
+
+def by_pycocotools(truth: Path, results: list[dict[str, Any]]) -> dict[str, float]:
+    api = pytest.importorskip("pycocotools.coco")
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotations = api.COCO(str(truth))
+        evaluation = COCOeval(annotations, annotations.loadRes(results), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: 100.0 * float(value) for name, value in zip(NAMES, evaluation.stats)}
+
+
+def perfect(truth: Path, shift: float = 0.0) -> list[dict[str, Any]]:
+    """The truth itself as results, its points moved by up to `shift` pixels to either side, in shuffled order."""
+    rng, results = np.random.default_rng(3), []
+    for annotation in json.loads(truth.read_text())["annotations"]:
+        points = np.array(annotation["keypoints"], float).reshape(-1, 3)
+        if not points[:, 2].any():
+            continue
+        points[:, :2] += shift * rng.uniform(-1, 1, points[:, :2].shape)
+        where = {name: annotation[name] for name in ("image_id", "category_id")}
+        results.append({**where, "keypoints": points.ravel().tolist(), "score": float(rng.uniform(0.2, 1))})
+    return results
+
+
+@pytest.fixture(scope="module")
+def truth(keypoints: Path) -> Path:
+    return keypoints / "coco" / "test_coco.json"
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0, 8.0, 20.0])
+def test_the_figures_are_pycocotools_own(truth: Path, shift: float) -> None:
+    results = perfect(truth, shift)
+    found, expected = oks(truth, results, COCO), by_pycocotools(truth, results)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert (found["AP"] == pytest.approx(100)) == (shift == 0)
+
+
+@pytest.fixture(scope="module")
+def poses(truth: Path) -> list[dict[str, Any]]:
+    """Real answers in the detected boxes: those of the shipped network, whose joints are put in COCO's places."""
+    dataset, box_scores = at_detections(load_dataset(truth, "all"), truth.with_name("test_coco_det_AP_H_56.json"), None)
+    best = np.argsort(-box_scores)[:16]
+    net = load_network()
+    as_mpii = replace(dataset, people=replace(dataset.people, skeleton=MPII))
+    joints, scores = find_dataset(net.final, as_mpii, best.tolist(), mean=net.config.mean)
+    sides = {"wri": "wrist", "elb": "elbow", "sho": "shoulder", "hip": "hip", "kne": "knee", "ank": "ankle"}
+    ours = {
+        name: f"{'right' if name[0] == 'r' else 'left'}_{sides[name[1:]]}" for name in MPII.names if name[1:] in sides
+    }
+    places = {COCO.names.index(theirs): MPII.names.index(name) for name, theirs in ours.items()}
+    order = [places.get(point, MPII.names.index("head")) for point in range(len(COCO))]
+    images = [dataset.people.images[row] for row in best]
+    return coco_results(truth, images, joints[:, order], scores[:, order], box_scores[best])
+
+
+def test_real_answers_in_detected_boxes_score_as_in_pycocotools(truth: Path, poses: list[dict[str, Any]]) -> None:
+    found = oks(truth, poses, COCO)
+    assert found == pytest.approx(by_pycocotools(truth, poses), abs=1e-6)
+    assert len({result["image_id"] for result in poses}) > 1
+
+
+def test_results_go_out_and_in_by_the_command_line(
+    truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(perfect(truth, 8.0)))
+    assert main(["score", str(tmp_path / "results.json"), "--truth", str(truth), "--json"]) == 0
+    expected = by_pycocotools(truth, perfect(truth, 8.0))
+    assert json.loads(capsys.readouterr().out)["oks"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_results_of_the_true_points_are_perfect(truth: Path) -> None:
+    """Half a pixel is taken off and put on again; a subject's points come back where its file has them."""
+    dataset = load_dataset(truth, "all")
+    people = dataset.people
+    joints = np.nan_to_num(people.joints)
+    results = coco_results(truth, people.images, joints, people.labelled.astype(float))
+    assert (oks_of_dataset(dataset, results) or {})["AP"] == pytest.approx(100)
+    first = next(a for a in json.loads(truth.read_text())["annotations"] if any(a["keypoints"]))
+    assert results[0]["keypoints"][:2] == first["keypoints"][:2]
+
+
+def test_what_cannot_be_scored_is_named(truth: Path) -> None:
+    with pytest.raises(FasthgError, match=r"OKS is not defined for mpii \(16 points\)"):
+        oks(truth, [], MPII)
+    (result, *_) = perfect(truth)
+    with pytest.raises(FasthgError, match=r"results\[0\] is of image 1, which the truth does not list"):
+        oks(truth, [result | {"image_id": 1}], COCO)
+    with pytest.raises(FasthgError, match=r"results\[0\] has 3 numbers, 17 points have 51"):
+        oks(truth, [result | {"keypoints": [1, 2, 1]}], COCO)
