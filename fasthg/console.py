@@ -26,6 +26,7 @@ EXTRAS = {
     "sleap_io": "sleap",
     **dict.fromkeys(("simplejpeg", "tensorboard", "matplotlib"), "train"),
     "jinja2": "bench",
+    **dict.fromkeys(("ray", "pyarrow"), "ray"),
 }
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 #: The base of typer's usage errors; where it is imported from differs between typer's versions.

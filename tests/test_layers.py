@@ -29,6 +29,7 @@ fasthg.fused
 fasthg.runtimes
 fasthg.export
 fasthg.predict
+fasthg.label
 fasthg.cli
 training.people training.synthesize training.make_crops
 training.memory training.distributed training.loss training.optim
@@ -41,6 +42,7 @@ training.train
 bench.measure
 bench.study
 bench.report
+bench.study.distil
 bench.sweep
 bench.gpu
 bench.exports bench.micro
@@ -61,6 +63,8 @@ OPTIONAL |= {
     "scipy",
     "simplejpeg",
     "tensorboard",
+    "ray",
+    "pyarrow",
     "faster_coco_eval",
     "pandas",
     "sleap_io",

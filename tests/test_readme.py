@@ -33,19 +33,21 @@ NOT_RUN = {
     "fasthg eval --results": "tests/fasthg/metrics/test_oks.py writes and reads results",
     "fasthg score": "the same",
     "fasthg eval --data MPII": "needs MPII's folder",
+    "fasthg label": "tests/fasthg/label labels, by Ray too",
     "python -m bench.sweep": "tests/bench/sweep runs it on a tiny network",
     "python -m bench.exports": "takes minutes a variant; tests/bench/test_exports.py runs one",
     "python -m bench.gpu.faults": "takes minutes; its table is in the repository",
     "python -m bench.gpu.tune": "needs a GPU",
     "python -m tests.faults": "takes an hour; its table is in the repository",
     "python -m bench.report.readme": "writes the README; tests/bench/report/test_tables.py makes its tables",
-    "python -m training.train --recipe": "needs MPII's folder",
+    "python -m training.train --recipe": "needs MPII's folder; tests/training/test_teacher.py learns from a teacher",
     "torchrun": "needs MPII's folder; tests/training/test_distributed.py runs two processes",
     "OMP_NUM_THREADS=1 torchrun": "needs a dataset's folder; the same",
     "pytest bench --benchmark-only": "takes minutes, and times nothing in company",
 }
 #: What is run smaller than it stands there.
 SMALLER = {
+    "--budget 40ms": "--budget 60s",
     "--train 8000 --val 500": "--train 8 --val 4 --workers 1",
     "--variant small --data data/people": "--variant small --data data/people --size 64 --batch-size 4 --epochs 1"
     " --num-workers 0",

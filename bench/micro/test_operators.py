@@ -18,6 +18,7 @@ from fasthg.kernels.ops import heatmaps as ops
 from fasthg.network.load import create_model
 from fasthg.pixels import geometry
 from fasthg.pixels.image import normalise
+from fasthg.pixels.skeleton import MPII
 from training.loading.augment import colour_table
 from training.loading.batches import colour
 
@@ -44,7 +45,7 @@ def timed(benchmark):
 
 @pytest.mark.parametrize("implementation", [ops, reference], ids=["operator", "reference"])
 def test_decode_heatmaps(timed, implementation):
-    heatmaps = torch.rand(BATCH_SIZE, 16, 64, 64, device=DEVICE)
+    heatmaps = torch.rand(BATCH_SIZE, len(MPII), 64, 64, device=DEVICE)
     heatmaps[0, 0] = 0.0
     heatmaps[0, 0, 20, 30], heatmaps[0, 0, 20, 31] = 2.0, 1.0  # the peak's centre, a quarter toward its neighbour
     points, scores = implementation.decode_heatmaps(heatmaps)
@@ -55,8 +56,8 @@ def test_decode_heatmaps(timed, implementation):
 
 @pytest.mark.parametrize("implementation", [ops, reference], ids=["operator", "reference"])
 def test_render_targets(timed, implementation):
-    points = torch.rand(BATCH_SIZE, 16, 2, device=DEVICE) * 64
-    weights = (torch.rand(BATCH_SIZE, 16, device=DEVICE) > 0.2).float()
+    points = torch.rand(BATCH_SIZE, len(MPII), 2, device=DEVICE) * 64
+    weights = (torch.rand(BATCH_SIZE, len(MPII), device=DEVICE) > 0.2).float()
     arguments = (points, weights, 64, 64, 1.0)
     targets = implementation.render_targets(*arguments)
     centres = torch.arange(64, device=DEVICE, dtype=torch.float64) + 0.5

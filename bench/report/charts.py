@@ -16,7 +16,7 @@ PALETTE = ("#999999", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00", "#c
 
 def speed_chart(rows: Sequence[Row]) -> str:
     """Images a second of every path, a group of bars for each variant; logarithmic, since variants differ tenfold."""
-    figure, axes = _figure(width=9.6, height=4.2)
+    figure, axes = figure_of(width=9.6, height=4.2)
     variants = list(dict.fromkeys(row.variant for row in rows))
     paths = list(dict.fromkeys(path_label(row) for row in rows))
     width = 0.84 / max(1, len(paths))
@@ -33,12 +33,12 @@ def speed_chart(rows: Sequence[Row]) -> str:
     axes.set_xlim(-0.6, len(variants) - 0.4)
     axes.tick_params(axis="both", which="both", labelsize=8.5)
     axes.legend(ncols=min(5, len(paths)), fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17))
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def parity_chart(rows: Sequence[Row]) -> str:
     """Speed-up over eager against the distance from eager's heatmaps: what each step of speed costs in exactness."""
-    figure, axes = _figure(width=9.6, height=3.6)
+    figure, axes = figure_of(width=9.6, height=3.6)
     eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager"}
     paths = list(dict.fromkeys(path_label(row) for row in rows))
     for number, path in enumerate(paths):
@@ -55,10 +55,10 @@ def parity_chart(rows: Sequence[Row]) -> str:
     axes.set_ylabel("times eager's images/s")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _svg(figure)
+    return to_svg(figure)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def figure_of(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -70,7 +70,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def to_svg(figure: Any) -> str:
     import matplotlib
 
     buffer = io.StringIO()

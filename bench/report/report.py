@@ -11,6 +11,7 @@ from bench.report import tables
 from bench.report.charts import parity_chart, speed_chart
 from bench.report.summary import summary
 from bench.report.tables import Table
+from bench.report.tradeoff import points_of, tradeoff_chart, tradeoff_table
 from fasthg.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,6 +29,10 @@ REPORTS = (CSV, *PAGES)
 PARITY_NOTE = (
     "PCKh is PCKh@0.5 (weighted14) by each path minus that of eager fp32 on the same weights and people. A path "
     "whose heatmaps are further off than allowed prints WRONG and no time."
+)
+TRADEOFF_NOTE = (
+    "Networks with trained weights alone; NAME@K are the first K stacks of NAME, of one training. To the upper left is "
+    "better."
 )
 TRAIN_NOTE = (
     "A step is forward, loss over all stacks, backward and RMSProp, fed by the reference loader; the wait for "
@@ -99,9 +104,12 @@ def make_sections(rows: Sequence[Row]) -> list[Section]:
     measured = "".join(f" {', '.join(variants)}: {basis}." for basis, variants in bases.items())
     parity_note = PARITY_NOTE + (f" PCKh was measured on: {measured}" if bases else "")
     study = [tables.study_table(rows), tables.published_table()] if infer or train else []
+    points = points_of(infer)
+    tradeoff = tradeoff_chart(points, "PCKh@0.5") if points else ""
     sections = [
         Section("Inference", INFER_NOTE, [tables.infer_table(infer)], _chart(speed_chart, infer)),
         Section("Parity with eager", parity_note, [tables.parity_table(rows)], _chart(parity_chart, infer)),
+        Section("Score against time", TRADEOFF_NOTE, [tradeoff_table(points, "PCKh@0.5")], tradeoff),
         Section("Training step", TRAIN_NOTE, [tables.train_table(train)], _chart(speed_chart, train)),
         Section("Loaders", LOADER_NOTE, [tables.loader_table(load)]),
         Section("Beside the study", STUDY_NOTE, study),

@@ -2,9 +2,10 @@
 
     python -m bench.study.distil --data LSP --pack crops.h5 --out bench/results/distil-reduced
 
-The teacher is `original` with its widths divided by `shrink`, on small crops. Its PCK after each stack comes from one
-training. The student is `small`, shrunk alike; it learns alone and with the teacher, with the same seeds, people and
-steps. Each finished run is a line of results.jsonl; the same command goes on with what is missing.
+The teacher is `original` with its widths divided by `shrink`, on small crops. Its score after each stack comes from one
+training. The student is its first two stacks, trained from the start; it learns alone and with the teacher, with the
+same seeds, people and steps. Each finished run is a line of results.jsonl; the same command goes on with what is
+missing.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from bench.report.tradeoff import Point, tradeoff_chart
 from bench.study.run import RESULTS, StudyPlan, read_results
 from fasthg.console import make_app, note, run_app
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
-from fasthg.files import make_folder, write_text
+from fasthg.files import make_folder, write_json, write_text
 from fasthg.metrics.evaluate import evaluate
 from fasthg.network.checkpoint import load_model
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.model import HourglassNet
 from fasthg.network.stacks import first_stacks
+from fasthg.predict.depth import measured_ms
+from fasthg.runtimes.paths import prepare
 from training.options import TrainOptions
 from training.recipes import Recipe
 from training.state import LAST
 from training.trainer import LATEST, Trainer
 
-REPORT = "report.md"
-TEACHER, STUDENT = "original", "small"
+REPORT, CHART, TIMES = "report.md", "score-against-time.svg", "times.json"
+TEACHER, STUDENT = "original", "original@2"
 SHARES = (0.0, 0.5)  # of the teacher in the student's loss
 
 
@@ -49,7 +53,7 @@ class DistilPlan:
     work: Path
     size: int = 64
     shrink: int = 8
-    epochs: int = 3
+    epochs: int = 4
     teacher_epochs: int = 5
     batch_size: int = 32
     lr: float = 2.5e-3
@@ -136,7 +140,36 @@ def run_all(plan: DistilPlan, out: Path) -> list[dict[str, Any]]:
     return done
 
 
-def report(rows: Sequence[dict[str, Any]], command: str) -> str:
+def measure(plan: DistilPlan, path: str) -> dict[str, float]:
+    """Milliseconds of one crop for every number of stacks of both networks, by name such as "original, 3"."""
+    found = {}
+    for variant in (TEACHER, STUDENT):
+        model = HourglassNet(plan.recipe(variant, 0.0, 0).config).eval()
+        example = torch.zeros(1, 3, plan.size, plan.size)
+        for count in range(1, model.config.num_stacks + 1):
+            prepared = prepare(first_stacks(model, count), path, example, device="cpu", threads=1)
+            found[f"{variant}, {count}"] = measured_ms(prepared, example)
+    return found
+
+
+def draw(rows: Sequence[dict[str, Any]], times: dict[str, float]) -> str:
+    """The stacks of the first training, and of the students without and with it, in one plane."""
+    points = []
+    for variant, share, series in (
+        (TEACHER, 0.0, f"{TEACHER}, one training"),
+        (STUDENT, 0.0, f"{STUDENT}, alone"),
+        (STUDENT, SHARES[-1], f"{STUDENT}, with a teacher"),
+    ):
+        runs = [row for row in rows if (row["variant"], row["teacher_share"]) == (variant, share)]
+        for stack in range(len(runs[0]["stacks"])):
+            scores = [row["stacks"][stack]["score"] for row in runs]
+            spread = statistics.stdev(scores) if len(scores) > 1 else None
+            ms = times[f"{variant}, {stack + 1}"]
+            points.append(Point(series, str(stack + 1), ms, statistics.fmean(scores), spread))
+    return tradeoff_chart(points, rows[0]["stacks"][0]["protocol"])
+
+
+def report(rows: Sequence[dict[str, Any]], times: dict[str, float], command: str) -> str:
     """The two tables in Markdown."""
     teacher = next(row for row in rows if row["variant"] == TEACHER)
     student = next(row for row in rows if row["variant"] == STUDENT)
@@ -152,9 +185,9 @@ def report(rows: Sequence[dict[str, Any]], command: str) -> str:
         "",
         f"`{TEACHER}` after each of its stacks, one training of {teacher['steps']} steps:",
         "",
-        "| stacks | GFLOP | score |",
-        "|---:|---:|---:|",
-        *(f"| {row['stack']} | {row['gflop']:.4f} | {row['score']:.2f} |" for row in teacher["stacks"]),
+        "| stacks | GFLOP | ms | score |",
+        "|---:|---:|---:|---:|",
+        *(_stack_line(row, times[f"{TEACHER}, {row['stack']}"]) for row in teacher["stacks"]),
         "",
         f"`{STUDENT}` by how much of its loss is held to that network, {student['steps']} steps each:",
         "",
@@ -162,8 +195,16 @@ def report(rows: Sequence[dict[str, Any]], command: str) -> str:
         "|---:|---:|---:|---|",
         *(_student_line(rows, share) for share in SHARES),
         "",
+        "Milliseconds are of one crop on one thread of a CPU.",
+        "",
+        f"![score against milliseconds]({CHART})",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _stack_line(row: dict[str, Any], ms: float) -> str:
+    return f"| {row['stack']} | {row['gflop']:.4f} | {ms:.2f} | {row['score']:.2f} |"
 
 
 def _student_line(rows: Sequence[dict[str, Any]], share: float) -> str:
@@ -185,12 +226,17 @@ def _command(
     teacher_epochs: Annotated[int, typer.Option(help="the same, for the teacher")] = DistilPlan.teacher_epochs,
     batch_size: Annotated[int, typer.Option(help="people in a step")] = DistilPlan.batch_size,
     lr: Annotated[float, typer.Option(help="learning rate after the warm-up")] = DistilPlan.lr,
+    path: Annotated[str, typer.Option(help="execution path that is timed")] = "fused:fp32",
     seeds: Annotated[int, typer.Option(help="runs of the student with each share")] = DistilPlan.seeds,
 ) -> None:
     """Train a network, score each of its stacks, and train a student with and without it."""
     plan = DistilPlan(data, pack, work, size, shrink, epochs, teacher_epochs, batch_size, lr, seeds)
     rows = run_all(plan, make_folder(out))
-    write_text(out / REPORT, report(rows, " ".join(["python -m bench.study.distil", *sys.argv[1:]])))
+    if not (out / TIMES).exists():
+        write_json(out / TIMES, measure(plan, path))
+    times = json.loads((out / TIMES).read_text())
+    write_text(out / CHART, draw(rows, times))
+    write_text(out / REPORT, report(rows, times, " ".join(["python -m bench.study.distil", *sys.argv[1:]])))
     note(f"{len(rows)} runs; the report is {out / REPORT}")
 
 

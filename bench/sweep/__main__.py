@@ -20,13 +20,18 @@ from bench.sweep.plan import MODES
 from bench.sweep.run import MINUTES, SweepRequest, sweep
 from fasthg.console import make_app, run_app
 from fasthg.errors import FasthgError
-from fasthg.network.variants import INPUT_SIZE, VARIANTS
+from fasthg.network.variants import INPUT_SIZE, VARIANTS, get_config
 
 app = make_app()
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in text.replace(",", " ").split()))
+
+
+def _first(variant: str, stacks: int | None) -> str:
+    """The name of a variant's first stacks; a variant that has no more is itself."""
+    return variant if stacks is None or get_config(variant).num_stacks <= stacks else f"{variant}@{stacks}"
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -39,6 +44,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 @app.command()
 def main(
     variants: Annotated[str, typer.Option(help="Networks, separated by commas.")] = ",".join(VARIANTS),
+    stacks: Annotated[
+        int | None, typer.Option(min=1, help="The networks' first stacks alone; --variants original@3 for one of them.")
+    ] = None,
     paths: Annotated[str, typer.Option(help="Execution paths such as eager,openvino:bf16; all where left out.")] = "",
     modes: Annotated[str, typer.Option(help="infer, train, loader.")] = ",".join(MODES),
     batch_sizes: Annotated[str, typer.Option(help="Images at a time, such as 1,8,64.")] = "",
@@ -61,7 +69,7 @@ def main(
 ) -> None:
     """Measure every variant by every execution path and write results.jsonl, results.csv, report.md and report.html."""
     request = SweepRequest(
-        _names(variants),
+        tuple(dict.fromkeys(_first(name, stacks) for name in _names(variants))),
         _names(paths),
         _names(modes),
         _sizes(batch_sizes),

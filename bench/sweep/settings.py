@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fasthg.network.load import WEIGHTS_DIR
+from fasthg.network.variants import split_stacks
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Settings:
     def trained(self, variant: str) -> Path | None:
         """Weights of the variant that have learnt something, where there are any."""
         folder = self.weights or WEIGHTS_DIR
-        path = folder / f"{variant}.safetensors"
+        path = folder / f"{split_stacks(variant)[0]}.safetensors"
         return path if path.is_file() else None
 
     def shared(self, variant: str) -> Path:

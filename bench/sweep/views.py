@@ -31,8 +31,8 @@ class Views:
     """N crops with what is known of them, in crop pixels.
 
     crops      uint8 [N, S, S, 3] RGB
-    joints     float64 [N, 16, 2], NaN where not labelled
-    labelled   bool [N, 16]
+    joints     float64 [N, J, 2], NaN where not labelled
+    labelled   bool [N, J]
     lengths    float64 [N], what the protocol divides by
     protocol   how they are scored
     """
@@ -63,7 +63,7 @@ class Views:
         return normalise(self.crops[rows])
 
     def points(self, heatmap_side: int) -> tuple[Tensor, Tensor]:
-        """Joints float32 [N, 16, 2] in heatmap pixels, (0, 0) where not labelled, and weights [N, 16], 1 where they are
+        """Joints float32 [N, J, 2] in heatmap pixels, (0, 0) where not labelled, and weights [N, J], 1 where they are
         labelled and inside the crop."""
         inside = self.labelled & (np.nan_to_num(self.joints, nan=-1.0) >= 0).all(-1)
         inside &= (np.nan_to_num(self.joints) < self.size).all(-1)

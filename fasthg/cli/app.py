@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fasthg.cli.label import label, with_address
 from fasthg.console import make_app, note, output_console, progress_bar, run_app
 from fasthg.errors import FasthgError, ItemsLeftOut
 from fasthg.network.variants import INPUT_SIZE
@@ -151,6 +152,9 @@ def predict(
     for file in written.files:
         print(file)
     _say_left_out(written.left_out)
+
+
+app.command(epilog="Example: fasthg label photos/ clips/*.mp4 -o out/labels --ray")(label)
 
 
 @app.command("eval", epilog="Example: fasthg eval --data MPII --weights F.safetensors --flip")
@@ -402,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
-    return run_app(app, (sys.argv[1:] if argv is None else argv) or ["--help"])
+    return run_app(app, with_address(sys.argv[1:] if argv is None else argv) or ["--help"])
 
 
 if __name__ == "__main__":

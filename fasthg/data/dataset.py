@@ -185,7 +185,7 @@ def with_head_sizes(people: People, folder: Path, split: Split) -> People:
 
 
 def _read_heads(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Head sizes [N] and labelled joints [N, 16] of a validation file."""
+    """Head sizes [N] and labelled joints [N, J] of a validation file."""
     if path.suffix == ".h5":
         people = read_annotations(path)
         return people.head_size, people.labelled

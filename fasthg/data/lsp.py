@@ -119,7 +119,7 @@ def _boxes(
 
 
 def _as_mpii(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Flags [N, 14] as [N, 16]."""
+    """Flags [N, 14] in the places of MPII's joints."""
     ours = np.zeros((len(flags), NUM_JOINTS), bool)
     ours[:, TO_MPII] = flags
     return ours

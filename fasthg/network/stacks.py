@@ -19,7 +19,9 @@ def first_stacks(model: HourglassNet, count: int) -> HourglassNet:
     if count == model.config.num_stacks:
         return model
     shortened = copy.copy(model)  # its modules are shared until the next line copies those that stay
-    shortened._modules = {"stem": model.stem, "stacks": nn.ModuleList(list(model.stacks)[:count])}
+    stacks = nn.ModuleList(list(model.stacks)[:count])
+    stacks.training = model.stacks.training
+    shortened._modules = {"stem": model.stem, "stacks": stacks}
     shortened = copy.deepcopy(shortened)
     shortened.config = config
     last = shortened.stacks[-1]

@@ -152,6 +152,7 @@ class Predictor:
             raise FasthgError(
                 f"{weights} is exported end to end: flipping is part of its graph or not; leave it out here"
             )
+        self.fill_first = False  # whether a call's only batch is filled up too
         self.flip, self.end_to_end, self.timing = flip, served.end_to_end, Timing()
         self.detector = Detector() if detect else None
         self.second_pass = second_pass and served.skeleton.name in SKELETONS  # people; others learn from whole images
@@ -215,7 +216,8 @@ class Predictor:
     def _answer(self, people: Sequence[tuple[_Seen, int]], timing: Timing) -> list[tuple[_Seen, int]]:
         """Run the network on one batch of people and give each photograph its poses; those to be looked at again."""
         crops = np.stack([seen.crops[person] for seen, person in people])
-        if timing.people:  # a last batch that is not full is filled up: a new shape would be compiled anew
+        # A last batch that is not full is filled up: a new shape would be compiled anew.
+        if timing.people or self.fill_first:
             crops = np.concatenate([crops, np.repeat(crops[-1:], self.batch_size - len(crops), axis=0)])
         points, scores = self._points(torch.from_numpy(crops), timing)
         again = []

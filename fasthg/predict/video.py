@@ -36,24 +36,44 @@ def length(path: Path) -> int:
         return _announced(container, _stream(container))
 
 
-def frames(path: Path, left_out: LeftOut) -> Iterator[Photo]:
+def frames(path: Path, left_out: LeftOut, start: int = 0, stop: int | None = None) -> Iterator[Photo]:
     """The frames of a video in the order of their times, up to where it ends or is cut off.
 
     A frame's number is its place among the packets, so that it stays the same where others are damaged. Those are named
-    to `left_out`. Raises FasthgError where no frame can be had.
+    to `left_out`. From `start` on and up to `stop`, which is not among them, where that is asked for; they are decoded
+    from the key frame before. Raises FasthgError where no frame can be had.
     """
-    count, decoder = 0, _Decoder()
+    yield from _frames(path, left_out, start, stop, _key_packet(path, start) if start else 0)
+
+
+def _frames(path: Path, left_out: LeftOut, start: int, stop: int | None, skipped: int) -> Iterator[Photo]:
+    """Frames, the first `skipped` packets not decoded."""
+    count, decoder = 0, _Decoder(skipped)
     with _open(path) as container:
         stream = _stream(container)
         announced = _announced(container, stream)
         rate = stream.average_rate or stream.guessed_rate or _RATE
         stream.thread_type = "AUTO"
         for number, frame in decoder.run(container, stream):
+            if skipped and not decoder.by_time:  # its frames are counted, so that none may be skipped
+                yield from _frames(path, left_out, start, stop, 0)
+                return
+            if number < start:
+                continue
+            if stop is not None and number >= stop:
+                break
             time = float(number / rate) if frame.time is None else frame.time
             yield Photo(str(path), _loader(path, number, frame), number, time)
             count += 1
     if count == 0:
-        raise FasthgError(f"{path} holds no whole frame ({decoder.problem or 'empty'}); copy the video again")
+        where = f" from {start} on" if start else ""
+        raise FasthgError(f"{path} holds no whole frame{where} ({decoder.problem or 'empty'}); copy the video again")
+    if start or stop is not None:
+        wanted = (decoder.packets if stop is None else min(stop, decoder.packets)) - start
+        if decoder.problem and wanted > count:
+            lost = wanted - count
+            left_out(f"{path}: {lost} of {wanted} frames from {start} on are damaged ({decoder.problem})", lost)
+        return
     known = max(decoder.packets, count)
     if decoder.lost(count):
         left_out(
@@ -67,12 +87,13 @@ def frames(path: Path, left_out: LeftOut) -> Iterator[Photo]:
 class _Decoder:
     """Takes packets to frames, and counts those that give none."""
 
-    def __init__(self) -> None:
+    def __init__(self, skipped: int = 0) -> None:
+        self.skipped = skipped  # packets that are not decoded
         self.problem = ""  # what the last damaged packet was refused for
         self.packets = 0
         self._errors = 0
         self._times: list[int] = []  # of packets, ascending
-        self._by_time = True
+        self.by_time = True
         self._shown = -(1 << 63)  # the time of the last frame
 
     def lost(self, frames: int) -> int:
@@ -80,7 +101,7 @@ class _Decoder:
 
         A decoder that works on several packets at a time says nothing of the last ones.
         """
-        if not self._by_time:
+        if not self.by_time:
             return self._errors
         behind = len(self._times) - bisect.bisect_right(self._times, self._shown)
         return max(self._errors, self.packets - frames) if self._errors or behind else 0
@@ -89,13 +110,13 @@ class _Decoder:
         """Each whole frame with its number from 0."""
         last = -1
         for frame in self._in_order(self._decoded(container, stream)):
-            last = max(last + 1, self._place(frame) if self._by_time else 0)
+            last = max(last + 1, self._place(frame) if self.by_time else 0)
             yield last, frame
 
     def _place(self, frame: av.VideoFrame) -> int:
         """How many packets are shown before a frame; -1 where the packets' times do not say."""
         if frame.pts is None or frame.interlaced_frame:  # a packet may be half a frame
-            self._by_time = False
+            self.by_time = False
             return -1
         self._shown = max(self._shown, frame.pts)
         return bisect.bisect_left(self._times, frame.pts)
@@ -103,7 +124,7 @@ class _Decoder:
     def _decoded(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:
         import av
 
-        self._by_time = stream.codec_context.name not in ("vp8", "libvpx")  # has packets that are never shown
+        self.by_time = stream.codec_context.name not in ("vp8", "libvpx")  # has packets that are never shown
         packets = iter(container.demux(stream))
         while True:
             try:
@@ -117,6 +138,8 @@ class _Decoder:
                 self.packets += 1
                 if packet.pts is not None:
                     bisect.insort(self._times, packet.pts)
+                if self.packets <= self.skipped:
+                    continue
             try:
                 yield from packet.decode()  # type: ignore[misc]
             except av.error.EOFError:
@@ -142,6 +165,26 @@ class _Decoder:
                 last, _arrival, held = waiting.pop(0)
                 yield held
         yield from (held for _pts, _arrival, held in waiting)
+
+
+def _key_packet(path: Path, start: int) -> int:
+    """How many packets lie before the one to begin with, so that frame `start` is decoded whole; 0 to decode all."""
+    import av
+
+    packets: list[tuple[int, bool]] = []
+    with _open(path) as container:
+        try:
+            for packet in container.demux(_stream(container)):
+                if packet.size and not packet.is_discard:
+                    if packet.pts is None:
+                        return 0
+                    packets.append((packet.pts, packet.is_keyframe))
+        except av.error.FFmpegError:  # the file ends in the middle
+            pass
+    times = sorted(time for time, _key in packets)
+    if start >= len(times):
+        return 0
+    return max((i for i, (time, key) in enumerate(packets) if key and time <= times[start]), default=0)
 
 
 class _Nameless:

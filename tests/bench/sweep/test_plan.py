@@ -3,7 +3,9 @@
 import pytest
 
 from bench.measure.record import Cell
+from bench.sweep.__main__ import _first
 from bench.sweep.plan import default_paths, plan, too_costly, why_not, with_precision
+from bench.sweep.settings import Settings
 from fasthg.errors import FasthgError
 from fasthg.network.variants import VARIANTS
 from fasthg.runtimes.paths import PATHS
@@ -71,3 +73,11 @@ def test_what_is_left_out_says_how_to_get_it(cell, named):
 def test_what_cannot_be_is_refused(changes):
     with pytest.raises(FasthgError):
         cells_of("infer", **changes)
+
+
+def test_first_stacks_are_variants_of_a_sweep_with_the_weights_of_the_whole(tmp_path):
+    assert [_first(name, 3) for name in ("original", "small", "stacks6")] == ["original@3", "small", "stacks6@3"]
+    cells = plan(["small@1", "small"], ["eager"], ["infer"], [1], "cpu")
+    assert [cell.variant for cell in cells] == ["small@1", "small"]  # the cheaper one first
+    settings = Settings(cache=tmp_path, data=tmp_path)
+    assert settings.trained("small@1") == settings.trained("small") is not None

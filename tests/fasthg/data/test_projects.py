@@ -191,6 +191,7 @@ def test_a_yolo_folder_has_shares_of_the_image_and_its_own_split(tmp_path: Path)
     np.testing.assert_array_equal(data.people.joints[0], [(10, 15), (30, 15)])  # of 40 x 30 pixels
     assert data.people.skeleton.pairs == ((1, 0),)
     assert 200 * data.people.scale[0] == pytest.approx(20)
+    np.testing.assert_allclose(data.people.center[0] + (0, 15 * data.people.scale[0]), (20, 15))  # of the crop
     assert data.people.visible[0].tolist() == [True, False]
 
 

@@ -18,7 +18,10 @@ from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.metrics.evaluate import find_dataset
 from fasthg.metrics.oks import NAMES, coco_results, oks, oks_of_dataset
+from fasthg.network.checkpoint import save
 from fasthg.network.load import load_network
+from fasthg.network.model import HourglassNet
+from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.skeleton import COCO, MPII
 
 pytest.importorskip("faster_coco_eval")
@@ -115,3 +118,21 @@ def test_what_cannot_be_scored_is_named(truth: Path) -> None:
         oks(truth, [result | {"image_id": 1}], COCO)
     with pytest.raises(FasthgError, match=r"results\[0\] has 3 numbers, 17 points have 51"):
         oks(truth, [result | {"keypoints": [1, 2, 1]}], COCO)
+
+
+@pytest.mark.parametrize("given", ["boxes", "detections"])
+def test_eval_scores_given_boxes_and_detected_ones_and_writes_what_score_reads(
+    truth: Path, given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = HourglassConfig(num_stacks=1, num_feats=8, depths=1, stem_feats=(8, 8), skeleton=COCO)
+    save(HourglassNet(config), tmp_path / "coco.safetensors")
+    arguments = ["eval", "--data", str(truth), "--split", "all", "--weights", str(tmp_path / "coco.safetensors")]
+    arguments += ["--path", "eager", "--size", "64", "--results", str(tmp_path / "results.json"), "--json"]
+    detections = ["--detections", str(truth.with_name("test_coco_det_AP_H_56.json"))] if given == "detections" else []
+    assert main([*arguments, *detections]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.get("protocol") == ("pck-box@0.1" if given == "boxes" else None)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results) == (12 if given == "boxes" else 118)
+    assert document["oks"] == pytest.approx(by_pycocotools(truth, results), abs=1e-6)
+    assert main([*arguments, *detections]) == 2  # an earlier result is kept

@@ -58,9 +58,7 @@ def test_a_networks_own_skeleton_is_in_the_header_and_comes_back(tiny_config: Ho
 
 
 @pytest.mark.parametrize("count", [16, 17, 5])
-def test_a_file_of_before_has_its_number_of_points_alone(
-    tiny_config: HourglassConfig, count: int, tmp_path: Path
-) -> None:
+def test_an_earlier_file_says_its_number_of_points(tiny_config: HourglassConfig, count: int, tmp_path: Path) -> None:
     net = HourglassNet(replace(tiny_config, skeleton=of_count(count)))
     old = {name: value for name, value in asdict(net.config).items() if name != "skeleton"} | {"num_joints": count}
     save_file(net.state_dict(), tmp_path / "old.safetensors", {"config": json.dumps(old)})

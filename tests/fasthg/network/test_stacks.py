@@ -45,6 +45,7 @@ def test_they_are_a_network_like_any_other(model: fasthg.HourglassNet, tmp_path)
     assert not any(name.startswith(("stacks.1.merge", "stacks.2")) for name in loaded.state_dict())
     short.stem.conv.weight.data.zero_()
     assert model.stem.conv.weight.abs().sum() > 0
+    assert not any(module.training for module in first_stacks(model, 1).modules())
 
 
 @pytest.mark.parametrize("count", [0, 4])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fasthg.pixels.skeleton import MPII
 from training.people.synthetic.raster import TOWARD_VIEWER
 from training.people.synthetic.skeleton import (
     HEAD,
@@ -41,7 +42,7 @@ _LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
 def lift(rng: np.random.Generator, joints: np.ndarray, visible: np.ndarray, unit: float, depth: float = 0.0) -> Figure:
     """A drawable figure from MPII joints.
 
-    joints [16, 2] pixels, NaN where not labelled; visible bool [16]; `unit` is 200 * scale in pixels; `depth` puts the
+    joints [J, 2] pixels, NaN where not labelled; visible bool [J]; `unit` is 200 * scale in pixels; `depth` puts the
     pelvis before or behind other people. Labelled joints keep their x and y exactly; upper neck and head top are the
     head's ends, as MPII defines them.
     """
@@ -54,7 +55,7 @@ def lift(rng: np.random.Generator, joints: np.ndarray, visible: np.ndarray, unit
     front = np.cos(turn) * TOWARD_VIEWER + np.sin(turn) * sideways
     left = np.cos(turn) * sideways - np.sin(turn) * TOWARD_VIEWER
 
-    space = np.zeros((16, 3))
+    space = np.zeros((len(MPII), 3))
     space[:, :2] = flat
     forward = front[2] if abs(front[2]) > 0.25 else 0.0
     lean = _hidden_length(flat[THOR] - flat[PELV], body.torso * unit) * np.sign(forward) * 0.7

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fasthg.pixels.skeleton import MPII
 from training.people.synthetic.background import draw_occluder, sample_background
 from training.people.synthetic.effects import develop
 from training.people.synthetic.look import sample_look
@@ -29,7 +30,7 @@ from training.people.synthetic.skeleton import (
 
 _NUMBER_OF_OTHERS = (0.60, 0.28, 0.10, 0.02)  # shares of 0, 1, 2, 3; MPII has more, and smaller ones
 _OCCLUDED = 0.14  # share of images with a thing before the people
-_SURFACE = np.full(16, 0.06)  # how far a joint may lie under the surface and still be seen, units of 200 * scale
+_SURFACE = np.full(len(MPII), 0.06)  # how far a joint may lie under the surface and still be seen, units of 200 * scale
 _SURFACE[[RHIP, LHIP, PELV, THOR]] = 0.105
 _SURFACE[[NECK, HEAD]] = 0.09
 _SURFACE[[RANK, LANK]] = 0.05
@@ -39,8 +40,8 @@ _SURFACE[[RANK, LANK]] = 0.05
 class Person:
     """What MPII would record of one person; pixels, corner origin."""
 
-    joints: np.ndarray  # [16, 2]; NaN where not labelled
-    visible: np.ndarray  # bool [16]
+    joints: np.ndarray  # [J, 2]; NaN where not labelled
+    visible: np.ndarray  # bool [J]
     center: np.ndarray  # [2]
     scale: float
     head_box: np.ndarray  # [4] x1, y1, x2, y2
@@ -73,7 +74,7 @@ def draw_figures(rng: np.random.Generator, figures: list[Figure], background: np
     for index in sorted(range(len(figures)), key=lambda index: -figures[index].joints[PELV, 2]):
         draw_person(canvas, figures[index], sample_look(rng), light, index + 1)
     if rng.random() < _OCCLUDED:
-        draw_occluder(rng, canvas, figures[0].joints[rng.integers(16), :2], figures[0].unit)
+        draw_occluder(rng, canvas, figures[0].joints[rng.integers(len(MPII)), :2], figures[0].unit)
     return canvas
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-(RANK, RKNE, RHIP, LHIP, LKNE, LANK, PELV, THOR, NECK, HEAD, RWRI, RELB, RSHO, LSHO, LELB, LWRI) = range(16)
+from fasthg.pixels.skeleton import MPII
+
+(RANK, RKNE, RHIP, LHIP, LKNE, LANK, PELV, THOR, NECK, HEAD, RWRI, RELB, RSHO, LSHO, LELB, LWRI) = range(len(MPII))
 
 # A head box's diagonal is this share of the unit (200 * scale), and MPII's neck and head-top points lie 0.8 diagonals
 # apart around the box's centre; both hold exactly on all of MPII's annotations.
@@ -58,7 +60,7 @@ class Angles:
 class Figure:
     """A person in image coordinates, ready to be drawn: pixels (corner origin) and depth in pixels, away from us."""
 
-    joints: np.ndarray  # [16, 3]; upper neck and head top as MPII defines them
+    joints: np.ndarray  # [J, 3]; upper neck and head top as MPII defines them
     hands: np.ndarray  # [2, 3] finger tips, right and left
     toes: np.ndarray  # [2, 3]
     head_centre: np.ndarray  # [3]
@@ -106,7 +108,7 @@ def pose(angles: Angles, body: Proportions) -> Figure:
     turn, nod, tilt = angles.head
     head = chest @ rotation(1, turn) @ rotation(0, nod) @ rotation(2, tilt)
 
-    joints = np.zeros((16, 3))
+    joints = np.zeros((len(MPII), 3))
     thorax = body.torso * (pelvis[:, 1] + chest[:, 1]) / np.linalg.norm(pelvis[:, 1] + chest[:, 1])
     centre = thorax + body.neck * chest[:, 1] + HEAD_RADII[1] * head[:, 1] + 0.015 * head[:, 2]
     joints[THOR] = thorax

@@ -1,0 +1,131 @@
+"""What a label is on disk: a row for each person, or a row with the reason why there is none."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fasthg.label.items import LIST_SUFFIX
+from fasthg.label.places import Place
+from fasthg.pixels.skeleton import Skeleton
+from fasthg.predict.formats import FORMATS
+from fasthg.predict.predictor import Pose
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART = "part-"  # how the names of the files with rows begin
+
+
+@dataclass(frozen=True)
+class Row:
+    """One person of an item, or, where `pose` is None, why nobody could be labelled in `image`.
+
+    item  the item's key
+    """
+
+    item: str
+    image: str
+    pose: Pose | None = None
+    reason: str | None = None
+
+
+def schema() -> pa.Schema:
+    """Columns: item, image, frame, time, box [4], whole_image, joints [J][2], scores [J], reason."""
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float64())
+    return pa.schema(
+        [
+            ("item", pa.string()),
+            ("image", pa.string()),
+            ("frame", pa.int64()),
+            ("time", pa.float64()),
+            ("box", numbers),
+            ("whole_image", pa.bool_()),
+            ("joints", pa.list_(numbers)),
+            ("scores", pa.list_(pa.float32())),
+            ("reason", pa.string()),
+        ]
+    )
+
+
+def to_parquet(rows: Sequence[Row]) -> bytes:
+    """A Parquet file of some rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([_record(row) for row in rows], schema()), buffer)
+    return buffer.getvalue()
+
+
+def _record(row: Row) -> dict[str, Any]:
+    record: dict[str, Any] = {"item": row.item, "image": _text(row.image), "reason": row.reason and _text(row.reason)}
+    if row.pose is not None:
+        pose = row.pose
+        record |= {"frame": pose.frame, "time": pose.time, "box": list(pose.box), "whole_image": pose.whole_image}
+        record |= {"joints": pose.joints.tolist(), "scores": pose.scores.tolist()}
+    return record
+
+
+def _text(name: str) -> str:
+    """A file's name as text: bytes that are none are written as \\udcXX."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def parts(out: Place) -> list[Place]:
+    """The files of rows that are complete, in the order of their names."""
+    return [out.child(name) for name in out.names() if name.startswith(PART) and name.endswith(LIST_SUFFIX)]
+
+
+def done_items(out: Place) -> frozenset[str]:
+    """The keys of all items that have rows."""
+    import pyarrow.parquet as pq
+
+    found: set[str] = set()
+    for part in parts(out):
+        found.update(pq.read_table(io.BytesIO(part.read()), columns=["item"])["item"].to_pylist())
+    return frozenset(found)
+
+
+def read_rows(out: Place) -> Iterator[Row]:
+    """All rows, file after file."""
+    import pyarrow.parquet as pq
+
+    for part in parts(out):
+        for record in pq.read_table(io.BytesIO(part.read())).to_pylist():
+            yield Row(record["item"], record["image"], _pose(record), record["reason"])
+
+
+def _pose(record: dict[str, Any]) -> Pose | None:
+    if record["joints"] is None:
+        return None
+    return Pose(
+        image=record["image"],
+        frame=record["frame"],
+        box=tuple(record["box"]),
+        whole_image=record["whole_image"],
+        joints=np.array(record["joints"], np.float64),
+        scores=np.array(record["scores"], np.float32),
+        time=record["time"],
+    )
+
+
+def write_coco(out: Place, skeleton: Skeleton) -> Place:
+    """COCO's JSON of all poses, beside the parts it is made from; what has a reason has no place in it."""
+    name, writer = FORMATS["coco"]
+    poses = [row.pose for row in read_rows(out) if row.pose is not None]
+    poses.sort(key=lambda pose: (pose.image, -1 if pose.frame is None else pose.frame))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        writer(file, poses, skeleton, {})
+        target = out.child(name)
+        target.write(file.read_bytes())
+    return target

@@ -1,0 +1,51 @@
+"""The plane of score against time: trained networks alone, each where its figures say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bench.measure.record import Row
+from bench.report.report import make_sections
+from bench.report.tradeoff import Point, points_of, tradeoff_chart
+
+BASIS = "shipped weights, 256 px, 128 crops"
+
+
+def row(variant: str, ms: float, pckh: float | None, basis: str = BASIS, batch: int = 1) -> Row:
+    return Row(variant, "eager", "fp32", "infer", batch, "ok", median_ms=ms, images_s=1e3 * batch / ms, pckh=pckh,
+               pckh_basis=basis, error=1e-7, gflop=1.0)  # fmt: skip
+
+
+def test_networks_that_learnt_nothing_have_no_place() -> None:
+    rows = [row("small", 40, 90.0), row("small@1", 44, 85.0, batch=2), row("original", 400, 99.0, "reduced network")]
+    assert points_of([*rows, row("feats64", 90, None)]) == [
+        Point("eager:fp32", "small", 40, 90.0),
+        Point("eager:fp32", "small@1", 22, 85.0),
+    ]
+
+
+def test_the_report_shows_them_with_their_figures() -> None:
+    pytest.importorskip("matplotlib")
+    sections = {section.title: section for section in make_sections([row("small", 40, 90.0), row("small@1", 22, 85.0)])}
+    section = sections["Score against time"]
+    lines = [line.values for line in section.tables[0].lines]
+    assert lines == [["eager:fp32", "small@1", "22.0", "85.00"], ["eager:fp32", "small", "40.0", "90.00"]]
+    assert section.chart_file == "score-against-time.svg"
+    assert "Score against time" not in {s.title for s in make_sections([row("original", 9, 9.0, "reduced network")])}
+
+
+def test_better_is_higher_and_quicker_further_left() -> None:
+    pytest.importorskip("matplotlib")
+    svg = tradeoff_chart(
+        [Point("a", "LOW", 10, 50), Point("a", "HIGH", 30, 90, 1.5), Point("b", "FAR", 60, 91)], "PCKh"
+    )
+    places = {}
+    for label in ("LOW", "HIGH", "FAR"):
+        found = re.search(rf'translate\(([\d.]+) ([\d.]+)\)[^>]*>{label}<|x="([\d.]+)" y="([\d.]+)"[^>]*>{label}<', svg)
+        assert found, label
+        places[label] = [float(value) for value in found.groups() if value]
+    assert places["LOW"][0] < places["HIGH"][0] < places["FAR"][0]
+    assert places["LOW"][1] > places["HIGH"][1] > places["FAR"][1]  # SVG counts downwards
+    assert "PCKh, %" in svg

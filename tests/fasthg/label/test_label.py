@@ -1,0 +1,229 @@
+"""Labels by blocks: everything once, whatever is damaged or interrupted, and the joints that `predict` gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import fasthg
+from fasthg.cli.app import main
+from fasthg.cli.label import with_address
+from fasthg.errors import FasthgError
+from fasthg.label import worker
+from fasthg.network.checkpoint import save
+from fasthg.network.variants import HourglassConfig
+from fasthg.predict.photo import LeftOut
+from fasthg.predict.video import frames
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+from fasthg.label.items import Item, cut_blocks, list_items  # noqa: E402  they need pyarrow
+from fasthg.label.places import Place  # noqa: E402
+from fasthg.label.rows import Row, read_rows  # noqa: E402
+from fasthg.label.run import LabelOptions, label  # noqa: E402
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(fasthg.HourglassNet(HourglassConfig(num_stacks=2, num_feats=8, depths=1, stem_feats=(8, 8))), path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Seven photographs, one of which is damaged."""
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(7):
+        cv2.imwrite(str(folder / f"{number}.jpg"), rng.integers(0, 256, (50 + number, 60, 3), np.uint8))
+    (folder / "3.jpg").write_bytes((folder / "3.jpg").read_bytes()[:40])
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Thirty frames that differ, with a key frame every eight and frames that refer to later ones."""
+    import av
+
+    rng = np.random.default_rng(1)
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "8", "bf": "2", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(30):
+            picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return tmp_path / "clip.mp4"
+
+
+def options(network: Path, **changes) -> LabelOptions:
+    fixed = {"weights": network, "path": "eager", "device": "cpu", "size": SIZE, "batch_size": 2, "block": 3}
+    return LabelOptions(**fixed | changes)
+
+
+def rows(out: Path) -> list[Row]:
+    return sorted(read_rows(Place(out)), key=lambda row: (row.image, row.pose.frame or 0 if row.pose else -1))
+
+
+def test_every_photograph_has_the_joints_of_predict_or_a_reason(weights: Path, photos: Path, tmp_path: Path) -> None:
+    counts = label([str(photos)], str(tmp_path / "out"), options(weights))
+    assert (counts.images, counts.people, counts.left_out) == (6, 6, 1)
+    found = rows(tmp_path / "out")
+    assert [Path(row.image).name for row in found] == [f"{number}.jpg" for number in range(7)]
+    assert found[3].pose is None
+    assert "3.jpg" in (found[3].reason or "")
+    good = [row.image for row in found if row.pose]
+    predictor = fasthg.Predictor(weights, runtime="eager", device="cpu", size=SIZE, batch_size=2)
+    for row, pose in zip((row for row in found if row.pose), predictor(good)):
+        assert (row.image, row.pose.box, row.pose.whole_image) == (pose.image, pose.box, pose.whole_image)
+        assert np.array_equal(row.pose.joints, pose.joints)
+        assert np.array_equal(row.pose.scores, pose.scores)
+
+
+def test_a_restart_does_what_is_left_and_nothing_twice(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended in the second block; a photograph more, and other blocks, when it goes on."""
+    out, write, calls = str(tmp_path / "out"), worker.Place.write, []
+
+    def second_fails(place: Place, content: bytes) -> None:
+        if "part-" in place.where:
+            calls.append(place.where)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+        write(place, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.Place, "write", second_fails)
+        with pytest.raises(KeyboardInterrupt):
+            label([str(photos)], out, options(weights))
+    assert len(rows(tmp_path / "out")) == 3
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("part-*")}
+    cv2.imwrite(str(photos / "1b.jpg"), np.full((40, 40, 3), 9, np.uint8))
+    counts = label([str(photos)], out, options(weights, block=2))
+    assert counts.images + counts.left_out == 5
+    assert sorted(Path(row.image).name for row in rows(tmp_path / "out")) == sorted(p.name for p in photos.iterdir())
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert label([str(photos)], out, options(weights)).images == 0
+
+
+def test_a_killed_run_leaves_no_half_block(weights: Path, photos: Path, tmp_path: Path) -> None:
+    """Killed, not ended: nothing of the process runs any more."""
+    code = (
+        "import sys, os, signal\nfrom fasthg.files import os as files_os\nfrom fasthg.cli.app import main\n"
+        "replace, done = os.replace, []\n"
+        "def kill(a, b):\n    done.append(str(b))\n"
+        "    if sum('part-' in name for name in done) == 2: os.kill(os.getpid(), signal.SIGKILL)\n    replace(a, b)\n"
+        "files_os.replace = kill\nmain(sys.argv[1:])\n"
+    )
+    argv = ["label", str(photos), "-o", str(tmp_path / "out"), "--weights", str(weights), "--path", "eager"]
+    argv += ["--block", "2", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, timeout=200, check=False)
+    assert done.returncode == -9, done.stderr
+    assert len(rows(tmp_path / "out")) == 2
+    assert main(argv) == 5
+    assert [Path(row.image).name for row in rows(tmp_path / "out")] == [f"{number}.jpg" for number in range(7)]
+
+
+def test_a_list_of_paths_gives_each_person_a_row(weights: Path, photos: Path, tmp_path: Path) -> None:
+    """Two people, a box outside the photograph, and one without a box; rows of a photograph lie apart."""
+    columns = {
+        "path": [str(photos / name) for name in ("0.jpg", "1.jpg", "0.jpg", "2.jpg", "1.jpg", "absent.jpg")],
+        "x": [1.0, 2, 5, None, 500, None],
+        "y": [1.0, 2, 5, None, 5, None],
+        "w": [20.0, 30, 20, None, 20, None],
+        "h": [30.0, 30, 20, None, 20, None],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "people.parquet")
+    counts = label([str(tmp_path / "people.parquet")], str(tmp_path / "out"), options(weights))
+    assert (counts.people, counts.left_out) == (4, 2)
+    found = rows(tmp_path / "out")
+    boxes = [(Path(row.image).name, row.pose.box) for row in found if row.pose]
+    wanted = [("0.jpg", (1, 1, 20, 30)), ("0.jpg", (5, 5, 20, 20))]
+    assert boxes == [*wanted, ("1.jpg", (2, 2, 30, 30)), ("2.jpg", (0, 0, 60, 52))]
+    reasons = [row.reason or "" for row in found if not row.pose]
+    assert any("box 500,5,20,20 lies outside" in reason for reason in reasons)
+    assert any("absent.jpg" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("size", [4, 7, 30])
+def test_the_ranges_of_a_video_are_its_frames_each_once(clip: Path, size: int) -> None:
+    whole = [(photo.frame, photo.time, photo.load()) for photo in frames(clip, LeftOut(strict=True))]
+    assert len(whole) == 30
+    cut = []
+    for start in range(0, 30, size):
+        cut += frames(clip, LeftOut(strict=True), start, start + size if start + size < 30 else None)
+    assert [(photo.frame, photo.time) for photo in cut] == [(number, time) for number, time, _pixels in whole]
+    assert all(np.array_equal(photo.load(), pixels) for photo, (_number, _time, pixels) in zip(cut, whole))
+
+
+def test_a_range_decodes_from_the_key_frame_before_it(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fasthg.predict import video
+
+    skipped = []
+    monkeypatch.setattr(video, "_frames", lambda *given: skipped.append(given[-1]) or iter(()))
+    list(frames(clip, LeftOut(), 20, 24))
+    assert skipped == [16]
+
+
+def test_a_video_is_labelled_in_ranges_and_what_is_none_has_a_reason(weights: Path, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and nothing more")
+    sources = [str(clip), str(tmp_path / "film.mp4")]
+    assert [(item.start, item.stop) for item in list_items(sources, 12)] == [(0, 12), (12, 24), (24, None), (0, None)]
+    counts = label(sources, str(tmp_path / "out"), options(weights, block=12, format="coco"))
+    assert (counts.people, counts.left_out) == (30, 1)
+    assert [row.pose.frame for row in rows(tmp_path / "out") if row.pose] == list(range(30))
+    document = json.loads((tmp_path / "out" / "keypoints.json").read_text())
+    assert [image["frame"] for image in document["images"]] == list(range(30))
+    assert len(document["annotations"]) == 30
+
+
+def test_blocks_keep_their_names_while_nothing_of_them_is_done() -> None:
+    items = [Item(f"{number}.jpg") for number in range(10)]
+    blocks = list(cut_blocks(items, 4))
+    assert [len(block.items) for block in blocks] == [4, 4, 2]
+    left = list(cut_blocks(items, 4, frozenset({items[0].key})))
+    assert [block.name for block in left[1:]] == [block.name for block in blocks[1:]]
+    assert left[0].items == tuple(items[1:4])
+    assert len({item.key for item in [*items, Item("0.jpg", ((1, 2, 3, 4),)), Item("0.jpg", None, 0, 4)]}) == 12
+
+
+def test_what_does_not_fit_is_refused(weights: Path, photos: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    label([str(photos)], out, options(weights))
+    torch.manual_seed(1)
+    other = tmp_path / "other.safetensors"
+    save(fasthg.HourglassNet(HourglassConfig(num_stacks=1, num_feats=8, depths=1, stem_feats=(8, 8))), other)
+    for changes, message in (
+        ({"weights": other}, "holds labels by other weights"),
+        ({"flip": True}, "holds labels by other flip"),
+        ({"path": "channels_last"}, "path, which was eager:fp32"),
+    ):
+        with pytest.raises(FasthgError, match=message):
+            label([str(photos)], out, options(weights, **changes))
+    with pytest.raises(FasthgError, match=r"holds other files and no label\.json"):
+        label([str(photos)], str(photos), options(weights))
+    for source in ("nowhere", str(tmp_path / "*.gif")):
+        with pytest.raises(FasthgError, match=r"does not exist|nothing to label"):
+            label([source], str(tmp_path / "new"), options(weights))
+    pq.write_table(pa.table({"file": ["a.jpg"]}), tmp_path / "list.parquet")
+    with pytest.raises(FasthgError, match="has columns file; give path"):
+        label([str(tmp_path / "list.parquet")], str(tmp_path / "new2"), options(weights))
+
+
+def test_ray_without_an_address_is_this_machine() -> None:
+    assert with_address(["label", "a", "--ray", "-o", "b"]) == ["label", "a", "--ray", "local", "-o", "b"]
+    assert with_address(["label", "a", "--ray"]) == ["label", "a", "--ray", "local"]
+    assert with_address(["label", "a", "--ray", "h:1"]) == ["label", "a", "--ray", "h:1"]
+    assert with_address(["predict", "--ray"]) == ["predict", "--ray"]
