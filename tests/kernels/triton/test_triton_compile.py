@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET is set: kernels are not compiled", allow_module_level=True)
+
+import triton
 
 from fasthg.kernels.layout import Grid
 from fasthg.kernels.ops.dispatch import by_triton
