@@ -17,6 +17,8 @@ from fasthg.network.model import HourglassNet
 
 Mode = Literal["latency", "throughput"]
 
+_ready_in: set[int] = set()  # processes, this one and those it was forked off, that made a network ready
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,6 +34,9 @@ class Request:
     mode         "latency": one batch at a time, as soon as possible; "throughput": the most images a second
     calibration  float32 [M, 3, H, W] of real crops, for int8
     cache_dir    folder for converted and compiled networks; None to keep nothing between processes
+
+    Raises FasthgError in a process that was forked off one that had made a network ready: the libraries' threads stayed
+    behind, and most of them would wait for those for ever.
     """
 
     model: HourglassNet
@@ -42,6 +47,13 @@ class Request:
     mode: Mode = "latency"
     calibration: Tensor | None = None
     cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if before := _ready_in - {os.getpid()}:
+            raise FasthgError(
+                f"process {os.getpid()} was forked off {max(before)}, which had made a network ready, and cannot run"
+                " one; start it by 'spawn', or fork before the first network"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,9 @@ class Prepared:
     details: dict[str, str]
     startup_s: float = 0.0
     process: int = field(default_factory=os.getpid, repr=False)
+
+    def __post_init__(self) -> None:
+        _ready_in.add(self.process)
 
     def __call__(self, images: Tensor) -> Tensor:
         if os.getpid() != self.process:

@@ -17,11 +17,17 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET is set: kernels are not compiled", allow_module_level=True)
 
+import triton
+
 from fasthg.kernels.layout import Grid
 from fasthg.kernels.ops.dispatch import by_triton
 from fasthg.kernels.triton.launch import Launch, record_launches
 from fasthg.kernels.triton.offline import TENSOR_MEMORY_COLUMNS, Report, compile_launch, example_launches
 from fasthg.kernels.tuning import TABLES, Entry, read_table
+
+CHOSEN_WITH = "3.9"  # the Triton that the tables were chosen with; others need other registers
+if not triton.__version__.startswith(f"{CHOSEN_WITH}."):
+    pytest.skip(f"the tables were chosen with Triton {CHOSEN_WITH}, not {triton.__version__}", allow_module_level=True)
 
 WITHOUT_PRODUCTS = ("max_pool", "normalise")
 
