@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,6 @@ def load(path: str, file: Path, request: Request) -> Prepared:
     network = core.read_model(file)
     sides = [side.get_length() for side in list(network.input(0).partial_shape)[1:]]
     dtype = torch.uint8 if network.input(0).element_type == openvino.Type.u8 else torch.float32
-    streams = request.mode == "throughput"
     compiled: dict[int, Any] = {}
     idle: dict[int, list[Any]] = {}  # requests that no thread is waiting for
     compiling = threading.Lock()
@@ -63,21 +63,31 @@ def load(path: str, file: Path, request: Request) -> Prepared:
                 idle[batch] = []
             return compiled[batch]
 
-    def run(images: Tensor) -> Tensor:
-        batch = images.to("cpu", dtype).contiguous().numpy()
-        if streams:
-            return answer(_in_streams(for_batch(1), batch))
-        infer = for_batch(len(batch)).create_infer_request
+    def infer(batch: np.ndarray) -> list[Tensor]:
+        new_request = for_batch(len(batch)).create_infer_request
         try:
             lent = idle[len(batch)].pop()
         except IndexError:
-            lent = infer()
+            lent = new_request()
         found = lent.infer({0: batch}, share_inputs=True)  # copies of the outputs: the request is used again
-        outputs = answer([torch.from_numpy(found[i]) for i in range(len(found))])
+        outputs = [torch.from_numpy(found[i]) for i in range(len(found))]
         idle[len(batch)].append(lent)
         return outputs
 
-    first = for_batch(1 if streams else len(request.example))
+    def in_streams(batch: np.ndarray) -> list[Tensor]:
+        """An image each for as many threads as there are streams. AsyncInferQueue's callbacks would want Python's lock
+        on OpenVINO's threads, for which a network that is freed at that moment waits, with the lock: for ever."""
+        answers = streams.map(infer, batch[:, None])  # type: ignore[union-attr]
+        return [torch.cat(outputs) for outputs in zip(*answers)]
+
+    def run(images: Tensor) -> Tensor:
+        batch = images.to("cpu", dtype).contiguous().numpy()
+        return answer(in_streams(batch) if streams else infer(batch))
+
+    side_by_side = request.mode == "throughput"
+    first = for_batch(1 if side_by_side else len(request.example))
+    requests = int(first.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    streams = ThreadPoolExecutor(requests) if side_by_side else None
     details = {
         "openvino": openvino.__version__.split("-")[0],
         "threads": str(request.threads),
@@ -99,24 +109,6 @@ def _properties(request: Request) -> dict[str, Any]:
     if request.cache_dir is not None:
         properties["CACHE_DIR"] = str(request.cache_dir / "openvino")
     return properties
-
-
-def _in_streams(compiled: Any, batch: np.ndarray) -> list[Tensor]:
-    """Outputs for a batch whose images are answered one each, by as many requests at a time as there are streams."""
-    import openvino
-
-    outputs = [np.empty((len(batch), *list(output.shape)[1:]), np.float32) for output in compiled.outputs]
-    queue = openvino.AsyncInferQueue(compiled)
-
-    def keep(request: Any, row: int) -> None:
-        for i, output in enumerate(outputs):
-            output[row] = request.get_output_tensor(i).data[0]
-
-    queue.set_callback(keep)
-    for row in range(len(batch)):
-        queue.start_async({0: batch[row : row + 1]}, userdata=row)
-    queue.wait_all()
-    return [torch.from_numpy(output) for output in outputs]
 
 
 def _network(request: Request, folder: Path) -> Path:
