@@ -41,6 +41,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.skeleton import Skeleton
 from training.loading.augment import Augmentation
 from training.learner import Learner
 from training.recipes import Recipe

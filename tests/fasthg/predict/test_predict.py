@@ -247,7 +247,7 @@ def test_coco_boxes_pick_the_people_of_the_photographs_they_name(predictor: Pred
         ({"annotations": [{"image_id": 5, "bbox": [0, 0, 1, 1]}]}, "of image 5, which 'images' does not list"),
         ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1]}]}, r"annotations\[0\]\.bbox has shape \(3,\)"),
         ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, float("nan")]}]}, r"annotations\[0\]\.bbox .* not finite"),
-        ({"categories": [{"id": 1, "name": "car"}]}, r"no category is called person \(car\)"),
+        ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "dog"}]}, r"is called person \(car, dog\)"),
     ],
 )
 def test_box_files_with_missing_or_wrong_fields_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
