@@ -20,7 +20,7 @@ STARTS = ("make ", "fasthg ", "python -m ", "pytest ", "torchrun ", "OMP_NUM_THR
 
 #: What is not run, by how it starts, and why.
 NOT_RUN = {
-    "fasthg predict photo.jpg --detect": "fetches a network; tests/fasthg/predict/test_detect.py does so from this machine",
+    "fasthg predict photo.jpg --detect": "fetches a network; tests/fasthg/predict/test_detect.py serves one",
     "make sweep": "sets up an environment and takes ten minutes",
     "make test": "is what runs this test",
     "make check": "is what runs this test",
