@@ -49,14 +49,17 @@ def summary(rows: Sequence[Row], command: str) -> list[str]:
 
 
 def _fastest(mine: Iterable[Row], rows: Sequence[Row]) -> str:
-    """The path with the largest median speed-up, of those that were measured on the most networks; "" for no rows."""
+    """The path with the largest median speed-up, of those measured on more than half as many networks as any was; ""
+    for no rows."""
     found: dict[str, list[Row]] = {}
     for row in mine:
         found.setdefault(path_label(row), []).append(row)
     speeds = {path: sorted(times_eager(row, rows) or 0.0 for row in some) for path, some in found.items()}
-    path = max(speeds, key=lambda path: (len(speeds[path]), statistics.median(speeds[path])), default="")
-    if not path:
+    if not speeds:
         return ""
+    most = max(map(len, speeds.values()))
+    median = {path: statistics.median(times) for path, times in speeds.items() if 2 * len(times) > most}
+    path = max(median, key=lambda path: median[path])
     low, *_, high = times = speeds[path] if len(speeds[path]) > 1 else speeds[path] * 2
     networks = len({row.variant for row in found[path]})
     text = f"{path}, {number(statistics.median(times), 2)} × eager ({number(low, 2)} to {number(high, 2)}"

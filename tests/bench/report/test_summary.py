@@ -49,3 +49,11 @@ def test_a_faster_exact_path_of_another_library_is_said_with_the_networks_that_i
     quick = [row("small", "fused", images_s=95.0), row("original", "fused", images_s=3.5)]
     assert peers([*ROWS, *quick]).startswith("No exact path of another library is faster here than fused:fp32")
     assert "was timed beside" in peers(ROWS)
+
+
+def test_a_path_that_reached_more_networks_does_not_hide_a_faster_one():
+    plain = [row(f"v{i}", "eager", images_s=1.0) for i in range(3)] + [
+        row(f"v{i}", "channels_last", images_s=1.5) for i in range(3)
+    ]
+    exact = summary([*plain, row("v0", "fused", images_s=3.0), row("v1", "fused", images_s=4.0)], "")[0]
+    assert exact == "Fastest exact path: fused:fp32, 3.5 × eager (3.0 to 4.0 on 2 networks)."
