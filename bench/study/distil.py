@@ -27,7 +27,7 @@ from fasthg.console import make_app, note, run_app
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder, write_json, write_text
-from fasthg.metrics.evaluate import evaluate
+from fasthg.metrics.evaluate import EvalOptions, evaluate
 from fasthg.network.checkpoint import load_model
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.model import HourglassNet
@@ -114,11 +114,13 @@ def run_one(plan: DistilPlan, variant: str, share: float, seed: int) -> dict[str
 def score_stacks(plan: DistilPlan, model: HourglassNet) -> list[dict[str, Any]]:
     """Score and GFLOP of a network after each of its stacks, by the people's own protocol."""
     people, found = load_dataset(plan.data, "val"), []
+    options = EvalOptions(plan.size, 32, mean=model.config.mean)
     for count in range(1, model.config.num_stacks + 1):
         network = first_stacks(model, count)
-        scores = evaluate(torch.inference_mode()(network.final), people, None, plan.size, 32, mean=model.config.mean)
+        scores = evaluate(torch.inference_mode()(network.final), people, None, options)
         gflop = count_flops(network.config, plan.size) / 1e9
-        found.append({"stack": count, "gflop": gflop, "score": scores.weighted14, "protocol": str(scores.protocol)})
+        score = scores.at.means["weighted14"]
+        found.append({"stack": count, "gflop": gflop, "score": score, "protocol": str(scores.protocol)})
     return found
 
 

@@ -7,26 +7,23 @@ as often as they are lost, and what remains of a change of PCKh is what the path
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fasthg.data.dataset import Dataset
 from fasthg.data.people import PERSON_HEIGHT, People
 from fasthg.data.protocols import Protocol
 from fasthg.files import atomic_path
-from fasthg.metrics.evaluate import predict_dataset
+from fasthg.metrics.evaluate import EvalOptions, Runner, predict_dataset
 from fasthg.metrics.pck import headline_joints
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_image
 
-Runner = Callable[[Tensor], Tensor]  # images [N, 3, S, S] -> heatmaps [N, J, S/4, S/4]
 SHIFT, ZOOM = 0.04, 0.05  # of the person's height, of the box's side: largest changes of a view
 
 
@@ -98,8 +95,8 @@ def find_in_photographs(
     runner: Runner, dataset: Dataset, size: int, batch_size: int, mean: tuple[float, float, float]
 ) -> Found:
     """What a runner finds of a dataset's people, from their photographs."""
-    points = predict_dataset(runner, dataset, None, size, batch_size, mean=mean)
-    return find(points, dataset.people, dataset.protocol)
+    predictions = predict_dataset(runner, dataset, None, EvalOptions(size, batch_size, mean=mean))
+    return find(predictions.joints, dataset.people, dataset.protocol)
 
 
 def make_crops(dataset: Dataset, size: int) -> NDArray[np.uint8]:

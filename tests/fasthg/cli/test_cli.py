@@ -14,11 +14,10 @@ import pytest
 import torch
 
 import fasthg
-from fasthg.cli import app as cli
-from fasthg.cli.app import main
-from fasthg.cli.env import machine_tables
-from fasthg.cli.variants import variants_table
-from fasthg.console import output_console
+from fasthg.cli.app import COMMANDS, main
+from fasthg.cli.list import variants_table
+from fasthg.cli.machine import machine_tables
+from fasthg.console import make_app, output_console, run_app
 from fasthg.errors import BackendUnavailable, ParityError
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
@@ -54,17 +53,7 @@ def test_list_shows_every_variant_with_the_published_figures(capsys: pytest.Capt
     listed = json.loads(capsys.readouterr().out)
     assert list(listed) == list(fasthg.VARIANTS)
     assert listed["original"]["parameters"] == 25_594_624
-    assert {name: row["gflops"] for name, row in listed.items()} == {
-        "original": 56.19,
-        "feats64": 17.56,
-        "stacks6": 43.45,
-        "stacks6-feats64-blocks4": 37.87,
-        "feats64-layernorm": 17.56,
-        "feats64-deepening": 17.47,
-        "feats64-shallowing": 17.49,
-        "convs4": 88.77,
-        "small": 7.90,
-    }
+    assert (listed["original"]["gflops"], listed["small"]["gflops"]) == (56.19, 7.90)
     output_console().print(variants_table(listed))
     assert "25,594,624" in capsys.readouterr().out
 
@@ -99,18 +88,9 @@ def test_predict_writes_pixels_and_an_overlay(
 
 
 def test_predict_takes_boxes(weights: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [
-        "predict",
-        photo,
-        "--weights",
-        weights,
-        "-o",
-        tmp_path / "out",
-        "--no-overlays",
-        "--format",
-        "csv,coco,json",
-    ]
-    assert main([*map(str, argv), "--bbox", "10,10,50,60", "--bbox", "60,10,50,60"]) == 0
+    argv = ["predict", str(photo), "--weights", str(weights), "-o", str(tmp_path / "out"), "--no-overlays"]
+    argv += ["--format", "csv,coco,json", "--bbox", "10,10,50,60", "--bbox", "60,10,50,60"]
+    assert main(argv) == 0
     assert sorted(os.listdir(tmp_path / "out")) == ["keypoints.json", "predictions.csv", "predictions.json"]
     records = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
     assert [record["box"] for record in records] == [[10, 10, 50, 60], [60, 10, 50, 60]]
@@ -201,6 +181,7 @@ def test_score_gives_the_published_figures(mpii_dir: Path, capsys: pytest.Captur
     truth = mpii_dir / "detections_our_format.mat"
     assert main(["score", str(mpii_dir / "preds-valid-example.h5"), "--truth", str(truth), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
+    assert (scores["num_people"], scores["num_joints"]) == (2958, 44_240)
     at_half = scores["pckh@0.5"]
     protocols = [round(at_half[name], 3) for name in ("mean14", "weighted14", "pooled16")]
     assert protocols == [83.347, 83.927, 85.009]
@@ -235,8 +216,7 @@ def test_help_is_shown_where_no_command_is_given(
 
 
 def test_every_help_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for entry in cli.app.registered_commands:
-        name = entry.name or entry.callback.__name__
+    for name in COMMANDS:
         assert main([name, "--help"]) == 0
         assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"  Example: fasthg {name}")
 
@@ -258,25 +238,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_kind_of_failure_has_its_exit_code(
     error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = cli.typer.Typer()
+    app = make_app()
 
     @app.command()
     def fail() -> None:
         raise error
 
-    assert cli.run_app(app, []) == code
+    assert run_app(app, []) == code
     assert line in capsys.readouterr().err
 
 
 def test_a_defect_of_the_program_shows_its_traceback() -> None:
-    app = cli.typer.Typer(pretty_exceptions_enable=False)
+    app = make_app()
 
     @app.command()
     def fail() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        cli.run_app(app, [])
+        run_app(app, [])
 
 
 def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
