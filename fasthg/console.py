@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -63,6 +63,13 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     if code == INTERRUPTED:
         return _fail(prog, "interrupted; nothing half-written is left", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def run_command(command: Callable[..., None], argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
+    """`run_app` of an app that has one function as its only command."""
+    app = make_app()
+    app.command()(command)
+    return run_app(app, argv, prog)
 
 
 def _take_any_name() -> None:

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from fasthg.errors import FasthgError
@@ -225,14 +226,22 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, one_line + "\n")
 
 
+def make_once(path: Path, make: Callable[[], bytes]) -> Path:
+    """`path`, with the content that `make` gives unless the file is there; processes that ask at once make it once."""
+    make_folder(path.parent)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            write_bytes(path, make())
+    return path
+
+
 def sha256(*paths: str | Path) -> str:
     """Hexadecimal SHA-256 of one file, or of several in a row; raises FasthgError for one that cannot be read."""
     digest = hashlib.sha256()
     for path in paths:
         try:
             with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             raise FasthgError(f"cannot read {path}: {error.strerror}; check the path") from error
     return digest.hexdigest()

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from fasthg.console import note
+from fasthg.console import note, progress_bar
 from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path, write_text
 from fasthg.metrics.pck import MEANS, MPII_MEANS, Scores
@@ -112,8 +111,7 @@ class RunLog:
 
             self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start_step)
         if self.show_progress and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar = progress_bar()
             self._task = self._bar.add_task("starting", total=self.total_steps, completed=self.start_step)
             self._bar.start()
 

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from fasthg.console import make_app, note, run_app
+from fasthg.console import note, run_command
 from fasthg.data.crops import dataset_crops
 from fasthg.data.dataset import load_dataset
 from fasthg.files import atomic_path, check_new
@@ -64,10 +64,6 @@ def _jpeg(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(encoded, np.uint8).ravel()
 
 
-app = make_app()
-
-
-@app.command()
 def main(
     out: Annotated[Path, typer.Option(help="file to write")],
     scored: Annotated[int, typer.Option(min=1, help="crops to score")] = 64,
@@ -80,4 +76,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, prog="python -m training.make_crops"))
+    sys.exit(run_command(main, prog="python -m training.make_crops"))

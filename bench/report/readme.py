@@ -28,7 +28,7 @@ from bench.report.tables import (
     spread,
     times_eager,
 )
-from fasthg.console import make_app, note, run_app
+from fasthg.console import note, run_command
 from fasthg.errors import FasthgError
 from fasthg.files import write_text
 
@@ -113,9 +113,7 @@ def readme(file: Annotated[Path, typer.Option(help="File whose tables are writte
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = make_app()
-    app.command()(readme)
-    return run_app(app, argv, prog="python -m bench.report.readme")
+    return run_command(readme, argv, "python -m bench.report.readme")
 
 
 if __name__ == "__main__":

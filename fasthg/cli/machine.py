@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,12 @@ from fasthg.network.variants import VARIANTS
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.measured import cache_file, device_model, measurements
 from fasthg.runtimes.paths import PATHS
-from fasthg.version import __version__
+from fasthg.version import LIBRARIES, __version__, installed
 
 #: CPU features that decide how fast a path is, as Linux names them.
 CPU_FEATURES = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("avx_vnni", "amx_bf16", "amx_int8"),
-)
-LIBRARIES = (
-    *("torch", "numpy", "opencv-python-headless", "av", "triton", "onnx", "onnxruntime", "openvino", "nncf", "ncnn"),
-    *("tensorrt", "tensorrt-rtx-cu13", "torch-tensorrt", "nvidia-dali-cuda130"),
 )
 
 
@@ -38,7 +33,7 @@ def describe() -> dict[str, Any]:
     return {
         "fasthg": __version__,
         "python": platform.python_version(),
-        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+        "libraries": installed([*LIBRARIES, "opencv-python-headless", "av"]),
         "cpu": {
             "model": device_model("cpu"),
             "cores": psutil.cpu_count(logical=False),
@@ -103,13 +98,6 @@ def _why_not(name: str, device: str, precision: str) -> str | None:
     except (FasthgError, ImportError, RuntimeError, OSError) as error:  # a broken installation is a reason, too
         reason = f"{type(error).__name__}: {error}"
     return " ".join(reason.removeprefix(f"{name}: ").split()) if reason else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def machine_tables(content: dict[str, Any]) -> Group:

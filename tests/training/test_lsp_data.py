@@ -18,7 +18,7 @@ from training.options import TrainOptions
 from training.pack import PackSettings, pack
 from training.recipes import Recipe
 from training.synthesize import synthesize
-from training.train import train
+from training.trainer import train
 
 
 @pytest.fixture

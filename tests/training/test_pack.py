@@ -20,8 +20,8 @@ from training import pack as pack_module
 from training.loading.augment import NO_AUGMENTATION, Augmentation, Draws, crop_matrices
 from training.loading.journal import Journal
 from training.loading.loader import LoaderOptions, ReferenceLoader, make_loader
-from training.loading.packed import PackedSource
-from training.pack import PackSettings, main, make_packed_loader, pack
+from training.loading.packed import PackedSource, make_packed_loader
+from training.pack import PackSettings, main, pack
 from training.synthesize import synthesize
 
 SMALL = PackSettings(density=64, quality=85)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
-from fasthg.files import make_folder, write_bytes
+from fasthg.files import make_once
 from fasthg.network.checkpoint import weights_digest
 from fasthg.network.fold import fold
 from fasthg.network.model import HourglassNet
@@ -118,14 +117,12 @@ def cached_graph(model: HourglassNet, example: Tensor, folder: Path) -> Path:
 
     It is converted unless the folder has it.
     """
-    make_folder(folder)
     height, width = example.shape[2:]
-    path = folder / f"{model_digest(model)}-{height}x{width}.onnx"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            graph = export_graph(FinalHeatmaps(fold(model).cpu()).eval(), example)
-            write_bytes(path, graph.SerializeToString())
-    return path
+
+    def convert() -> bytes:
+        return export_graph(FinalHeatmaps(fold(model).cpu()).eval(), example).SerializeToString()
+
+    return make_once(folder / f"{model_digest(model)}-{height}x{width}.onnx", convert)
 
 
 def model_digest(model: HourglassNet) -> str:
