@@ -115,11 +115,7 @@ def make_crops(dataset: Dataset, size: int) -> NDArray[np.uint8]:
 
 
 def find_in_crops(
-    runner: Runner,
-    dataset: Dataset,
-    crops: NDArray[np.uint8],
-    batch_size: int,
-    mean: tuple[float, float, float],
+    runner: Runner, dataset: Dataset, crops: NDArray[np.uint8], batch_size: int, mean: tuple[float, float, float]
 ) -> Found:
     """What a runner finds of a dataset's people in their `make_crops`; every batch is full, the last repeats people."""
     size, points = crops.shape[1], []

@@ -15,8 +15,7 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bearpaw/pytorch-pose, anibali or princeton-vl.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
     skeleton: Annotated[
-        str | None,
-        typer.Option(help="Its points: mpii, lsp, coco or crowdpose; told by their number where left out."),
+        str | None, typer.Option(help="Its points: mpii, lsp, coco or crowdpose; told by their number where left out.")
     ] = None,
     half: Annotated[bool, typer.Option("--fp16", help="Store the convolutions' kernels in half precision.")] = False,
     overwrite: opt.Overwrite = False,

@@ -38,8 +38,7 @@ def predict(
         bool, typer.Option("--throughput", help="The most images a second, not the soonest answer.")
     ] = False,
     formats: Annotated[
-        str,
-        typer.Option("--format", help="Of json, csv, coco, mat, dlc, dlc-h5, sleap, with commas between."),
+        str, typer.Option("--format", help="Of json, csv, coco, mat, dlc, dlc-h5, sleap, with commas between.")
     ] = "json",
     overlays: Annotated[bool, typer.Option(help="Also write the images with the poses drawn over them.")] = True,
     overwrite: opt.Overwrite = False,

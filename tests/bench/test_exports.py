@@ -33,10 +33,7 @@ def test_the_shipped_network_is_exported_within_the_tolerances(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [
-        (["--variants", "tiny"], "unknown variant 'tiny'"),
-        (["--formats", "onnx:fp8"], "unknown format 'onnx:fp8'"),
-    ],
+    [(["--variants", "tiny"], "unknown variant 'tiny'"), (["--formats", "onnx:fp8"], "unknown format 'onnx:fp8'")],
 )
 def test_a_bad_request_is_one_line(
     options: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -99,12 +99,8 @@ def test_scores_of_a_file_against_lsp_name_both_protocols(tmp_path: Path, capsys
     found[:, MPII.names.index("head"), 0] += 3
     document = predictions_document(people.images, found, np.ones((37, 16)), MPII)
     (tmp_path / "found.json").write_text(json.dumps(document))
-    assert (
-        main(
-            ["score", str(tmp_path / "found.json"), "--truth", str(tmp_path / "joints.mat"), "--split", "all", "--json"]
-        )
-        == 0
-    )
+    files = [str(tmp_path / "found.json"), "--truth", str(tmp_path / "joints.mat")]
+    assert main(["score", *files, "--split", "all", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["protocol"] == "pck@0.2"
     assert scores["pck@0.2"]["weighted14"] == pytest.approx(100 * 13 / 14)

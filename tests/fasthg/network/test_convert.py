@@ -215,21 +215,18 @@ def test_a_published_network_of_cocos_points_converts_predicts_and_exports(
     assert main(["predict", str(photo), *boxes, *options, "-o", str(tmp_path / "out")]) == 0
     document = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert (document["joint_names"], len(document["predictions"][0]["joints"])) == (list(COCO.names), 17)
-    export = ["export", "--onnx", "--end-to-end", "--size", "64", "--weights", str(weights)]
-    assert (
-        main(
-            [
-                *export,
-                "-o",
-                str(tmp_path / "onnx"),
-                "--data",
-                str(keypoints / "coco" / "test_coco.json"),
-                "--holdout",
-                "every2",
-            ]
-        )
-        == 0
-    )
+    export = [
+        "export",
+        "--onnx",
+        "--end-to-end",
+        "--size",
+        "64",
+        "--weights",
+        str(weights),
+        "-o",
+        str(tmp_path / "onnx"),
+    ]
+    assert main([*export, "--data", str(keypoints / "coco" / "test_coco.json"), "--holdout", "every2"]) == 0
     found = Predictor(tmp_path / "onnx")(photo)
     assert found[0].joints.shape == (17, 2)
     assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(tmp_path / "no.safetensors"), "--skeleton", "lsp"]) == 2
