@@ -87,7 +87,7 @@ def export_graph(module: nn.Module, example: Tensor, outputs: Sequence[str] = (O
     import onnx
 
     content = io.BytesIO()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet("torch.onnx"):
         torch.onnx.export(
             norms_by_parts(module),
             (example[:1],),
@@ -149,12 +149,12 @@ def _tidy(graph: onnx.GraphProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports its progress and PyTorch's own deprecations; neither is for the user."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str) -> Iterator[None]:
+    """A library's logger below errors, Python's warnings and what is printed go nowhere: none of it is for the user."""
+    logger = logging.getLogger(name)
     level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

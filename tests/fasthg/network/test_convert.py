@@ -215,18 +215,9 @@ def test_a_published_network_of_cocos_points_converts_predicts_and_exports(
     assert main(["predict", str(photo), *boxes, *options, "-o", str(tmp_path / "out")]) == 0
     document = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert (document["joint_names"], len(document["predictions"][0]["joints"])) == (list(COCO.names), 17)
-    export = [
-        "export",
-        "--onnx",
-        "--end-to-end",
-        "--size",
-        "64",
-        "--weights",
-        str(weights),
-        "-o",
-        str(tmp_path / "onnx"),
-    ]
-    assert main([*export, "--data", str(keypoints / "coco" / "test_coco.json"), "--holdout", "every2"]) == 0
+    options = ["--onnx", "--end-to-end", "--size", "64", "--weights", str(weights), "-o", str(tmp_path / "onnx")]
+    data = ["--data", str(keypoints / "coco" / "test_coco.json"), "--holdout", "every2"]
+    assert main(["export", *options, *data]) == 0
     found = Predictor(tmp_path / "onnx")(photo)
     assert found[0].joints.shape == (17, 2)
     assert main(["convert", str(tmp_path / "hg.pth"), "-o", str(tmp_path / "no.safetensors"), "--skeleton", "lsp"]) == 2
