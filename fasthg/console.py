@@ -103,13 +103,11 @@ def output_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def progress_bar(transient: bool = False) -> Progress:
+def progress_bar() -> Progress:
     """A progress bar on stderr with counts and times; silent where stderr is not a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=transient, disable=not console.is_terminal
-    )
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def _fail(prog: str, message: str, code: int) -> int:

@@ -41,6 +41,7 @@ _PLACE_ERRORS = {
     errno.EEXIST: "a file of that name is in the way; choose another folder",
     errno.EISDIR: "a folder of that name is in the way; choose another name",
 }
+_MARKER = "metadata.json"  # of a folder that was written as a whole
 _FULL = 1 << 16  # bytes left on a disk below which a failed write is put down to the disk
 
 
@@ -154,17 +155,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, marker: str = "metadata.json") -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; after the block it becomes `path`, replacing an earlier one as a whole.
 
-    Only a folder that holds `marker`, or nothing, is replaced; anything else there raises FasthgError.
+    Only a folder that holds a metadata.json, or nothing, is replaced; anything else there raises FasthgError.
     """
     path = Path(os.path.abspath(path))
     make_folder(path.parent)
     if path.exists() and not path.is_dir():
         raise cannot_write(path, FileExistsError(errno.EEXIST, ""))
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
-        raise FasthgError(f"cannot write {path}: the folder holds other files and no {marker}; choose another folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / _MARKER).exists():
+        raise FasthgError(f"cannot write {path}: the folder holds other files and no {_MARKER}; choose another folder")
     aside, old = _aside(path), _aside(path)
     try:
         _create(aside.mkdir, path)

@@ -74,11 +74,10 @@ def means_in(row: dict[str, Any]) -> list[str]:
     return [mean for mean in (*MPII_MEANS, *MEANS) if any(name.startswith(f"{mean}_") for name in row)]
 
 
-def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64], people: int = 4) -> NDArray[np.uint8]:
-    """The first people of a dataset with their predicted joints [N,J,2] in image pixels; uint8 [S,S * people,3]."""
-    shown = range(min(people, len(dataset)))
+def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The first people of a dataset with their predicted joints [N,J,2] in image pixels; uint8 [S,4 S,3]."""
     crops = []
-    for row in shown:
+    for row in range(min(4, len(dataset))):
         image, matrix = read_crop(dataset.image_path(row), dataset.people.center[row], dataset.people.scale[row])
         crops.append(draw_poses(image, [geometry.apply(matrix, predictions[row])], dataset.people.skeleton))
     return np.hstack(crops)

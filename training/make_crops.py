@@ -33,15 +33,12 @@ def make_crops(
     scored: int = 64,
     calibration: int = 24,
     seed: int = SEED,
-    workers: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write `calibration` crops followed by `scored` ones to the file `out`, and return it."""
     check_new(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = load_dataset(
-            synthesize(folder, 0, calibration + scored, seed, progress=False, workers=workers), "val"
-        )
+        dataset = load_dataset(synthesize(folder, 0, calibration + scored, seed, progress=False), "val")
         rows = np.arange(len(dataset))
         crops, joints, head_size = dataset_crops(dataset, rows)
         labelled = dataset.people.labelled

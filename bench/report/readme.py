@@ -37,9 +37,9 @@ RESULTS = ROOT / "bench" / "results"
 _BLOCK = re.compile(r"(<!-- (?P<name>[a-z]+): (?P<folder>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def ladder(rows: Sequence[Row], variant: str = "original") -> Table:
-    """Every path that ran one variant, slowest first: time, share of the machine's limit, what it does to PCKh."""
-    mine = [row for row in rows if row.mode == "infer" and row.variant == variant and row.median_ms]
+def ladder(rows: Sequence[Row]) -> Table:
+    """Every path that ran `original`, slowest first: time, share of the machine's limit, what it does to PCKh."""
+    mine = [row for row in rows if row.mode == "infer" and row.variant == "original" and row.median_ms]
     mine = [row for row in mine if row.batch_size == min(other.batch_size for other in mine)]
     lines = []
     for row in sorted(mine, key=lambda row: -(row.median_ms or 0.0)):

@@ -103,7 +103,9 @@ def test_prediction_files_of_every_kind_hold_the_same_joints(tmp_path: Path) -> 
     scipy.io.savemat(tmp_path / "preds.mat", {"preds": joints + 0.5})
     names = ["a.jpg", "b.jpg", "c.jpg"]
     order = [2, 0, 1]
-    document = predictions_document(names, joints[order], np.ones((3, 16)), MPII, rows=order)
+    document = predictions_document(names, joints[order], np.ones((3, 16)), MPII)
+    for record, row in zip(document["predictions"], order):
+        record["row"] = row
     (tmp_path / "rows.json").write_text(json.dumps(document))
     (tmp_path / "plain.json").write_text(json.dumps(predictions_document(names, joints, np.ones((3, 16)), MPII)))
     for name in ("preds.h5", "preds.mat", "rows.json", "plain.json"):
