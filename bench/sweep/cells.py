@@ -35,10 +35,9 @@ from bench.sweep.materials import (
     network_mean,
     scored_people,
 )
-from bench.sweep.people import find_in_photographs
+from bench.sweep.people import find_in_photographs, load_people
 from bench.sweep.plan import COMPILED, PLAIN
 from bench.sweep.settings import Settings
-from fasthg.data.dataset import load_dataset
 from fasthg.metrics.agreement import relative_error
 from fasthg.metrics.evaluate import predict_dataset
 from fasthg.runtimes.paths import Prepared, prepare
@@ -166,7 +165,7 @@ def train(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """
     torch.set_num_threads(settings.threads if cell.path == "eager" else 1)  # the others prepare themselves together
     memory = PeakMemory(settings.device)
-    dataset = load_dataset(settings.data, "train", check_files=False)
+    dataset = load_people(settings.data, "train")
     batches = endless(make_loader(dataset, **loader_options(cell, settings)))
     batch = next(batches)
     start = time.perf_counter()
