@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fasthg.data.dataset import Dataset
-from fasthg.data.people import PERSON_HEIGHT, People
+from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.people import PERSON_HEIGHT, People, Split
 from fasthg.data.protocols import Protocol
 from fasthg.files import atomic_path
 from fasthg.metrics.evaluate import EvalOptions, Runner, predict_dataset
@@ -23,6 +23,7 @@ from fasthg.metrics.pck import headline_joints
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_image
+from fasthg.pixels.skeleton import MPII
 
 SHIFT, ZOOM = 0.04, 0.05  # of the person's height, of the box's side: largest changes of a view
 
@@ -52,6 +53,11 @@ class Found:
         """What `save` wrote."""
         with np.load(path) as arrays:
             return cls(arrays["found"], arrays["counted"])
+
+
+def load_people(data: Path, split: Split) -> Dataset:
+    """People of the sweep's data under MPII's joints, which all its networks have."""
+    return load_dataset(data, split, check_files=False).under(MPII)
 
 
 def find(points: NDArray[np.float64], people: People, protocol: Protocol) -> Found:

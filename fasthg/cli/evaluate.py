@@ -82,7 +82,13 @@ def evaluate(
         opt.say_left_out(left_out.count)
         return
     served = load_runner(weights, variant, path, depth=Depth(stacks, early_exit=early_exit), **how)
-    check_same_points(str(weights or "the shipped network"), served.skeleton, dataset.people.skeleton)
+    if results or detections:
+        check_same_points(str(weights or "the shipped network"), served.skeleton, dataset.people.skeleton)
+    own = served.skeleton.names == dataset.people.skeleton.names
+    dataset = dataset.under(served.skeleton)
+    if not own:
+        labelled = zip(dataset.people.skeleton.names, dataset.people.labelled.any(axis=0))
+        note(f"the data has another skeleton; compared are {', '.join(name for name, there in labelled if there)}")
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
@@ -94,7 +100,7 @@ def evaluate(
     if early_exit is not None:
         run["early_exit"] = exits(runner, served.size)
     listed = None
-    if results or is_coco_file(dataset.annotations):
+    if own and (results or is_coco_file(dataset.annotations)):
         chosen = None if box_scores is None else box_scores[seen]
         listed = results_of_dataset(dataset.select(seen), found.joints[seen], found.scores[seen], chosen, category)
     if results:
