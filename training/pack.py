@@ -225,7 +225,7 @@ def _write_people(table: h5py.Group, people: People) -> None:
     table["images"] = np.array([name.encode() for name in people.images])
     for name in ARRAYS:
         table[name] = getattr(people, name)
-    table.attrs["skeleton"] = json.dumps(people.skeleton.to_dict())
+    table.attrs["skeleton"] = json.dumps(asdict(people.skeleton))
 
 
 def _command(

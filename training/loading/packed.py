@@ -4,7 +4,7 @@
     /jpeg      uint8 [bytes], contiguous: the JPEGs one after another
     /SPLIT     "train", "val" or "all": the table of people, one entry a row
         images, center, scale, joints, labelled, visible, head_size      as in `fasthg.data.people.People`
-        attribute skeleton                                               JSON of Skeleton.to_dict(); MPII's where absent
+        attribute skeleton                                               JSON of the Skeleton; MPII's where absent
         matrix                   float64 [N,V,2,3], photograph -> stored crop
         offset, length, crc32    int64 [N,V], where the JPEG of a stored crop lies in /jpeg, and its checksum; length 0
                                  where the photograph could not be read when it was packed

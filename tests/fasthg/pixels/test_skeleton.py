@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_sigmas_are_given_where_the_evaluation_publishes_them() -> None:
 
 def test_a_skeleton_goes_through_json_and_back() -> None:
     for skeleton in SKELETONS.values():
-        assert Skeleton.from_dict(json.loads(json.dumps(skeleton.to_dict()))) == skeleton
+        assert Skeleton.from_dict(json.loads(json.dumps(asdict(skeleton)))) == skeleton
 
 
 @pytest.mark.parametrize(
