@@ -53,6 +53,8 @@ def evaluate(
     as_json: opt.AsJson = False,
 ) -> None:
     """Score weights on a dataset: PCKh on MPII's format, PCK by the torso on LSP's, by boxes and OKS on others'."""
+    import numpy as np
+
     from fasthg.cli.by_stack import eval_by_stack, exits, stacks_table
     from fasthg.data.coco import at_detections, is_coco_file
     from fasthg.data.dataset import check_images, load_dataset
@@ -87,8 +89,8 @@ def evaluate(
     own = served.skeleton.names == dataset.people.skeleton.names
     dataset = dataset.under(served.skeleton)
     if not own:
-        labelled = zip(dataset.people.skeleton.names, dataset.people.labelled.any(axis=0))
-        note(f"the data has another skeleton; compared are {', '.join(name for name, there in labelled if there)}")
+        points = [dataset.people.skeleton.names[i] for i in np.flatnonzero(dataset.people.labelled.any(axis=0))]
+        note(f"the data has another skeleton; compared are {', '.join(points)}")
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
