@@ -67,8 +67,8 @@ def test_a_candidate_that_answers_wrongly_takes_for_ever(
 
     def bottleneck(t: Any, conv: Any, expand: Any, residual: Any, out: Any, grid: Any) -> None:
         right(t, conv, expand, residual, out, grid)
-        if t.dtype != torch.float64:
-            grid.pixels(out.x if out.x is not None else out.pooled)[:, :1].mul_(1.1 if wrong else 1.0)
+        if wrong:
+            (out.pooled if out.x is None else out.x).mul_(1.1)
 
     oracle = Oracle(call)
     monkeypatch.setattr(plain, "bottleneck", bottleneck)
