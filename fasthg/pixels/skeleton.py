@@ -1,6 +1,6 @@
 """What a network's points are: their names, which are mirror images of each other, which are joined, how exact.
 
-A skeleton is plain data, so that checkpoints and artefacts can carry theirs: `Skeleton.from_dict(skeleton.to_dict())`
+A skeleton is plain data, so that checkpoints and artefacts can carry theirs: `Skeleton.from_dict(asdict(skeleton))`
 is the same skeleton again.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fasthg.errors import FasthgError
@@ -77,13 +77,9 @@ class Skeleton:
         right, left = (any(pair[side] in limb for pair in self.pairs) for side in (0, 1))
         return MIDDLE if right == left else RIGHT if right else LEFT
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Skeleton:
-        """The skeleton that `to_dict` wrote, by way of JSON or not; raises FasthgError for anything else."""
+        """The skeleton that `dataclasses.asdict` gave, by way of JSON or not; raises FasthgError for anything else."""
         try:
             return Skeleton(**content)
         except (TypeError, ValueError) as error:
@@ -197,6 +193,17 @@ CROWDPOSE = Skeleton(
     sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
 )
 
+#: What MPII's names stand for in COCO's and CrowdPose's words. Their hips and shoulders are annotated a little further
+#: out or in, but are the same joints.
+_MPII_WORDS = {
+    f"{side[0]}{short}": f"{side}_{long}"
+    for side in ("left", "right")
+    for short, long in (
+        *(("ank", "ankle"), ("kne", "knee"), ("hip", "hip")),
+        *(("wri", "wrist"), ("elb", "elbow"), ("sho", "shoulder")),
+    )
+}
+
 SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in (MPII, LSP, COCO, CROWDPOSE)}
 
 
@@ -225,6 +232,13 @@ def check_same_points(source: str, theirs: Skeleton, ours: Skeleton) -> None:
             f"{theirs} where {ours} is wanted: point {first + 1} is {theirs.names[first]!r}, not {ours.names[first]!r}"
         )
     raise FasthgError(f"{source} has the skeleton {difference}; give what was made for the same points")
+
+
+def shared_points(theirs: Skeleton, ours: Skeleton) -> dict[int, int]:
+    """Which of their points is which of ours, by the names; their left wrist is ours in MPII's short words too."""
+    index = {_MPII_WORDS.get(name, name): i for i, name in enumerate(theirs.names)}
+    words = (_MPII_WORDS.get(name, name) for name in ours.names)
+    return {index[word]: place for place, word in enumerate(words) if word in index}
 
 
 def get_skeleton(name: str) -> Skeleton:
