@@ -191,6 +191,7 @@ def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
     document = _load(path)
     if isinstance(document, list):
         images: dict[str, Any] = {}
+        people: set[str | None]
         annotations, people = document, {"1", "person"} if category is None else {category}  # COCO's number of people
     else:
         images, annotations = _images(path, document), document.get("annotations", ())

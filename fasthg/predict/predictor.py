@@ -181,9 +181,10 @@ class Predictor:
             stream = self.stream(photos(inputs, as_boxes(boxes, len(inputs))))
         else:
             stream = iter(())
-        count, found = 0, []
+        count, found = 0, list[Pose]()
         for _photo, poses in stream:
-            count, found = count + 1, found + poses
+            count += 1
+            found += poses
         if not count and boxes is None:
             raise FasthgError("nothing to predict on; give photographs, folders or videos")
         return found
