@@ -98,7 +98,7 @@ def check_new(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bo
     path = Path(path)
     if is_same_file(path, inputs):
         raise FasthgError(f"cannot write {path}: this command reads it; choose another name")
-    if not overwrite and (path.is_symlink() or (os.path.exists(path) and not _is_empty_folder(path))):
+    if not overwrite and (os.path.islink(path) or (os.path.exists(path) and not _is_empty_folder(path))):
         raise FasthgError(f"{path} exists; give --overwrite to replace it, or choose another name")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from fasthg.network.variants import INPUT_SIZE
 from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, resolve_device
 
 log = logging.getLogger("fasthg")
+
+_preparing = threading.RLock()  # PyTorch's exporter and compiler serve one thread of a process at a time
 
 
 @dataclass(frozen=True)
@@ -224,12 +227,13 @@ def prepare(
         calibration=calibration,
         cache_dir=default_cache_dir() if cache_dir == "default" else Path(cache_dir) if cache_dir else None,
     )
-    start = time.perf_counter()
-    built = _build(PATHS[name], request)
-    prepared = replace(built, run=without_tf32()(built.run))
-    with torch.inference_mode():
-        prepared(request.example)
-    return replace(prepared, startup_s=time.perf_counter() - start)
+    with _preparing:
+        start = time.perf_counter()
+        built = _build(PATHS[name], request)
+        prepared = replace(built, run=without_tf32()(built.run))
+        with torch.inference_mode():
+            prepared(request.example)
+        return replace(prepared, startup_s=time.perf_counter() - start)
 
 
 def _build(path: ExecutionPath, request: Request) -> Prepared:
