@@ -148,7 +148,7 @@ def as_image(array: NDArray[Any] | Tensor) -> Image:
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also false for NaN
             raise FasthgError(f"{kind} of {pixels.dtype} has values outside 0..1; give those, or uint8")
         pixels = (pixels * 255).round().astype(np.uint8)
-    if pixels.dtype == np.uint16:
+    if pixels.dtype.newbyteorder("=") == np.uint16:  # also as a big-endian TIFF has them
         pixels = (pixels / 257).round().astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise FasthgError(f"{kind} is {pixels.dtype}; give uint8, uint16, or floats in 0..1")

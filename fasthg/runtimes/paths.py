@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -243,10 +244,20 @@ def _build(path: ExecutionPath, request: Request) -> Prepared:
     except BackendUnavailable:
         raise
     except Exception as error:
+        if not _has_temporary_folder():
+            reason = "there is no folder for temporary files; name one by TMPDIR=DIR, or a cache by FASTHG_CACHE=DIR"
+            raise BackendUnavailable(f"{path.name}: {reason}") from None
         if request.cache_dir is None:
             raise
         log.warning("%s: the cache %s does not serve (%s); it is done without", path.name, request.cache_dir, error)
         return path.build(replace(request, cache_dir=None))
+
+
+def _has_temporary_folder() -> bool:
+    try:
+        return bool(tempfile.gettempdir())
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def test_a_stack_of_pages_gets_an_overlay_each(net: fasthg.HourglassNet, tmp_pat
 def test_names_that_are_not_utf8_are_kept(net: fasthg.HourglassNet, photo: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(photo.parent) + b"/f\xff\xc3\xbc .png"))
     os.replace(photo, odd)
-    written = run(net, [odd.parent], tmp_path / "out", formats=["json", "csv", "coco", "mat"])
+    written = run(net, [odd.parent], tmp_path / "out", formats=["json", "csv", "coco", "mat", "dlc", "sleap"])
     assert json.loads(written.files[0].read_text())["predictions"][0]["image"] == str(odd)
     assert written.files[-1].name == odd.name
     assert "f\\udcffü .png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")

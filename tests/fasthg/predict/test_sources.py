@@ -220,6 +220,7 @@ FORMS: dict[str, tuple[Callable[[Path], object], int]] = {
     "[H, W, 4]": (lambda path: np.dstack([picture(100), picture(9)[..., 0]]), 1),
     "[N, H, W, 3]": (lambda path: np.stack([picture(100)] * 3), 3),
     "uint16": (lambda path: picture(100).astype(np.uint16) * 257, 1),
+    "uint16, big-endian": (lambda path: (picture(100).astype(np.uint16) * 257).astype(">u2"), 1),
     "float64": (lambda path: picture(100) / 255, 1),
     "tensor [N, 3, H, W]": (lambda path: torch.from_numpy(np.stack([picture(100)] * 2)).permute(0, 3, 1, 2), 2),
     "bfloat16": (lambda path: torch.full((3, *SIZE[::-1]), 100 / 255, dtype=torch.bfloat16), 1),
