@@ -32,7 +32,9 @@ _TIFF_KIND, _NOT_A_PAGE = 254, 0b101  # the tag NewSubfileType; bits for a reduc
 _PAUSE = 0.1  # seconds that browsers show a picture of an animation that gives it none
 _LARGE = 1 << 22  # pixels of a page from which on it is decoded when its turn comes
 _MOST_PIXELS = 1 << 30  # OpenCV's limit, for every reader; Pillow's own refuses phones' 200 megapixels
+_TURN = 0x0112  # the EXIF tag Orientation
 _opening = threading.Lock()
+_few_large = threading.Semaphore(2)  # pages that are decoded at a time: Pillow takes several times their pixels
 
 
 def is_picture(start: bytes) -> bool:
@@ -86,10 +88,12 @@ def read_several(data: bytes, name: str | Path) -> Iterator[tuple[Callable[[], I
 def _page(data: bytes, name: str | Path, number: int, page: int, image: Any = None) -> Image:
     """Picture `number` of a file, which Pillow counts as `page`; of `image`, where that stands there already."""
     try:
-        if image is None:
+        if image is not None:
+            return from_pillow(image)
+        with _few_large:
             image = open_picture(data)
             image.seek(page)
-        return from_pillow(image)
+            return from_pillow(image)
     except Exception as error:
         raise _damaged(name, number, error) from None
 
@@ -115,7 +119,8 @@ def decode_with_pillow(data: bytes, name: str | Path) -> Image:
 
 def from_pillow(image: PIL.Image.Image) -> Image:
     """A Pillow image of any mode as [H, W, 3] uint8 RGB, turned upright by its EXIF orientation; opacity is dropped."""
-    image = PIL.ImageOps.exif_transpose(image)
+    if image.getexif().get(_TURN, 1) != 1:  # else Pillow would copy it
+        image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # 16-bit grey and wider, which Pillow would cut off at 255
         grey = np.asarray(image).astype(np.float64)
         top = 1.0 if image.mode == "F" and grey.max(initial=0) <= 1 else 65535.0 if grey.max(initial=0) > 255 else 255.0
@@ -123,7 +128,7 @@ def from_pillow(image: PIL.Image.Image) -> Image:
         return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ("La", "RGBa"):  # opacity multiplied in, which has one way out
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -137,7 +142,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
                 _register_heic(path)
             file.seek(0)
             with open_picture(file) as image:
-                turned = image.getexif().get(0x0112, 1) >= 5
+                turned = image.getexif().get(_TURN, 1) >= 5
                 return (image.height, image.width) if turned else (image.width, image.height)
     except FasthgError:
         raise
@@ -149,7 +154,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 def stored_turn(data: bytes) -> int:
     """The EXIF orientation, 1 to 8, by which a photograph is turned upright when it is read; 1 where there is none."""
     try:
-        return int(open_picture(data).getexif().get(0x0112, 1))
+        return int(open_picture(data).getexif().get(_TURN, 1))
     except Exception:
         return 1
 
