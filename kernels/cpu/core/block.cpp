@@ -78,9 +78,18 @@ class Block {
             m_ = arena_.take(FREQUENCIES * m_stride_);
         }
         if (step.hidden.panels) {
-            hidden_pitch_ = spread(step.hidden.outputs);
+            hidden_pitch_ = spread(step.hidden.outputs + (step.project_residual ? step.residual_channels : 0));
             hidden_ = arena_.take(hidden_pitch_ * CHUNK_ROWS);
         }
+        int byte_inputs = 0;
+        const Linear* linears[] = {&step.hidden, &step.expand, &step.next.linear, &step.pool.linear};
+        for (const Linear* linear : linears) {
+            if (linear->arithmetic == Arithmetic::int8 && linear->inputs > byte_inputs) {
+                byte_inputs = linear->inputs;
+            }
+        }
+        byte_pitch_ = spread(byte_inputs / 4);
+        bytes_ = arena_.take(byte_pitch_ * MAX_ROWS);
         if (step.expand.panels) {
             x_ = arena_.take(x_pitch_ * CHUNK_ROWS);
         }
@@ -191,25 +200,17 @@ class Block {
     void convolve() {
 #if FASTHG_HALVES
         if (s.conv.arithmetic == Arithmetic::int12) {
-            for (int k = 0; k < FREQUENCIES; k++) {
-                peaks_[k] = Vector{};
-            }
-            transform([&](float* to, int k, Vector value) __attribute__((always_inline)) {
-                store(to + k * v_stride_, value);
-                peaks_[k] = larger_magnitude(peaks_[k], value);
-            });
+            transform();
             quantise();
             multiply_frequencies<Int16>(v16_, v16_pitch_, step_stride(), s.channels / 2);
             return;
         }
 #endif
-        transform([&](float* to, int k, Vector value)
-                      __attribute__((always_inline)) { store(to + k * v_stride_, value); });
+        transform();
         multiply_frequencies<Float>(v_, v_pitch_, v_stride_, s.channels);
     }
 
-    template <class Put>
-    inline __attribute__((always_inline)) void transform(const Put& put) {
+    void transform() {
         const size_t pitch = s.grid.pitch() * s.channels;
         for (int t = 0; t < tile_count_; t++) {
             const Tile& tile = tiles_[t];
@@ -217,6 +218,7 @@ class Block {
             const float* corner = s.input + (s.grid.row(tile.image, tile.y, tile.x) - s.grid.pitch() - 1) * s.channels;
             for (int c = 0; c < s.channels; c += LANES) {
                 float* to = v_ + t * v_pitch_ + c;
+                const auto put = [&](int k, Vector value) __attribute__((always_inline)) { store(to + k * v_stride_, value); };
                 for (int y = 0; y < 6; y++) {  // the next tile's four new columns
                     for (int x = 6; x < 10; x++) {
                         __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
@@ -227,11 +229,10 @@ class Block {
                         [&](int y, int x) __attribute__((always_inline)) {
                             return load(corner + y * pitch + (size_t)x * s.channels + c);
                         },
-                        [&](int k, Vector value) __attribute__((always_inline)) { put(to, k, value); });
+                        put);
                 } else {
                     transform_input(
-                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); },
-                        [&](int k, Vector value) __attribute__((always_inline)) { put(to, k, value); });
+                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, put);
                 }
             }
         }
@@ -245,7 +246,13 @@ class Block {
     void quantise() {
         const float limit = (float)int_limit(s.channels);
         for (int k = 0; k < FREQUENCIES; k++) {
-            const float peak = largest_magnitude(peaks_[k]);
+            Vector magnitude = {};
+            for (int t = 0; t < tile_count_; t++) {
+                for (int c = 0; c < s.channels; c += LANES) {
+                    magnitude = larger_magnitude(magnitude, load(v_ + k * v_stride_ + t * v_pitch_ + c));
+                }
+            }
+            const float peak = largest_magnitude(magnitude);
             const bool finite = peak <= 3.402823466e38f;
             const float scale = peak > 1e-30f && finite ? limit / peak : 0.0f;
             worth_[k] = finite ? peak / limit : __builtin_nanf("");
@@ -408,31 +415,79 @@ class Block {
             multiply_as<Bfloat>(a, pitch, rows, linear, inputs / 2, epilogue);
             return;
         }
+        if (linear.arithmetic == Arithmetic::int8) {
+            multiply_bytes(a, pitch, rows, linear, inputs, epilogue);
+            return;
+        }
 #endif
         multiply_as<Float>(a, pitch, rows, linear, inputs, epilogue);
     }
 
-    // A group's rows stay in the L1 while the weights, which lie in a row, stream past them.
     template <class Kind, class Epilogue>
     inline __attribute__((always_inline)) void multiply_as(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                           int inputs, const Epilogue& epilogue) {
+                                                           int units, const Epilogue& epilogue) {
         each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
-            for (int first = 0; first < linear.outputs; first += PANEL) {
-                const bool both = first + LANES < linear.outputs;
-                multiply_group<MAX_ROWS, Kind>(count, a + begin * pitch, pitch, linear.panels + (size_t)first * inputs, inputs, fetch_ahead(),
-                               [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                                   epilogue(begin + row, first, left);
-                                   if (both) {
-                                       epilogue(begin + row, first + LANES, right);
-                                   }
-                               });
-            }
+            multiply_panels<Kind>(a + begin * pitch, pitch, count, linear, units, [&](int row, int c, Vector value) __attribute__((always_inline)) {
+                epilogue(begin + row, c, value);
+            });
         });
     }
 
+    // A group's rows stay in the L1 while the weights, which lie in a row, stream past them.
+    template <class Kind, class Epilogue>
+    inline __attribute__((always_inline)) void multiply_panels(const float* a, size_t pitch, int rows, const Linear& linear,
+                                                               int units, const Epilogue& epilogue) {
+        for (int first = 0; first < linear.outputs; first += PANEL) {
+            const bool both = first + LANES < linear.outputs;
+            multiply_group<MAX_ROWS, Kind>(rows, a, pitch, linear.panels + (size_t)first * units, units, fetch_ahead(),
+                           [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
+                               epilogue(row, first, left);
+                               if (both) {
+                                   epilogue(row, first + LANES, right);
+                               }
+                           });
+        }
+    }
+
+#if FASTHG_HALVES
+    // The same with each row rounded to bytes: 0 to 255 stand for its smallest, or zero, to its largest magnitude.
+    template <class Epilogue>
+    inline __attribute__((always_inline)) void multiply_bytes(const float* a, size_t pitch, int rows, const Linear& linear,
+                                                              int inputs, const Epilogue& epilogue) {
+        const int padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
+        const float *weight_worth = linear.panels + (size_t)padded * inputs / 4, *sums = weight_worth + padded;
+        each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
+            float worth[MAX_ROWS], zero[MAX_ROWS];
+            for (int r = 0; r < count; r++) {
+                round_row(a + (begin + r) * pitch, inputs, (uint8_t*)(bytes_ + r * byte_pitch_), worth[r], zero[r]);
+            }
+            multiply_panels<Int8>(bytes_, byte_pitch_, count, linear, inputs / 4, [&](int r, int c, Vector value) __attribute__((always_inline)) {
+                epilogue(begin + r, c, (from_int32(value) - zero[r] * load(sums + c)) * (worth[r] * load(weight_worth + c)));
+            });
+        });
+    }
+
+    // A row as bytes, what one of them is worth, and which of them is zero. Where the row is not finite, it is worth NaN.
+    static void round_row(const float* row, int inputs, uint8_t* bytes, float& worth, float& zero) {
+        Vector magnitudes = {}, low = {};
+        for (int c = 0; c < inputs; c += LANES) {
+            magnitudes = larger_magnitude(magnitudes, load(row + c));
+            low = lesser(low, load(row + c));
+        }
+        const float largest = largest_magnitude(magnitudes), least = smallest(low), range = largest - least;
+        const bool finite = largest <= 3.402823466e38f;
+        const float scale = range > 1e-30f && finite ? 255.0f / range : 0.0f;
+        worth = finite ? range / 255.0f : __builtin_nanf("");
+        zero = finite ? __builtin_rintf(-least * scale) : 0.0f;
+        for (int c = 0; c < inputs; c += LANES) {
+            store_bytes(bytes + c, load(row + c), scale, zero);
+        }
+    }
+#endif
+
     void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
         const size_t plane = (size_t)s.grid.height * s.grid.width;
-        multiply(a, pitch, rows, s.score, s.score.inputs, [&](int r, int c, Vector value) {
+        multiply_as<Float>(a, pitch, rows, s.score, s.score.inputs, [&](int r, int c, Vector value) {
             value += load(s.score.bias + c);
             for (int lane = 0; lane < LANES && c + lane < s.joints; lane++) {
                 s.heatmaps[pixels[r].heatmap + (c + lane) * plane] = value[lane];
@@ -530,9 +585,14 @@ class Block {
     // [3, 7, 7] of an image from its pixel (top, left) on, zeros outside.
     void gather_window(int image, int top, int left, float* to) const {
         const int from = left < 0 ? -left : 0, until = smaller(STEM_SIDE, s.image_width - left);
+        const bool whole = from == 0 && until == STEM_SIDE && top >= 0 && top + STEM_SIDE <= s.image_height;
         for (int c = 0; c < 3; c++) {
             const float* plane = s.input + ((size_t)image * 3 + c) * s.image_height * s.image_width;
             for (int r = 0; r < STEM_SIDE; r++, to += STEM_SIDE) {
+                if (whole) {
+                    __builtin_memcpy(to, plane + (size_t)(top + r) * s.image_width + left, STEM_SIDE * sizeof(float));
+                    continue;
+                }
                 const bool inside = top + r >= 0 && top + r < s.image_height;
                 const float* line = plane + (long)(top + r) * s.image_width + left;
                 for (int i = 0; i < STEM_SIDE; i++) {
@@ -597,9 +657,8 @@ class Block {
     Arena arena_;
     const int rows_;
     const size_t source_pitch_, x_pitch_;
-    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
+    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0, byte_pitch_ = 0;
     int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
-    Vector peaks_[FREQUENCIES];
     Ahead wanted_[4];
     int wanted_count_ = 0;
     float worth_[FREQUENCIES];  // of one unit of the integers
@@ -607,12 +666,16 @@ class Block {
     Pixel* pixels_;
     long* pooled_rows_ = nullptr;
     float *source_, *scales_ = nullptr, *v_ = nullptr, *v16_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
-          *entrance_ = nullptr, *pooled_ = nullptr;
+          *entrance_ = nullptr, *pooled_ = nullptr, *bytes_ = nullptr;
 };
 
 size_t linear_floats(int inputs, int outputs, Arithmetic arithmetic) {
-    const size_t floats = (size_t)inputs * ((outputs + PANEL - 1) / PANEL) * PANEL;
-    return arithmetic == Arithmetic::fp32 ? floats : floats / 2;
+    const size_t padded = (outputs + PANEL - 1) / PANEL * PANEL, floats = inputs * padded;
+    switch (arithmetic) {
+        case Arithmetic::bf16: return floats / 2;
+        case Arithmetic::int8: return floats / 4 + 2 * padded;
+        default: return floats;
+    }
 }
 
 size_t winograd_floats(int inputs, int outputs, Arithmetic arithmetic) {
@@ -623,8 +686,10 @@ size_t winograd_floats(int inputs, int outputs, Arithmetic arithmetic) {
 void pack(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed) {
     if (arithmetic == Arithmetic::fp32) {
         pack_panels(weight, inputs, outputs, packed);
-    } else {
+    } else if (arithmetic == Arithmetic::bf16) {
         pack_panels_bf16(weight, inputs, outputs, (uint16_t*)packed);
+    } else {
+        pack_panels_int8(weight, inputs, outputs, (int8_t*)packed);
     }
 }
 

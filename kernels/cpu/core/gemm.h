@@ -1,7 +1,7 @@
 // Matrix products rows [m, k] x packed weights -> whatever the caller does with each vector of the result.
 //
 // Weights are packed in panels [outputs / PANEL][k][PANEL] of units, zeros where the last panel is longer than the
-// outputs. A unit of halves holds inputs 2 k and 2 k + 1.
+// outputs. A unit of halves holds inputs 2 k and 2 k + 1, one of bytes four.
 #pragma once
 
 #include "vector.h"
@@ -9,7 +9,7 @@
 namespace fasthg {
 namespace FASTHG_ISA {
 
-// What a product multiplies: units of four bytes, which hold a float, or two halves that are multiplied and added.
+// What a product multiplies: units of four bytes, which hold a float, or halves or bytes that are multiplied and added.
 struct Float {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) { return sum + *a * b; }
 };
@@ -22,6 +22,11 @@ static inline __m512i broadcast_unit(const float* a) {
 struct Bfloat {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
         return _mm512_dpbf16_ps(sum, (__m512bh)broadcast_unit(a), (__m512bh)b);
+    }
+};
+struct Int8 {  // rows of unsigned, weights of signed bytes; the sums are 32-bit integers
+    static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
+        return (Vector)_mm512_dpbusd_epi32((__m512i)sum, broadcast_unit(a), (__m512i)b);
     }
 };
 struct Int16 {  // the sums are 32-bit integers
@@ -115,6 +120,28 @@ static inline void pack_panels_bf16(const float* weight, int k, int outputs, uin
                 }
             }
         }
+    }
+}
+
+// weight [k, outputs], k a multiple of four -> panels of bytes, then what one of an output's integers is worth, and their
+// sum over the inputs: [padded outputs] each.
+static inline void pack_panels_int8(const float* weight, int k, int outputs, int8_t* panels) {
+    const int padded = (outputs + PANEL - 1) / PANEL * PANEL;
+    float *worth = (float*)(panels + (size_t)k * padded), *sums = worth + padded;
+    for (int output = 0; output < padded; output++) {
+        float largest = 0, total = 0;
+        for (int i = 0; i < k && output < outputs; i++) {
+            const float magnitude = __builtin_fabsf(weight[(size_t)i * outputs + output]);
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        int8_t* lane = panels + ((size_t)(output / PANEL) * k * PANEL + output % PANEL * 4);
+        for (int i = 0; i < k; i++) {
+            const float rounded = largest > 0 ? __builtin_rintf(weight[(size_t)i * outputs + output] / largest * 127) : 0;
+            lane[(size_t)(i / 4) * PANEL * 4 + i % 4] = (int8_t)rounded;
+            total += rounded;
+        }
+        worth[output] = largest / 127;
+        sums[output] = total;
     }
 }
 
