@@ -4,10 +4,13 @@ VENV ?= .venv
 SWEEP ?=
 GPU ?=
 JOBS ?= 2
+TRITON ?= 3.9.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where torch for CUDA is already installed there is no .venv: its Python runs the project as it lies here.
+HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help venv sweep test check bench gpu clean
+.PHONY: help venv sweep test check bench gpu triton clean
 
 help:
 	@echo "make sweep   set up, then every variant x every path (SWEEP='--full ...' for options)"
@@ -15,6 +18,7 @@ help:
 	@echo "make check   lint, types and tests in the environment that is there"
 	@echo "make bench   the hot operators and paths under pytest-benchmark"
 	@echo "make gpu     check and measure the fused path on this machine's GPU (GPU=--rehearse rehearses)"
+	@echo "make triton  compile the shipped kernels for every GPU with a version of Triton (TRITON=3.7.1)"
 	@echo "make clean   remove the environment and what was built or measured"
 
 venv: $(VENV)/.installed
@@ -41,9 +45,15 @@ check:
 bench: venv
 	$(BIN)/python -m pytest bench --benchmark-only
 
-# Where torch for CUDA is already installed there is no .venv: its Python runs the project as it lies here.
 gpu:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(GPU)
+	$(HERE) -m bench.gpu $(GPU)
+
+# The tables hold for every Triton that a torch since 2.11 brings, whichever is installed here.
+triton: build/triton-$(TRITON)
+	PYTHONPATH=$< $(HERE) -m fasthg.kernels.triton.offline
+
+build/triton-%:
+	$(HERE) -m pip install --no-deps --target $@ triton==$*
 
 clean:
 	rm -rf $(VENV) build out .mypy_cache .ruff_cache .pytest_cache .benchmarks

@@ -25,6 +25,7 @@ NOT_RUN = {
     "make test": "is what runs this test",
     "make check": "is what runs this test",
     "make gpu": "needs a GPU",
+    "make triton": "fetches a Triton and compiles for minutes; tests/kernels/triton compiles the longest tiles",
     "pip install": "tests/test_packaging.py reads what it would install",
     "source .venv": "this environment stands for it",
     "fasthg export --trt": "tests/fasthg/export builds an engine of a tiny network",

@@ -56,6 +56,9 @@ FAULTS = (
     ),
     Fault("too few programs", _BLOCK, "tiles(grid.pixel_count, config.block_m)", "tiles(grid.pixel_count, 2 * 64)"),
     Fault("output channels left out", "kernels/triton/conv3x3.py", "feats // bn)", "max(1, feats // bn - 1))"),
+    Fault("a reader's channels twice for others", _TILES, "return part * (C // PARTS) +", "return 0 * part +"),
+    Fault("channels that no program writes", _TILES, "(columns // (C // PARTS) == part)", "(columns < 0)"),
+    Fault("columns of the first program by each", _BLOCK, "first = part * (CO // PARTS)", "first = 0 * part"),
     Fault("stale partial statistics", _STATISTICS, "mask=entry < tiles", "mask=(entry < tiles) & (i == 0)"),
     Fault("a miscounted tile", _STATISTICS, "tl.sum(exists.to(tl.float32), axis=0) * C", "1.0 * BM * C"),
     Fault(
@@ -174,9 +177,9 @@ def kernels() -> str | None:
     from fasthg.kernels.tuning import KERNELS, Config, trial
 
     ways = {name: [kernel.only(Config(64, 64, 16))] for name, kernel in KERNELS.items()}
-    ways |= {
-        name: [*ways[name], KERNELS[name].only(Config(64, 16, 16, tma=True))] for name in ("bottleneck", "conv3x3")
-    }
+    for name, other in (("tma", Config(64, 16, 16, tma=True)), ("parts", Config(64, 16, 16, parts=2))):
+        for operator, kernel in KERNELS.items():
+            ways[operator] += [kernel.only(other)] if name in kernel.numbers else []
     for model, images in networks():
         network = FusedNet(model, images, torch.float16, InOrder(beside=True))
         with by_triton(), trial(checks.Rounds(ways)):

@@ -46,6 +46,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "num_stages": (2, 3, 4, 5),
     "chunk_stages": (1, 2, 3),
     "tma": (False, True),
+    "parts": (1, 2, 4, 8),
 }
 WORTH = 0.98  # a candidate must take less than this share of the best time so far
 

@@ -10,8 +10,32 @@ from typing import Any
 from bench.measure.record import Row
 from bench.report.tables import path_label
 
-#: Colours of a qualitative palette that stays distinct for colour-blind readers (Okabe and Ito), then greys.
-PALETTE = ("#999999", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#000000", "#7f6000", "#6a3d9a")
+#: Colours of a qualitative palette that stays distinct for colour-blind readers (Okabe and Ito), and darker ones.
+COLOURS = {
+    "eager": "#8c8c8c",
+    "channels_last": "#56b4e9",
+    "amp": "#0072b2",
+    "compile": "#cc79a7",
+    "fused": "#009e73",
+    "onnxruntime": "#e69f00",
+    "openvino": "#d55e00",
+    "ncnn": "#7f6000",
+    "tensorrt": "#6a3d9a",
+    "torch_tensorrt": "#000000",
+}
+#: Share of white in a path's further precisions, by which they are told from its first.
+LIGHTER = {"fp32": 0.0, "fp16": 0.0, "bf16": 0.35, "bf16+int12": 0.6, "int8": 0.75}
+OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of series that are no paths
+
+
+def colour_of(label: str, place: int = 0) -> str:
+    """The colour of a path ("openvino:bf16") in every chart; of anything else the `place`-th."""
+    path, _, precision = label.partition(":")
+    if path not in COLOURS:
+        return OTHERS[place % len(OTHERS)]
+    white = 0.0 if path == "amp" else LIGHTER.get(precision, 0.0)
+    parts = (int(COLOURS[path][i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part + (255 - part) * white):02x}" for part in parts)
 
 
 def speed_chart(rows: Sequence[Row]) -> str:
@@ -24,7 +48,7 @@ def speed_chart(rows: Sequence[Row]) -> str:
         found = {row.variant: row.images_s for row in rows if path_label(row) == path}
         places = [i - 0.42 + (number + 0.5) * width for i, variant in enumerate(variants) if variant in found]
         heights = [found[variant] for variant in variants if variant in found]
-        axes.bar(places, heights, width * 0.92, label=path, color=PALETTE[number % len(PALETTE)])
+        axes.bar(places, heights, width * 0.92, label=path, color=colour_of(path))
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(_plain_numbers())
     axes.yaxis.set_minor_formatter(_plain_numbers(only=(2, 5)))
@@ -37,11 +61,12 @@ def speed_chart(rows: Sequence[Row]) -> str:
 
 
 def parity_chart(rows: Sequence[Row]) -> str:
-    """Speed-up over eager against the distance from eager's heatmaps: what each step of speed costs in exactness."""
+    """Speed-up over eager against the distance from eager's heatmaps: what each step of speed costs in exactness; ""
+    where nothing was measured beside eager."""
     figure, axes = figure_of(width=9.6, height=3.6)
     eager = {(row.variant, row.batch_size): row.images_s for row in rows if row.path == "eager"}
     paths = list(dict.fromkeys(path_label(row) for row in rows))
-    for number, path in enumerate(paths):
+    for path in paths:
         points = [
             (max(row.error, 1e-8), row.images_s / base)
             for row in rows
@@ -49,7 +74,9 @@ def parity_chart(rows: Sequence[Row]) -> str:
             if (base := eager.get((row.variant, row.batch_size)))
         ]
         if points and path != "eager:fp32":
-            axes.scatter(*zip(*points), s=42, label=path, color=PALETTE[number % len(PALETTE)], edgecolors="white")
+            axes.scatter(*zip(*points), s=42, label=path, color=colour_of(path), edgecolors="white")
+    if not axes.collections:
+        return ""
     axes.set_xscale("log")
     axes.set_xlabel("relative L2 distance of the heatmaps from eager fp32")
     axes.set_ylabel("times eager's images/s")

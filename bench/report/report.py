@@ -108,6 +108,8 @@ def make_sections(rows: Sequence[Row]) -> list[Section]:
     parity_note = PARITY_NOTE + (f" PCKh was measured on: {measured}" if bases else "")
     study = [tables.study_table(rows), tables.published_table()] if infer or train else []
     points = points_of(infer)
+    if len({point.label for point in points}) < 2:
+        points = []  # the paths' scores of a single network are those of the parity table
     tradeoff = tradeoff_chart(points, "PCKh@0.5") if points else ""
     sections = [
         Section("Inference", INFER_NOTE, [tables.infer_table(infer)], _chart(speed_chart, infer)),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.measure.record import Row
-from bench.report.charts import PALETTE, figure_of, to_svg
+from bench.report.charts import colour_of, figure_of, to_svg
 from bench.report.tables import Line, Table, number, path_label
 
 _TRAINED = ("given weights", "shipped weights")  # how the basis of a score begins that is the network's own
@@ -35,7 +35,7 @@ def tradeoff_chart(points: Sequence[Point], score: str) -> str:
     figure, axes = figure_of(width=9.6, height=4.2)
     for place, series in enumerate(dict.fromkeys(point.series for point in points)):
         mine = sorted((point for point in points if point.series == series), key=lambda point: point.ms)
-        colour, spread = PALETTE[(place + 2) % len(PALETTE)], [point.spread or 0.0 for point in mine]
+        colour, spread = colour_of(series, place), [point.spread or 0.0 for point in mine]
         xs, ys = [point.ms for point in mine], [point.score for point in mine]
         axes.errorbar(xs, ys, spread, fmt="o-", color=colour, label=series, markersize=5, linewidth=1.2, capsize=3)
         for point in mine:

@@ -35,9 +35,9 @@ from bench.sweep.materials import (
     network_mean,
     scored_people,
 )
-from bench.sweep.people import find_in_photographs
+from bench.sweep.people import find_in_photographs, load_people
+from bench.sweep.plan import COMPILED, PLAIN
 from bench.sweep.settings import Settings
-from fasthg.data.dataset import load_dataset
 from fasthg.metrics.agreement import relative_error
 from fasthg.metrics.evaluate import predict_dataset
 from fasthg.runtimes.paths import Prepared, prepare
@@ -49,7 +49,6 @@ from training.loading.loader import Loader, make_loader
 from training.recipes import Recipe
 
 Fields = dict[str, Any]
-COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # paths that take so long to start that PCKh is not worth it
 WORKERS = {"cpu": 0, "cuda": 2}  # that load data for a training step; on a CPU they would take cores from it
 LOADER_WORKERS = 2  # of each loader that is timed by itself
 PHOTOGRAPHS = 3  # that are timed from end to end
@@ -82,13 +81,14 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
         images,
         device=settings.device,
         precision=cell.precision,
-        threads=settings.threads,
+        threads=threads_to_prepare(cell, settings),
         calibration=calibration_crops(settings, cell.variant, cell.precision),
         cache_dir=settings.cache / CONVERTED_DIR,
     )
     torch.set_num_threads(1)  # others prepare themselves beside
     startup_s = prepared.startup_s + conversion_seconds(settings, cell.variant, cell.path)
-    found: Fields = {"startup_s": startup_s, "device": prepared.device, "details": prepared.details}
+    details = prepared.details | ({"threads": str(settings.threads)} if "threads" in prepared.details else {})
+    found: Fields = {"startup_s": startup_s, "device": prepared.device, "details": details}
     found["error"] = error = relative_error(prepared(images).cpu(), expected)
     if reason := parity.verdict(error, cell.precision):
         return wrong(found, reason)
@@ -108,6 +108,12 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
         if order.stream_s:
             closing |= stream(prepared, images, order.stream_s, settings)
     return closing
+
+
+def threads_to_prepare(cell: Cell, settings: Settings) -> int:
+    """One for PyTorch, whose number can be changed before anything is timed: two processes that prepare themselves at
+    once on all cores would wait for each other at every layer, with threads that spin."""
+    return 1 if cell.path in PLAIN else settings.threads
 
 
 def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
@@ -159,7 +165,7 @@ def train(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """
     torch.set_num_threads(settings.threads if cell.path == "eager" else 1)  # the others prepare themselves together
     memory = PeakMemory(settings.device)
-    dataset = load_dataset(settings.data, "train", check_files=False)
+    dataset = load_people(settings.data, "train")
     batches = endless(make_loader(dataset, **loader_options(cell, settings)))
     batch = next(batches)
     start = time.perf_counter()

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from fasthg.data.dataset import load_dataset
+from bench.sweep.people import load_people
 from training.loading.loader import JpegSource, Loader, LoaderOptions, ThreadLoader, make_loader
 
 PACKED_FILE = "crops.h5"
 
 
 def _dataloader(data: Path, _packed: Path, **options: Any) -> Loader:
-    return make_loader(load_dataset(data, "train", check_files=False), **options)
+    return make_loader(load_people(data, "train"), **options)
 
 
 def _threads(data: Path, _packed: Path, **options: Any) -> Loader:
-    return ThreadLoader(JpegSource(load_dataset(data, "train", check_files=False)), LoaderOptions(**options))
+    return ThreadLoader(JpegSource(load_people(data, "train")), LoaderOptions(**options))
 
 
 def _packed(_data: Path, packed: Path, **options: Any) -> Loader:
@@ -33,7 +33,7 @@ def _packed(_data: Path, packed: Path, **options: Any) -> Loader:
 def _dali(data: Path, _packed: Path, device_id: int | None = None, **options: Any) -> Loader:
     from training.loading.dali import make_dali_loader
 
-    return make_dali_loader(load_dataset(data, "train", check_files=False), device_id=device_id, **options)
+    return make_dali_loader(load_people(data, "train"), device_id=device_id, **options)
 
 
 def _dali_packed(_data: Path, packed: Path, device_id: int | None = None, **options: Any) -> Loader:

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bench.sweep.people import Found, find_in_photographs, scored_rows
+from bench.sweep.people import Found, find_in_photographs, load_people, scored_rows
 from bench.sweep.settings import Settings
 from fasthg.data.crops import apart_from
-from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path, write_json
 from fasthg.network import checkpoint
 from fasthg.network.load import create_model
@@ -47,7 +47,7 @@ def make_reference(settings: Settings, variant: str) -> None:
     torch.manual_seed(settings.seed)
     model = create_model(variant, weights=trained).eval()
     checkpoint.save(model, folder / "weights.safetensors")
-    dataset = load_dataset(settings.data, "val", check_files=False)
+    dataset = load_people(settings.data, "val")
     mean = model.config.mean
     images = read_crops(dataset, np.arange(REFERENCE_IMAGES) % len(dataset), settings.size, mean)
     with torch.inference_mode():
@@ -103,7 +103,7 @@ def read_crops(dataset: Dataset, rows: np.ndarray, size: int, mean: tuple[float,
 
 def scored_people(settings: Settings) -> Dataset:
     """The people that PCKh at full size is measured on."""
-    dataset = load_dataset(settings.data, "val", check_files=False)
+    dataset = load_people(settings.data, "val")
     return dataset.select(scored_rows(dataset, settings.people))
 
 
@@ -111,7 +111,7 @@ def calibration_crops(settings: Settings, variant: str, precision: str) -> Tenso
     """Crops of training people who are not scored, where int8 has to be calibrated; None for other precisions."""
     if precision != "int8":
         return None
-    dataset = apart_from(load_dataset(settings.data, "train", check_files=False), scored_people(settings))
+    dataset = apart_from(load_people(settings.data, "train"), scored_people(settings))
     rows = np.arange(min(CALIBRATION_IMAGES, len(dataset)))
     return read_crops(dataset, rows, settings.size, network_mean(settings, variant))
 

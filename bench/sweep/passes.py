@@ -20,7 +20,7 @@ from bench.sweep.settings import Settings
 
 ROUNDS = 10  # of a group, after which nothing is refined
 REPEATS = {"infer": 2, "train": 1}  # of a path in a round, at least
-ROUNDS_SHARE = 1 / 150  # of the sweep's time for the rounds of a group in the first pass, after the first round
+ROUNDS_SHARE = 1 / 300  # of the sweep's time for the rounds of a group in the first pass, after the first round
 REFINING_SHARE = 1 / 40  # and in a later one
 UNKNOWN_S = 15.0  # that preparing a group is expected to take which an earlier run prepared
 SHORTEST_GROUP_S = 4.0  # with less time left, no group begins

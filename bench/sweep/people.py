@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasthg.data.dataset import Dataset
-from fasthg.data.people import PERSON_HEIGHT, People
+from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.people import PERSON_HEIGHT, People, Split
 from fasthg.data.protocols import Protocol
 from fasthg.files import atomic_path
 from fasthg.metrics.evaluate import predict_dataset
@@ -25,6 +25,7 @@ from fasthg.metrics.pck import headline_joints
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_image
+from fasthg.pixels.skeleton import MPII
 
 Runner = Callable[[Tensor], Tensor]  # images [N, 3, S, S] -> heatmaps [N, J, S/4, S/4]
 SHIFT, ZOOM = 0.04, 0.05  # of the person's height, of the box's side: largest changes of a view
@@ -55,6 +56,11 @@ class Found:
         """What `save` wrote."""
         with np.load(path) as arrays:
             return cls(arrays["found"], arrays["counted"])
+
+
+def load_people(data: Path, split: Split) -> Dataset:
+    """People of the sweep's data under MPII's joints, which all its networks have."""
+    return load_dataset(data, split, check_files=False).under(MPII)
 
 
 def find(points: NDArray[np.float64], people: People, protocol: Protocol) -> Found:

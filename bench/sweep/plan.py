@@ -25,7 +25,7 @@ COST = {"infer": 1, "train": 3}  # of a batch, in forward passes
 ONLY_FULL = "only with --full or --paths compile: compiling deep networks and backward passes takes minutes"
 COMPILED_STACKS = 2  # of the deepest network that a sweep without --full compiles
 PLAIN = ("eager", "channels_last", "amp")  # PyTorch as it is: nothing to convert
-COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # what takes longest to start
+COMPILED = ("compile", "tensorrt", "torch_tensorrt")  # what takes too long to start for reduced networks too
 
 
 def default_paths(full: bool) -> list[str]:

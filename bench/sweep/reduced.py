@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.measure.record import Cell
-from bench.sweep.people import Found, find_in_crops, make_crops, views_of
+from bench.sweep.people import Found, find_in_crops, load_people, make_crops, views_of
 from bench.sweep.settings import REDUCED_SIZE, Settings
 from fasthg.data.crops import apart_from
-from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path
 from fasthg.network import checkpoint
 from fasthg.pixels.image import normalise
@@ -93,7 +93,7 @@ def basis(settings: Settings, variant: str, reference: Found) -> str:
 
 def scored(settings: Settings) -> Dataset:
     """The people that reduced networks are scored on, several views of each where they are few."""
-    dataset = load_dataset(settings.data, "val", check_files=False)
+    dataset = load_people(settings.data, "val")
     return views_of(dataset, settings.people, settings.views, settings.seed)
 
 
@@ -105,6 +105,6 @@ def load_crops(settings: Settings) -> NDArray[np.uint8]:
 
 def calibration(settings: Settings, mean: tuple[float, float, float]) -> Tensor:
     """Crops of training people who are not scored."""
-    dataset = load_dataset(settings.data, "train", check_files=False)
-    apart = apart_from(dataset, load_dataset(settings.data, "val", check_files=False))
+    dataset = load_people(settings.data, "train")
+    apart = apart_from(dataset, load_people(settings.data, "val"))
     return normalise(make_crops(views_of(apart, 64, CALIBRATION_IMAGES, settings.seed), REDUCED_SIZE), mean)

@@ -24,12 +24,13 @@ from bench.report.report import REPORTS, write_reports
 from bench.report.summary import summary
 from bench.sweep.display import Display
 from bench.sweep.passes import Measuring, Pace
+from bench.sweep.people import load_people
 from bench.sweep.plan import MODES, default_paths, grouped, plan, too_costly, why_not
 from bench.sweep.preparation import first_jobs, prepare
 from bench.sweep.rows import blank, now
 from bench.sweep.settings import Settings
 from fasthg.console import note
-from fasthg.data.dataset import load_dataset
+from fasthg.data.dataset import check_images
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder, sha256
 from fasthg.network.variants import INPUT_SIZE, VARIANTS
@@ -129,7 +130,7 @@ class Sweep:
         weights = {variant: sha256(path) for variant, path in trained.items() if path}
         self.configuration = digest_of(
             {k: v for k, v in dataclasses.asdict(settings).items() if k not in ("cache", "data", "weights")},
-            load_dataset(data, "val").digest,
+            load_people(data, "val").digest,
             weights,
             versions(),
             commit(),
@@ -241,8 +242,8 @@ def plan_request(request: SweepRequest) -> list[Cell]:
     if request.weights and not request.weights.is_dir():
         raise FasthgError(f"weights {request.weights}: no such folder; give one with <variant>.safetensors in it")
     if request.data:
-        load_dataset(request.data, "val")
-        load_dataset(request.data, "train")
+        for split in ("val", "train"):
+            check_images(load_people(request.data, split))
     return cells
 
 

@@ -216,7 +216,13 @@ def evaluate(
         return
     depth = Depth(stacks, early_exit=early_exit)
     served = load_runner(weights, variant, path, device, batch_size, size, threads, depth=depth)
-    check_same_points(str(weights or "the shipped network"), served.skeleton, dataset.people.skeleton)
+    if results or detections:
+        check_same_points(str(weights or "the shipped network"), served.skeleton, dataset.people.skeleton)
+    own = served.skeleton.names == dataset.people.skeleton.names
+    dataset = dataset.under(served.skeleton)
+    if not own:
+        points = [dataset.people.skeleton.names[i] for i in np.flatnonzero(dataset.people.labelled.any(axis=0))]
+        note(f"the data has another skeleton; compared are {', '.join(points)}")
     if served.end_to_end:
         raise FasthgError(f"{weights} is exported end to end and gives no heatmaps; export it without --end-to-end")
     runner = served.runner
@@ -239,7 +245,7 @@ def evaluate(
 
         run["early_exit"] = exits(runner, served.size)
     listed = None
-    if results or is_coco_file(dataset.annotations):
+    if own and (results or is_coco_file(dataset.annotations)):
         chosen = None if box_scores is None else box_scores[seen]
         listed = results_of_dataset(dataset.select(seen), predictions[seen], peaks[seen], chosen, category)
     if results:

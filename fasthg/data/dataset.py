@@ -17,7 +17,7 @@ from fasthg.data.projects import find_format, looked_for
 from fasthg.data.protocols import BOX_PROTOCOLS, IMAGE_PROTOCOLS, LSP_PROTOCOLS, MPII_PROTOCOLS, Protocol
 from fasthg.data.reading import Labels, Reading, hold_out
 from fasthg.errors import FasthgError
-from fasthg.pixels.skeleton import MPII
+from fasthg.pixels.skeleton import MPII, Skeleton
 
 ANNOTATION_FILES = (
     "annotations.json",
@@ -64,6 +64,13 @@ class Dataset:
     def select(self, rows: ArrayLike) -> Dataset:
         """The people of an index or bool array, in its order."""
         return replace(self, people=self.people.select(rows))
+
+    def under(self, skeleton: Skeleton) -> Dataset:
+        """The same people under another skeleton's points, without those who have none of them; see `People.under`."""
+        if self.people.skeleton.names == skeleton.names:
+            return self
+        people = self.people.under(skeleton)
+        return replace(self, people=people.select(people.labelled.any(axis=1)))
 
     @cached_property
     def digest(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasthg.errors import FasthgError
-from fasthg.pixels.skeleton import MPII, Skeleton
+from fasthg.pixels.skeleton import MPII, Skeleton, check_same_points, shared_points
 
 Split = Literal["train", "val", "all"]
 NUM_JOINTS = len(MPII)  # of the formats that MPII's people go round in
@@ -52,6 +52,24 @@ class People:
         index = np.arange(len(self))[np.asarray(rows)]
         arrays = {name: getattr(self, name)[index] for name in ARRAYS}
         return replace(self, images=tuple(self.images[row] for row in index), **arrays)
+
+    def under(self, skeleton: Skeleton) -> People:
+        """The same people under another skeleton's points: those that both name; the others are not labelled.
+
+        Raises FasthgError where fewer than half of the skeleton's points are among theirs.
+        """
+        if self.skeleton.names == skeleton.names:
+            return self
+        shared = shared_points(self.skeleton, skeleton)
+        if 2 * len(shared) < len(skeleton):
+            check_same_points("the data", self.skeleton, skeleton)
+        theirs, ours = list(shared), list(shared.values())
+        joints = np.full((len(self), len(skeleton), 2), np.nan)
+        labelled, visible = np.zeros((2, len(self), len(skeleton)), bool)
+        joints[:, ours], labelled[:, ours], visible[:, ours] = (
+            array[:, theirs] for array in (self.joints, self.labelled, self.visible)
+        )
+        return replace(self, joints=joints, labelled=labelled, visible=visible, skeleton=skeleton)
 
 
 #: The fields of People that have an entry for each of them, the names of the photographs aside.

@@ -197,6 +197,17 @@ CROWDPOSE = Skeleton(
     sigmas=(0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089, 0.079, 0.079),
 )
 
+#: What MPII's names stand for in COCO's and CrowdPose's words. Their hips and shoulders are annotated a little further
+#: out or in, but are the same joints.
+_MPII_WORDS = {
+    f"{side[0]}{short}": f"{side}_{long}"
+    for side in ("left", "right")
+    for short, long in (
+        *(("ank", "ankle"), ("kne", "knee"), ("hip", "hip")),
+        *(("wri", "wrist"), ("elb", "elbow"), ("sho", "shoulder")),
+    )
+}
+
 SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in (MPII, LSP, COCO, CROWDPOSE)}
 
 
@@ -225,6 +236,13 @@ def check_same_points(source: str, theirs: Skeleton, ours: Skeleton) -> None:
             f"{theirs} where {ours} is wanted: point {first + 1} is {theirs.names[first]!r}, not {ours.names[first]!r}"
         )
     raise FasthgError(f"{source} has the skeleton {difference}; give what was made for the same points")
+
+
+def shared_points(theirs: Skeleton, ours: Skeleton) -> dict[int, int]:
+    """Which of their points is which of ours, by the names; their left wrist is ours in MPII's short words too."""
+    index = {_MPII_WORDS.get(name, name): i for i, name in enumerate(theirs.names)}
+    words = (_MPII_WORDS.get(name, name) for name in ours.names)
+    return {index[word]: place for place, word in enumerate(words) if word in index}
 
 
 def get_skeleton(name: str) -> Skeleton:

@@ -6,9 +6,11 @@ import copy
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from fasthg.files import make_folder, staged_files
-from fasthg.runtimes.onnx.graph import FinalHeatmaps, model_digest
+from fasthg.runtimes.onnx.graph import FinalHeatmaps, cached_graph, model_digest
 from fasthg.runtimes.request import Prepared, Request, device_name
 
 _INPUT, _OUTPUT = "in0", "out0"  # pnnx's names
@@ -86,38 +88,40 @@ def _network(request: Request, folder: Path) -> Path:
     file = folder / f"{model_digest(request.model)}-{height}x{width}-pnnx{pnnx.__version__}.param"
     with FileLock(f"{file}.lock"):
         if not (file.exists() and file.with_suffix(".bin").exists()):
-            module = FinalHeatmaps(copy.deepcopy(request.model).eval().cpu())
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
-                traced = torch.jit.trace(module, request.example[:1], check_trace=False)
-            with staged_files(folder) as aside:
-                _convert(traced, list(request.example.shape[1:]), aside / file.name)
+            with tempfile.TemporaryDirectory() as beside, staged_files(folder) as aside:
+                source = _readable(request, folder, Path(beside))
+                _convert(source, (1, *request.example.shape[1:]), aside / file.name)
     return file
 
 
-def _convert(traced: torch.jit.ScriptModule, shape: list[int], file: Path) -> None:
-    """pnnx on a traced network for one image of `shape`; it folds batch normalisation by itself.
+def _readable(request: Request, cache: Path, folder: Path) -> Path:
+    """The network in `folder` as pnnx reads it: its ONNX graph, or a traced module, which takes twenty times as long,
+    where there is layer normalisation: in a graph pnnx takes the means of `LayerNormByParts` over the wrong axes."""
+    example = request.example[:1]
+    if request.model.config.norm != "layer":
+        return Path(copyfile(cached_graph(request.model, example, cache), folder / "network.onnx"))
+    module = FinalHeatmaps(copy.deepcopy(request.model).eval().cpu())
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.jit.save(torch.jit.trace(module, example, check_trace=False), folder / "network.pt")
+    return folder / "network.pt"
 
-    It gets no ONNX graph, for it takes the means of `LayerNormByParts` over the wrong axes. It leaves more files than
-    the two that count, beside what it reads.
-    """
+
+def _convert(source: Path, shape: Sequence[int], file: Path) -> None:
+    """pnnx on a network for images of `shape` [1, 3, H, W]. It leaves more files than the two that count."""
     import pnnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "network.pt")
-        torch.jit.save(traced, source)
-        sizes = ",".join(map(str, (1, *shape)))
-        done = subprocess.run(
-            [pnnx.EXEC_PATH, source, f"inputshape=[{sizes}]", "fp16=0"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_CONVERSION_LIMIT_S,
-            check=False,
-        )
-        made = source.with_suffix(".ncnn.param")
-        if done.returncode or not made.exists():
-            raise RuntimeError(f"pnnx failed with status {done.returncode}: {done.stderr.strip()[-200:]}")
-        file.write_bytes(made.read_bytes())
-        file.with_suffix(".bin").write_bytes(made.with_suffix(".bin").read_bytes())
+    done = subprocess.run(
+        [pnnx.EXEC_PATH, source, f"inputshape=[{','.join(map(str, shape))}]", "fp16=0"],
+        cwd=source.parent,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_CONVERSION_LIMIT_S,
+        check=False,
+    )
+    made = source.with_suffix(".ncnn.param")
+    if done.returncode or not made.exists():
+        raise RuntimeError(f"pnnx failed with status {done.returncode}: {done.stderr.strip()[-200:]}")
+    file.write_bytes(made.read_bytes())
+    file.with_suffix(".bin").write_bytes(made.with_suffix(".bin").read_bytes())

@@ -1,16 +1,24 @@
 """A bottleneck from its 3x3 on, and the first third of its readers: `torch.ops.fasthg.bottleneck` on CUDA.
 
 Without the 3x3 it is `torch.ops.fasthg.expand`.
+
+One program reads all weights, 425 kB at 128 feats: what a level of few pixels waits for. There the programs of a tile
+can share out the output channels, in two launches: of the 3x3, then of the rest, where x' is computed by each of them
+for the channels of the readers' t that it makes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 import triton
 import triton.language as tl
 from fasthg.kernels.layout import Grid
 from fasthg.kernels.parts import Conv, Residual, Results
+from fasthg.kernels.triton.conv3x3 import conv3x3
 from fasthg.kernels.triton.launch import (
     conv_pointers,
     launch,
@@ -35,7 +43,7 @@ from fasthg.kernels.triton.tiles import (
     store_projection,
     tile_pixels,
 )
-from fasthg.kernels.tuning import Config, lookup
+from fasthg.kernels.tuning import KERNELS, Config, lookup
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width"])
@@ -72,9 +80,14 @@ def bottleneck_pointers(
     SK: tl.constexpr,
     STAGES: tl.constexpr,
     CHUNK_STAGES: tl.constexpr,
+    PARTS: tl.constexpr,  # programs of a tile
+    OWN: tl.constexpr,  # whether a program computes those columns of x' alone that it writes
 ):
     tl.static_assert(CO % BN == 0)
     dtype: tl.constexpr = t_ptr.dtype.element_ty
+    part = 0
+    if PARTS > 1:
+        part = tl.program_id(1)
     n, h, w, exists = tile_pixels(batch, height, width, BM, x_pool_ptr is not None)
     rows = grid_rows(n, h, w, height, width)
     low_rows = grid_rows(n, h // 2, w // 2, height // 2, width // 2)
@@ -86,20 +99,23 @@ def bottleneck_pointers(
     else:
         acc = conv3x3_tile(t_ptr, conv_weight_ptr, rows, c, width, C, C, BM, BK, C, STAGES)
         hidden = tl.maximum(acc + tl.load(conv_bias_ptr + c)[None, :], 0.0).to(dtype)
-    next_acc = start_projection(t_out_ptr, BM, CN)
-    pool_acc = start_projection(t_pool_ptr, BM // 4, CP)
+    next_acc = start_projection(t_out_ptr, BM, CN // PARTS)
+    pool_acc = start_projection(t_pool_ptr, BM // 4, CP // PARTS)
+    first = 0
+    if OWN:
+        first = part * (CO // PARTS)
     # A loop that stays a loop: unrolled, its loads are hoisted together and spill.
-    for j in tl.range(0, CO // BN, num_stages=CHUNK_STAGES):
-        columns = j * BN + tl.arange(0, BN)
+    for j in tl.range(0, CO // PARTS // BN if OWN else CO // BN, num_stages=CHUNK_STAGES):
+        columns = first + j * BN + tl.arange(0, BN)
         y = dot(hidden, load_tile(expand_weight_ptr, c, columns, CO)) + tl.load(expand_bias_ptr + columns)[None, :]
         y = add_residual(y, x_ptr, skip_weight_ptr, low_ptr, rows, low_rows, columns, CI, CO, SK, CHUNK_STAGES)
         next_acc, pool_acc = store_chunk(
             y, columns, rows, exists, pool_rows, pool_exists, next_acc, pool_acc,
             next_affine_ptr, next_weight_ptr, pool_affine_ptr, pool_weight_ptr, x_out_ptr, x_pool_ptr,
-            CO, CN, CP, BM, BN,
+            CO, CN, CP, BM, BN, part, PARTS,
         )  # fmt: skip
-    store_projection(next_acc, next_bias_ptr, t_out_ptr, rows, exists, CN)
-    store_projection(pool_acc, pool_bias_ptr, t_pool_ptr, pool_rows, pool_exists, CP)
+    store_projection(next_acc, next_bias_ptr, t_out_ptr, rows, exists, CN, part, PARTS)
+    store_projection(pool_acc, pool_bias_ptr, t_pool_ptr, pool_rows, pool_exists, CP, part, PARTS)
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width"])
@@ -170,17 +186,32 @@ def bottleneck(
     kind = "expand" if conv is None else "bottleneck"
     kind += "_skip" if residual.weight is not None else "_pool" if out.pooled is not None else ""
     config = config or lookup(kind, feats, grid.batch, grid.height * grid.width, t.device)
-    if config.tma and kind == "bottleneck" and conv is not None and out.x is not None:
+    if conv is not None and config.parts > 1:
+        t, conv = _convolved(t, conv, grid, config), None
+    elif config.tma and kind == "bottleneck" and conv is not None and out.x is not None:
         _by_tma(t, conv, expand, residual, out, grid, config)
         return
+    written = [channels, *(reader.conv.channels for reader in (out.next, out.pool) if reader is not None)]
+    parts = min(config.parts, min(written) // 16)
+    own = parts > 1 and len(written) == 1
+    columns = channels // parts if own else channels
     launch(
-        bottleneck_pointers, (tiles(grid.pixel_count, config.block_m),), config,
+        bottleneck_pointers, (tiles(grid.pixel_count, config.block_m), parts), config,
         t_ptr=t, x_ptr=residual.x, **conv_pointers("conv_", conv), **conv_pointers("expand_", expand),
         skip_weight_ptr=residual.weight, low_ptr=residual.low, **result_pointers(out),
         batch=grid.batch, height=grid.height, width=grid.width, C=feats, CI=residual.x.shape[1], CO=channels,
-        BM=config.block_m, BK=min(config.block_k, feats), BN=min(config.block_n, channels),
+        BM=config.block_m, BK=min(config.block_k, feats), BN=min(config.block_n, columns),
         SK=min(config.block_k, residual.x.shape[1]), STAGES=config.num_stages, CHUNK_STAGES=config.chunk_stages,
+        PARTS=parts, OWN=own,
     )  # fmt: skip
+
+
+def _convolved(t: Tensor, conv: Conv, grid: Grid, config: Config) -> Tensor:
+    """The 3x3 of t, in memory of its own, whose borders nobody reads."""
+    hidden = torch.empty_like(t)
+    shared_out = replace(config, block_n=max(16, conv.channels // config.parts))
+    conv3x3(t, conv, hidden, grid, KERNELS["conv3x3"].only(shared_out))
+    return hidden
 
 
 def _by_tma(t: Tensor, conv: Conv, expand: Conv, residual: Residual, out: Results, grid: Grid, config: Config) -> None:

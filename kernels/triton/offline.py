@@ -3,7 +3,8 @@
 Calls are recorded on CPU tensors instead of launched, so that types and constants are those of a real call.
 
 `python -m fasthg.kernels.triton.offline [80 90 ...]` compiles what ships for these compute capabilities, or for all,
-and prints what each operator takes; exit code 3 where something spills or does not fit.
+and prints what each operator takes; exit code 3 where something spills or does not fit. `make triton TRITON=3.7.1`
+does so with that version of Triton, whichever is installed.
 """
 
 from __future__ import annotations
@@ -212,6 +213,19 @@ def example_launches(
     return launches
 
 
+def reports(entry: Entry, capability: int) -> list[Report]:
+    """What an entry's kernels need in bf16 beside a float32 trunk, which takes the most."""
+    return [compile_launch(launch, capability) for launch in example_launches(entry, torch.bfloat16, torch.float32)]
+
+
+def problem(entry: Entry, capability: int) -> str | None:
+    """Why an entry's kernels do not run well on a chip's generation, or do not compile for it; None if they do."""
+    try:
+        return next((found for report in reports(entry, capability) if (found := report.problem())), None)
+    except Exception as error:  # whatever the compiler says
+        return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
 def shipped(capability: int) -> dict[tuple[str, int], list[Entry]]:
     """The table that a chip reads: by operator and channels, one entry for each distinct configuration."""
     table = read_table(TABLES / "sm_{}{}.json".format(*shipped_capability(divmod(capability, 10))))
@@ -221,39 +235,34 @@ def shipped(capability: int) -> dict[tuple[str, int], list[Entry]]:
     return {key: list(entries.values()) for key, entries in found.items()}
 
 
+_LINE = "{:>6} {:<18} {:>8} {:>14} {:>7} {:>9} {:>7} {:>9} {:>7}  {}"
+_HEADS = "chip", "operator", "channels", "configurations", "kernels", "registers", "spilled", "shared kB", "columns", ""
+
+
 def main(argv: Sequence[str] = ()) -> int:
-    """Compile what ships for these capabilities, in bf16 beside a float32 trunk; returns the exit code."""
+    """Compile what ships for these capabilities; returns the exit code."""
     problems = 0
-    line = "{:>6} {:<18} {:>8} {:>14} {:>7} {:>9} {:>7} {:>9} {:>7}  {}"
-    heads = (
-        "chip",
-        "operator",
-        "channels",
-        "configurations",
-        "kernels",
-        "registers",
-        "spilled",
-        "shared kB",
-        "columns",
-    )
-    print(line.format(*heads, ""), flush=True)
+    print(f"Triton {triton.__version__}")
+    print(_LINE.format(*_HEADS), flush=True)
     for capability in map(int, argv or map(str, SHARED_MEMORY)):
         for (operator, channels), entries in shipped(capability).items():
-            launches = [
-                launch for entry in entries for launch in example_launches(entry, torch.bfloat16, torch.float32)
-            ]
-            reports = [compile_launch(launch, capability) for launch in launches]
-            worst = [
-                max(getattr(r, name) for r in reports) for name in ("registers", "local", "shared", "tensor_memory")
-            ]
-            found = next((problem for report in reports if (problem := report.problem())), "")
+            found = next((text for entry in entries if (text := problem(entry, capability))), "")
             problems += bool(found)
-            figures = (worst[0], worst[1], f"{worst[2] / 1024:.1f}", worst[3])
-            print(
-                line.format(f"sm_{capability}", operator, channels, len(entries), len(reports), *figures, found),
-                flush=True,
-            )
+            names = (f"sm_{capability}", operator, channels, len(entries))
+            print(_LINE.format(*names, *_figures(entries, capability, found), found), flush=True)
     return 3 if problems else 0
+
+
+def _figures(entries: list[Entry], capability: int, found: str) -> tuple[object, ...]:
+    """How many kernels, and the most that one takes; nothing where one does not compile."""
+    try:
+        all_of_them = [report for entry in entries for report in reports(entry, capability)]
+    except Exception:
+        if found:
+            return ("",) * 5
+        raise
+    most = [max(getattr(r, name) for r in all_of_them) for name in ("registers", "local", "shared", "tensor_memory")]
+    return len(all_of_them), most[0], most[1], f"{most[2] / 1024:.1f}", most[3]
 
 
 if __name__ == "__main__":

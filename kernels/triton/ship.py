@@ -1,25 +1,29 @@
-"""Write the tables that ship: `python -m fasthg.kernels.triton.ship`.
+"""Write the tables that ship: `python -m fasthg.kernels.triton.ship [FOLDER ..]`.
 
-For each operator, width, image size and batch, the first of a list of configurations, best first on paper, that
-compiles without spills and fits the chip. What is best on a device is measured by `python -m bench.gpu.tune`, into a
-table of its own.
+An entry stays that compiles without spills and fits the chip, by the Triton that is installed and by those in the
+folders (`fasthg.kernels.triton.versions` says how they get there). For each other operator, width, image size and batch
+it is the first of a list of configurations, best first on paper. What is best on a device is measured by
+`python -m bench.gpu.tune`, into a table of its own.
 
 On paper: a tile as long as leaves the chip enough programs, since each program reads all weights; tensor maps for long
-tiles of images whose borders are a small part of their rows. Levels of few pixels cannot fill a chip with tiles of
-pixels. Sharing out output columns would repeat the 3x3, or take three launches for one, and the weights that one
-program reads (425 kB at 128 feats, 4 us from the second-level cache) take no longer than two launches.
+tiles of images whose borders are a small part of their rows.
+
+Levels of few pixels cannot fill a chip with tiles of pixels, and a program waits for its weights: a multiprocessor
+takes 64 bytes a clock from the second-level cache, 425 kB at 128 feats in 4 us. Programs that share out a tile's output
+channels read 74 kB of the 3x3's and, since each computes x' for its readers' channels, 82 kB of the rest: 1.5 us in two
+launches. That pays while the second-level cache serves them all at once, which is up to about 64 programs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from pathlib import Path
 
-import torch
-
-from fasthg.kernels.triton.offline import compile_launch, example_launches
-from fasthg.kernels.tuning import KERNELS, TABLES, Config, Entry, choose, write_table
+from fasthg.kernels.triton.offline import SHARED_MEMORY
+from fasthg.kernels.triton.versions import Triton
+from fasthg.kernels.tuning import KERNELS, TABLES, Config, Entry, choose, read_table, shipped_capability, write_table
 
 #: Tried in this order at each tile's length: deep loops hide more latency.
 _LOOPS = (
@@ -30,7 +34,9 @@ _LOOPS = (
     Config(128, 32, 32, 8, 3, 1),
     Config(128, 32, 16, 8, 2, 1),
 )
+_SHARED_OUT = Config(16, 128, 64, 4, 5, 2)  # tried before them where programs share out channels: their loads are small
 _ENOUGH = 128  # programs: three quarters of the multiprocessors of a GeForce RTX 5090, 97 % of an H100's
+_SERVED = 64  # programs that the second-level cache serves at once
 _SIDES, _BATCHES = (64, 32, 16, 8, 4), (1, 16, 64)
 _TENSOR_MAP_SIDE = 16  # from here on borders are less than an eighth of the rows
 _WIDTHS = {
@@ -67,8 +73,18 @@ def longest_tile(pixels: int) -> int:
     return next((size for size in (128, 32) if pixels >= size * _ENOUGH), 16)
 
 
+def parts(pixels: int) -> int:
+    """Programs that share out the channels of the shortest tiles."""
+    return next((count for count in (8, 4, 2) if -(-pixels // 16) * count <= _SERVED), 1)
+
+
 def candidates(operator: str, capability: int, batch: int, side: int) -> Iterator[Config]:
     """Configurations to try, best first on paper."""
+    shared = parts(batch * side * side)
+    if shared > 1 and operator == "conv3x3":
+        yield KERNELS[operator].only(replace(_SHARED_OUT, block_n=max(16, 128 // shared)))
+    elif shared > 1 and "parts" in KERNELS[operator].numbers:
+        yield KERNELS[operator].only(replace(_SHARED_OUT, parts=shared))
     longest = min(longest_tile(batch * side * side), _LONGEST.get(operator, 128))
     maps = capability >= 90 and side >= _TENSOR_MAP_SIDE and "tma" in KERNELS[operator].numbers
     for size in (128, 64, 32, 16):
@@ -80,18 +96,31 @@ def candidates(operator: str, capability: int, batch: int, side: int) -> Iterato
                 yield KERNELS[operator].only(config)
 
 
-@cache
-def problem(operator: str, channels: int, capability: int, config: Config) -> str | None:
-    """Why a configuration does not run well on a chip's generation, in bf16 beside an fp32 trunk."""
-    entry = Entry(operator, channels, 1, 1, config)
-    launches = example_launches(entry, torch.bfloat16, torch.float32)
-    return next((found for launch in launches if (found := compile_launch(launch, capability).problem())), None)
+class Tritons:
+    """What several versions of Triton together say of a configuration, asked once."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._versions = [Triton(), *map(Triton, folders)]
+        self._said: dict[tuple[str, int, int, Config], str | None] = {}
+
+    def problem(self, operator: str, channels: int, capability: int, config: Config) -> str | None:
+        """Why a configuration does not run well on a chip's generation by one of them; None where it does by all."""
+        key = operator, channels, capability, config
+        if key not in self._said:
+            entry = Entry(operator, channels, 1, 1, config)
+            chips = [chip for chip in SHARED_MEMORY if shipped_capability(divmod(chip, 10)) == divmod(capability, 10)]
+            answers = (version.problem(entry, chip) for version in self._versions for chip in chips)
+            self._said[key] = next(filter(None, answers), None)
+        return self._said[key]
 
 
-def first_that_fits(operator: str, channels: int, capability: int, batch: int, side: int) -> Entry:
-    """The first candidate without a problem; ValueError where every one has one."""
-    for config in candidates(operator, capability, batch, side):
-        if problem(operator, channels, capability, config) is None:
+def first_that_fits(
+    tritons: Tritons, before: tuple[Entry, ...], operator: str, channels: int, capability: int, batch: int, side: int
+) -> Entry:
+    """What the table had before, or the first candidate, without a problem; ValueError where every one has one."""
+    had = choose(before, operator, channels, batch, side * side)
+    for config in filter(None, (had, *candidates(operator, capability, batch, side))):
+        if tritons.problem(operator, channels, capability, config) is None:
             return Entry(operator, channels, batch, side * side, config)
     raise ValueError(f"{operator} with {channels} channels fits no tile on sm_{capability}")
 
@@ -106,19 +135,22 @@ def without_repetition(entries: list[Entry]) -> list[Entry]:
     return kept
 
 
-def ship(capabilities: tuple[int, ...] = (80, 90, 100, 120)) -> None:
+def ship(folders: Sequence[Path] = (), capabilities: Sequence[int] = (80, 90, 100, 120)) -> None:
     """Write the tables of these capabilities, each for its whole generation."""
+    tritons = Tritons(folders)
     for capability in capabilities:
-        table = []
+        path, table = TABLES / f"sm_{capability}.json", []
+        before = read_table(path) if path.exists() else ()
         for operator, widths in _WIDTHS.items():
             for channels in widths:
                 found = [
-                    first_that_fits(operator, channels, capability, *shape) for shape in shapes(operator, channels)
+                    first_that_fits(tritons, before, operator, channels, capability, *shape)
+                    for shape in shapes(operator, channels)
                 ]
                 table += without_repetition(found)
                 print(f"sm_{capability} {operator} {channels}: {len({e.config for e in found})} ways", flush=True)
-        write_table(TABLES / f"sm_{capability}.json", table)
+        write_table(path, table)
 
 
 if __name__ == "__main__":
-    ship()
+    ship([Path(folder) for folder in sys.argv[1:]])

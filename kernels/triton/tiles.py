@@ -176,19 +176,36 @@ def start_projection(t_ptr, BM: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def project(acc, y, affine_ptr, weight_ptr, columns, CO: tl.constexpr, C: tl.constexpr):
+def part_columns(part, C: tl.constexpr, PARTS: tl.constexpr):
+    """The columns, of C, that one of the programs of a tile writes, where PARTS of them share out the columns."""
+    return part * (C // PARTS) + tl.arange(0, C // PARTS)
+
+
+@triton.jit
+def part_mask(exists, columns, part, C: tl.constexpr, PARTS: tl.constexpr):
+    """Which elements of a tile in these columns this program writes."""
+    if PARTS == 1:
+        return exists[:, None]
+    else:  # noqa: RET505  returns of different types, of which one is compiled
+        return exists[:, None] & (columns // (C // PARTS) == part)[None, :]
+
+
+@triton.jit
+def project(
+    acc, y, affine_ptr, weight_ptr, columns, CO: tl.constexpr, C: tl.constexpr, part=0, PARTS: tl.constexpr = 1
+):
     """Add these columns of y to a consumer's t, where there is one."""
     if affine_ptr is not None:
         z = activate(y, affine_ptr, columns, CO)
-        acc = dot(z, load_tile(weight_ptr, columns, tl.arange(0, C), C), acc)
+        acc = dot(z, load_tile(weight_ptr, columns, part_columns(part, C, PARTS), C), acc)
     return acc
 
 
 @triton.jit
-def store_projection(acc, bias_ptr, t_ptr, rows, exists, C: tl.constexpr):
+def store_projection(acc, bias_ptr, t_ptr, rows, exists, C: tl.constexpr, part=0, PARTS: tl.constexpr = 1):
     """Store a consumer's finished t, where there is one."""
     if t_ptr is not None:
-        c = tl.arange(0, C)
+        c = part_columns(part, C, PARTS)
         t = tl.maximum(acc + tl.load(bias_ptr + c)[None, :], 0.0).to(t_ptr.dtype.element_ty)
         tl.store(t_ptr + rows[:, None] * C + c[None, :], t, mask=exists[:, None])
 
@@ -214,16 +231,20 @@ def store_chunk(
     CP: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
+    part=0,
+    PARTS: tl.constexpr = 1,
 ):
     """Give some columns of x', rounded as stored, to x_out, the readers' t and x_pool. Returns the t so far."""
     if x_out_ptr is not None:
         y = y.to(x_out_ptr.dtype.element_ty)
-        tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y, mask=exists[:, None])
-    next_acc = project(next_acc, y, next_affine_ptr, next_weight_ptr, columns, CO, CN)
+        mask = part_mask(exists, columns, part, CO, PARTS)
+        tl.store(x_out_ptr + rows[:, None] * CO + columns[None, :], y, mask=mask)
+    next_acc = project(next_acc, y, next_affine_ptr, next_weight_ptr, columns, CO, CN, part, PARTS)
     if x_pool_ptr is not None:
         y = max_windows(y.to(x_pool_ptr.dtype.element_ty), BM, BN)
-        tl.store(x_pool_ptr + pool_rows[:, None] * CO + columns[None, :], y, mask=pool_exists[:, None])
-        pool_acc = project(pool_acc, y, pool_affine_ptr, pool_weight_ptr, columns, CO, CP)
+        mask = part_mask(pool_exists, columns, part, CO, PARTS)
+        tl.store(x_pool_ptr + pool_rows[:, None] * CO + columns[None, :], y, mask=mask)
+        pool_acc = project(pool_acc, y, pool_affine_ptr, pool_weight_ptr, columns, CO, CP, part, PARTS)
     return next_acc, pool_acc
 
 

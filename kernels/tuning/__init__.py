@@ -46,6 +46,7 @@ class Config:
     num_stages     loads in flight of the main loop
     chunk_stages   the same of the loop over block_n
     tma            move tiles by the tensor memory accelerator (compute capability 9.0 and above)
+    parts          programs that share out the output channels of a tile; a bottleneck takes two launches for it
     """
 
     block_m: int
@@ -55,6 +56,7 @@ class Config:
     num_stages: int = 3
     chunk_stages: int = 2
     tma: bool = False
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ _LOOP = ("block_m", "block_k", "num_warps", "num_stages")
 _CHUNKS = (*_LOOP, "block_n", "chunk_stages")
 _POINTWISE = ("block_m", "num_warps")
 KERNELS = {
-    "bottleneck": Kernel((*_CHUNKS, "tma")),
-    "bottleneck_pool": Kernel(_CHUNKS),
+    "bottleneck": Kernel((*_CHUNKS, "tma", "parts")),
+    "bottleneck_pool": Kernel((*_CHUNKS, "parts")),
     "bottleneck_skip": Kernel(_CHUNKS),
-    "expand": Kernel(("block_m", "block_n", "num_warps", "chunk_stages")),
+    "expand": Kernel(("block_m", "block_n", "num_warps", "chunk_stages", "parts")),
     "conv3x3": Kernel((*_LOOP, "block_n", "tma")),
     "head": Kernel(_CHUNKS),
     "score": Kernel((*_LOOP, "block_n")),

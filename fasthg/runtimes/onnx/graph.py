@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OPSET = 20  # ONNX Runtime, OpenVINO and TensorRT all read it as it is
 INPUT_NAME = "images"
 OUTPUT_NAME = "heatmaps"
-_CONVERSION = 4  # raise it when the same network is converted to another graph
+_CONVERSION = 5  # raise it when the same network is converted to another graph
 NETWORK = ("stem", "stacks")  # the modules whose nodes are the network itself, not what is around it
 
 

@@ -7,8 +7,10 @@ import re
 import pytest
 
 from bench.measure.record import Row
+from bench.report.charts import colour_of
 from bench.report.report import make_sections
 from bench.report.tradeoff import Point, points_of, tradeoff_chart
+from fasthg.runtimes.paths import PATHS
 
 BASIS = "shipped weights, 256 px, 128 crops"
 
@@ -33,7 +35,8 @@ def test_the_report_shows_them_with_their_figures() -> None:
     lines = [line.values for line in section.tables[0].lines]
     assert lines == [["eager:fp32", "small@1", "22.0", "85.00"], ["eager:fp32", "small", "40.0", "90.00"]]
     assert section.chart_file == "score-against-time.svg"
-    assert "Score against time" not in {s.title for s in make_sections([row("original", 9, 9.0, "reduced network")])}
+    for rows in ([row("original", 9, 9.0, "reduced network")], [row("small", 40, 90.0)]):
+        assert "Score against time" not in {section.title for section in make_sections(rows)}
 
 
 def test_better_is_higher_and_quicker_further_left() -> None:
@@ -49,3 +52,11 @@ def test_better_is_higher_and_quicker_further_left() -> None:
     assert places["LOW"][0] < places["HIGH"][0] < places["FAR"][0]
     assert places["LOW"][1] > places["HIGH"][1] > places["FAR"][1]  # SVG counts downwards
     assert "PCKh, %" in svg
+
+
+def test_a_path_has_one_colour_in_every_chart_and_no_two_share_one() -> None:
+    """Precisions of GPUs and CPUs that never meet in one chart may look alike."""
+    labels = [f"{name}:{precision}" for name, path in PATHS.items() for precision in path.precisions]
+    assert [colour_of(label, place) for place, label in enumerate(labels)] == [colour_of(label) for label in labels]
+    on_cpu = [f"{name}:{precision}" for name, path in PATHS.items() for precision in path.on.get("cpu", ())]
+    assert len({colour_of(label) for label in on_cpu}) == len(on_cpu)

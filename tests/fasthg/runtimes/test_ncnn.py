@@ -48,10 +48,12 @@ def test_each_thread_that_it_is_given_and_none_beside(tiny_config: HourglassConf
 
 
 def test_a_conversion_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> None:
-    traced = torch.jit.trace(torch.nn.Identity(), torch.rand(1, 3, 64, 64))
+    source, out = tmp_path / "network.pt", tmp_path / "out"
+    out.mkdir()
+    torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.rand(1, 3, 64, 64)), source)
     with pytest.raises(RuntimeError, match="pnnx failed with status"):
-        runtime._convert(traced, [3, 64, 0], tmp_path / "network.param")
-    assert not list(tmp_path.iterdir())
+        runtime._convert(source, (1, 3, 64, 0), out / "network.param")
+    assert not list(out.iterdir())
 
 
 def test_without_the_package_the_path_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Run by test_triton_interpreter.py in a process of its own: kernels must be inter
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ OPS = torch.ops.fasthg
 SMALL = Config(block_m=64, block_k=16, block_n=32)
 TMA = Config(block_m=64, block_k=16, block_n=32, tma=True)
 DEEP = Config(block_m=32, block_k=64, block_n=64)  # longer than the channels: cut to them
+PARTS = Config(block_m=16, block_k=16, block_n=32, parts=2)  # programs share out output channels
 TOLERANCE = {torch.float16: 1e-3, torch.float32: 1e-6}
 DTYPES = list(TOLERANCE)
 SIZES = [(2, 8, 8), (3, 6, 10), (1, 2, 34)]  # batch, height, width; the last has rows longer than a tile is wide
@@ -95,6 +97,10 @@ NOTHING = [None, None, None]
         (SIZES[0], 16, True, True, True, True, DEEP),  # a projected skip narrower than one product
         (SIZES[1], 64, False, True, False, True, DEEP),
         (SIZES[1], 16, True, True, False, True, TMA),  # a projected skip goes by pointers whatever the table says
+        *[(size, 32, True, True, True, True, PARTS) for size in SIZES],
+        (ODD_SIZES[0], 32, False, True, False, True, replace(PARTS, parts=8)),  # more than there are channels for
+        (ODD_SIZES[2], 32, False, False, False, True, PARTS),
+        (SIZES[1], 32, True, True, False, True, replace(TMA, parts=2)),
     ],
 )  # fmt: skip
 def test_bottleneck(
@@ -118,16 +124,26 @@ def test_bottleneck(
         case.bias(channels),
         case.weight(channels_in, channels) if channels_in != channels else None,
         case.images(half, channels) if low else None,
-        *(case.projection(channels, 32) if following else NOTHING),
-        *(case.projection(channels, 16) if pool else NOTHING),
+        *(case.projection(channels, 64) if following else NOTHING),
+        *(case.projection(channels, 32) if pool else NOTHING),
     ]
     outputs = [
         case.out(grid, channels) if store else None,
-        case.out(grid, 32) if following else None,
+        case.out(grid, 64) if following else None,
         case.out(half, channels) if pool else None,
-        case.out(half, 16) if pool else None,
+        case.out(half, 32) if pool else None,
     ]
     check(OPS.bottleneck, inputs, outputs, size, config)
+
+
+@pytest.mark.parametrize("following", [False, True])
+def test_eight_programs_share_out_a_bottleneck_of_128_feats(following: bool) -> None:
+    case, grid = Case(torch.float16), Grid(1, 4, 4)
+    t, x, below = (case.images(*args) for args in ((grid, 128), (grid, 256), (grid.half(), 256)))
+    weights = [case.weight(9, 128, 128), case.bias(128), case.weight(128, 256), case.bias(256), None]
+    inputs = [t, x, *weights, below, *(case.projection(256, 128) if following else NOTHING), *NOTHING]
+    outputs = [case.out(grid, 256), case.out(grid, 128) if following else None, None, None]
+    check(OPS.bottleneck, inputs, outputs, (1, 4, 4), Config(16, 128, 64, parts=8))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -187,7 +203,7 @@ def test_the_last_head_keeps_float32_after_halves() -> None:
     check(OPS.head, [y, *weights, *[None] * 9], [heatmaps, None, None, None, None], SIZES[0], DEEP)
 
 
-@pytest.mark.parametrize("config", [SMALL, TMA])
+@pytest.mark.parametrize("config", [SMALL, TMA, PARTS])
 @pytest.mark.parametrize("pool", [False, True])
 def test_a_float32_trunk_beside_halves_is_added_to_without_rounding(config: Config, pool: bool) -> None:
     case, grid, exact = Case(torch.float16), Grid(*SIZES[0]), Case(torch.float32)
@@ -201,22 +217,23 @@ def test_a_float32_trunk_beside_halves_is_added_to_without_rounding(config: Conf
         case.bias(32),
         None,
         exact.images(half, 32),
-        *case.projection(32, 16),
-        *(case.projection(32, 16) if pool else NOTHING),
+        *case.projection(32, 32),
+        *(case.projection(32, 32) if pool else NOTHING),
     ]
-    outputs = [exact.out(grid, 32), case.out(grid, 16), exact.out(half, 32) if pool else None]
-    outputs.append(case.out(half, 16) if pool else None)
+    outputs = [exact.out(grid, 32), case.out(grid, 32), exact.out(half, 32) if pool else None]
+    outputs.append(case.out(half, 32) if pool else None)
     check(OPS.bottleneck, inputs, outputs, SIZES[0], config)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("low", [False, True])
-def test_expand(dtype: torch.dtype, low: bool) -> None:
+@pytest.mark.parametrize("config", [SMALL, PARTS])
+def test_expand(dtype: torch.dtype, low: bool, config: Config) -> None:
     case, grid = Case(dtype), Grid(*SIZES[1])
     weights = [case.weight(16, 32), case.bias(32), None]
     below = case.images(grid.half(), 32) if low else None
-    inputs = [case.images(grid, 16), case.images(grid, 32), *weights, below, *case.projection(32, 16), *NOTHING]
-    check(OPS.expand, inputs, [case.out(grid, 32), case.out(grid, 16), None, None], SIZES[1], SMALL)
+    inputs = [case.images(grid, 16), case.images(grid, 32), *weights, below, *case.projection(32, 32), *NOTHING]
+    check(OPS.expand, inputs, [case.out(grid, 32), case.out(grid, 32), None, None], SIZES[1], config)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -17,17 +17,11 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET is set: kernels are not compiled", allow_module_level=True)
 
-import triton
-
 from fasthg.kernels.layout import Grid
 from fasthg.kernels.ops.dispatch import by_triton
 from fasthg.kernels.triton.launch import Launch, record_launches
-from fasthg.kernels.triton.offline import TENSOR_MEMORY_COLUMNS, Report, compile_launch, example_launches
+from fasthg.kernels.triton.offline import Report, compile_launch, example_launches
 from fasthg.kernels.tuning import TABLES, Entry, read_table
-
-CHOSEN_WITH = "3.9"  # the Triton that the tables were chosen with; others need other registers
-if not triton.__version__.startswith(f"{CHOSEN_WITH}."):
-    pytest.skip(f"the tables were chosen with Triton {CHOSEN_WITH}, not {triton.__version__}", allow_module_level=True)
 
 WITHOUT_PRODUCTS = ("max_pool", "normalise")
 
@@ -37,10 +31,10 @@ def shipped(capability: int) -> list[Entry]:
 
 
 def largest(capability: int) -> list[Entry]:
-    """Of every operator and width the entry with the longest tile, which takes the most."""
-    found: dict[tuple[str, int], Entry] = {}
+    """Of every operator, width and way to share out channels the entry with the longest tile, which takes the most."""
+    found: dict[tuple[str, int, bool], Entry] = {}
     for entry in sorted(shipped(capability), key=lambda e: e.config.block_m):
-        found[entry.operator, entry.channels] = entry
+        found[entry.operator, entry.channels, entry.config.parts > 1] = entry
     return list(found.values())
 
 
@@ -49,7 +43,10 @@ def cases() -> list[Any]:
     pairs = [(capability, entry) for capability in (80, 90, 100, 120) for entry in largest(capability)]
     widest = [entry for entry in largest(80) if entry.channels == 128]
     pairs += [(chip, entry) for chip in (86, 89) for entry in widest if entry.operator.startswith("bottleneck")]
-    return [pytest.param(chip, entry, id=f"sm_{chip}-{entry.operator}-{entry.channels}") for chip, entry in pairs]
+    return [
+        pytest.param(chip, entry, id=f"sm_{chip}-{entry.operator}-{entry.channels}-{entry.config.parts}")
+        for chip, entry in pairs
+    ]
 
 
 def compiled(launch: Launch, capability: int) -> Report:
@@ -100,7 +97,7 @@ def test_oversized_tiles_are_seen_and_not_shipped() -> None:
     entry = replace(entry, config=replace(entry.config, block_m=256, block_n=128, num_stages=2, num_warps=8))
     (launch,) = example_launches(entry)
     report = compiled(launch, 100)
-    assert report.tensor_memory > TENSOR_MEMORY_COLUMNS or report.problem() is not None
+    assert report.problem() is not None
 
 
 def test_operators_launch_what_their_arguments_ask_for() -> None:

@@ -98,10 +98,9 @@ def test_every_operator_launches_the_constants_that_its_configuration_says() -> 
     from fasthg.kernels.triton.offline import example_launches
 
     for operator, kernel in tuning.KERNELS.items():
-        base = kernel.only(Config(64, 32, 32, 4, 3, 2))
+        base, changed = kernel.only(Config(64, 32, 32, 4, 3, 2)), Config(128, 16, 16, 8, 2, 1, tma=True, parts=2)
         for name in kernel.numbers:
-            value = {"block_m": 128, "block_k": 16, "block_n": 16, "num_warps": 8, "num_stages": 2, "chunk_stages": 1}
-            other = replace(base, **{name: value.get(name, True)})
+            other = replace(base, **{name: getattr(changed, name)})
             before, after = (example_launches(Entry(operator, 64, 1, 4096, config))[0] for config in (base, other))
             constants = [{n: v for n, v in launch.arguments.items() if n.isupper()} for launch in (before, after)]
             assert constants[0] != constants[1] or name == "num_warps", (operator, name)
