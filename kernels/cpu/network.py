@@ -27,6 +27,8 @@ except ImportError:  # `fasthg.kernels.cpu.NATIVE_ERROR` says why
 Arguments = tuple[Any, ...]
 Call = tuple[str, Arguments]
 
+DIRECT_TILES = 1  # of 4x4 pixels, up to which a 3x3 is not done by Winograd
+
 _packed: Any = WeakIdKeyDictionary()  # weight -> {key: its packed form}
 _packed_lock = threading.Lock()
 
@@ -128,15 +130,15 @@ def _tiles(size: tuple[int, ...]) -> int:
 
 def _block(size: tuple[int, ...]) -> int:
     """Tiles of a block: enough to use a weight often while it is in the cache, few enough to share out evenly."""
-    shares = max(2, min(4, torch.get_num_threads())) if not os.environ.get("XSHARES") else int(os.environ["XSHARES"])
+    shares = max(2, min(4, torch.get_num_threads()))
     return max(1, min(16, -(-_tiles(size) // shares)))
 
 
 def _convolves_directly(size: tuple[int, ...]) -> bool:
-    """Whether a 3x3 has so few pixels that reading the weights takes longer than multiplying: Winograd's are four
-    times as many.
+    """Whether a 3x3 has so few pixels that to read weights takes longer than to multiply: Winograd's are four times as
+    many.
     """
-    return _tiles(size) <= int(os.environ.get("XDIRECT", "4"))
+    return _tiles(size) <= DIRECT_TILES
 
 
 def _convolve(
