@@ -129,8 +129,11 @@ def _tiles(size: tuple[int, ...]) -> int:
 
 
 def _block(size: tuple[int, ...]) -> int:
-    """Tiles of a block: enough to use a weight often while it is in the cache, few enough to share out evenly."""
-    shares = max(2, min(4, torch.get_num_threads()))
+    """Tiles of a block: enough to use a weight often while it is in the cache, few enough to share out evenly.
+
+    An image alone has few at its small levels, where every share reads all weights: no more shares than threads.
+    """
+    shares = max(2, min(4, torch.get_num_threads())) if size[0] == 1 else 4
     return max(1, min(16, -(-_tiles(size) // shares)))
 
 
