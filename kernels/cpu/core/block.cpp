@@ -81,15 +81,16 @@ class Block {
             hidden_pitch_ = spread(step.hidden.outputs + (step.project_residual ? step.residual_channels : 0));
             hidden_ = arena_.take(hidden_pitch_ * CHUNK_ROWS);
         }
-        int byte_inputs = 0;
-        const Linear* linears[] = {&step.hidden, &step.expand, &step.next.linear, &step.pool.linear};
+        int byte_inputs = 0, outputs = 0;
+        const Linear* linears[] = {&step.hidden, &step.score, &step.expand, &step.next.linear, &step.pool.linear};
         for (const Linear* linear : linears) {
-            if (linear->arithmetic == Arithmetic::int8 && linear->inputs > byte_inputs) {
-                byte_inputs = linear->inputs;
-            }
+            byte_inputs = larger(byte_inputs, linear->arithmetic == Arithmetic::int8 ? linear->inputs : 0);
+            outputs = larger(outputs, linear->outputs);
         }
         byte_pitch_ = spread(byte_inputs / 4);
         bytes_ = arena_.take(byte_pitch_ * MAX_ROWS);
+        sums_pitch_ = spread(outputs + PANEL);
+        sums_ = arena_.take(sums_pitch_ * MAX_ROWS);
         if (step.expand.panels) {
             x_ = arena_.take(x_pitch_ * CHUNK_ROWS);
         }
@@ -120,7 +121,7 @@ class Block {
             run_chunk(first, smaller(CHUNK, tile_count_ - first));
         }
         if (s.pool.t) {
-            enter(pooled_, pooled_count_, s.pool, pooled_rows_);
+            enter(pooled_, pooled_count_, s.pool, [&](int r) { return pooled_rows_[r]; });
         }
     }
 
@@ -274,12 +275,10 @@ class Block {
         for (int first = 0; first < s.conv.outputs; first += PANEL) {
             const float* panels = s.conv.panels + (size_t)first * FREQUENCIES * units;
             for (int k = 0; k < FREQUENCIES; k++) {
-                float* m = m_ + k * m_stride_;
-                multiply_panel<Kind>(v + k * v_stride, v_pitch, tile_count_, panels + (size_t)k * units * PANEL, units, [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                                   store(m + row * PANEL, left);
-                                   store(m + row * PANEL + LANES, right);
-                               },
-                               [&] { return fetch_ahead(); });
+                each_group(tile_count_, [&](int begin, int count) {
+                    multiply_group<MAX_ROWS, Kind>(count, v + k * v_stride + begin * v_pitch, v_pitch, panels + (size_t)k * units * PANEL,
+                                                   units, fetch_ahead(), m_ + k * m_stride_ + begin * PANEL, PANEL);
+                });
             }
             for (int lane = 0; lane < PANEL && first + lane < s.conv.outputs; lane += LANES) {
                 const float* m = m_ + lane;
@@ -370,12 +369,12 @@ class Block {
         }
         size_t pitch = source_pitch_;
         if (s.hidden.panels) {
-            const auto keep = [&](auto half) __attribute__((always_inline)) {
-                multiply(a, pitch, rows, s.hidden, s.hidden.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                    put(hidden_ + r * hidden_pitch_, c, relu(value + load(s.hidden.bias + c)), half);
-                });
-            };
-            halves(s.expand) ? keep(Yes{}) : keep(No{});
+            const bool half = halves(s.expand);
+            multiply(a, pitch, rows, s.hidden, [&](int r, const float* sums) {
+                for (int c = 0; c < s.hidden.outputs; c += LANES) {
+                    put(hidden_ + r * hidden_pitch_, c, relu(load(sums + c) + load(s.hidden.bias + c)), half);
+                }
+            });
             a = hidden_;
             pitch = hidden_pitch_;
         }
@@ -390,10 +389,7 @@ class Block {
             pass_on(a, pitch, rows, pixels);
         }
         if (s.next.t) {
-            multiply(entrance_, x_pitch_, rows, s.next.linear, s.next.linear.inputs,
-                     [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                         store(s.next.t + pixels[r].row * s.next.linear.outputs + c, relu(value + load(s.next.linear.bias + c)));
-                     });
+            enter(entrance_, rows, s.next, [&](int r) { return pixels[r].row; });
         }
         for (int t = first; t < first + count; t++) {
             const float* x = a + (tiles_[t].first - row) * pitch;
@@ -406,65 +402,55 @@ class Block {
         }
     }
 
-    // rows @ linear, each vector to epilogue(row, column, value).
-    template <class Epilogue>
+    // rows @ linear; finish(row, its sums).
+    template <class Finish>
     inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                        int inputs, const Epilogue& epilogue) {
-#if FASTHG_HALVES
-        if (halves(linear)) {
-            multiply_as<Bfloat>(a, pitch, rows, linear, inputs / 2, epilogue);
-            return;
-        }
-        if (linear.arithmetic == Arithmetic::int8) {
-            multiply_bytes(a, pitch, rows, linear, inputs, epilogue);
-            return;
-        }
-#endif
-        multiply_as<Float>(a, pitch, rows, linear, inputs, epilogue);
-    }
-
-    template <class Kind, class Epilogue>
-    inline __attribute__((always_inline)) void multiply_as(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                           int units, const Epilogue& epilogue) {
+                                                        const Finish& finish) {
         each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
-            multiply_panels<Kind>(a + begin * pitch, pitch, count, linear, units, [&](int row, int c, Vector value) __attribute__((always_inline)) {
-                epilogue(begin + row, c, value);
-            });
+            multiply_few(a + begin * pitch, pitch, count, linear);
+            for (int r = 0; r < count; r++) {
+                finish(begin + r, sums_ + r * sums_pitch_);
+            }
         });
     }
 
-    // A group's rows stay in the L1 while the weights, which lie in a row, stream past them.
-    template <class Kind, class Epilogue>
-    inline __attribute__((always_inline)) void multiply_panels(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                               int units, const Epilogue& epilogue) {
+    // A group of rows, which stay in the L1 while the weights, which lie in a row, stream past them.
+    void multiply_few(const float* a, size_t pitch, int rows, const Linear& linear) {
+#if FASTHG_HALVES
+        if (halves(linear)) {
+            return multiply_panels<Bfloat>(a, pitch, rows, linear, linear.inputs / 2);
+        }
+        if (linear.arithmetic == Arithmetic::int8) {
+            return multiply_bytes(a, pitch, rows, linear);
+        }
+#endif
+        multiply_panels<Float>(a, pitch, rows, linear, linear.inputs);
+    }
+
+    template <class Kind>
+    void multiply_panels(const float* a, size_t pitch, int rows, const Linear& linear, int units) {
         for (int first = 0; first < linear.outputs; first += PANEL) {
-            const bool both = first + LANES < linear.outputs;
             multiply_group<MAX_ROWS, Kind>(rows, a, pitch, linear.panels + (size_t)first * units, units, fetch_ahead(),
-                           [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                               epilogue(row, first, left);
-                               if (both) {
-                                   epilogue(row, first + LANES, right);
-                               }
-                           });
+                                           sums_ + first, sums_pitch_);
         }
     }
 
 #if FASTHG_HALVES
     // The same with each row rounded to bytes: 0 to 255 stand for its smallest, or zero, to its largest magnitude.
-    template <class Epilogue>
-    inline __attribute__((always_inline)) void multiply_bytes(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                              int inputs, const Epilogue& epilogue) {
-        const int padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
-        const float *weight_worth = linear.panels + (size_t)padded * inputs / 4, *sums = weight_worth + padded;
-        each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
-            float worth[MAX_ROWS], zero[MAX_ROWS];
-            for (int r = 0; r < count; r++) {
-                round_row(a + (begin + r) * pitch, inputs, (uint8_t*)(bytes_ + r * byte_pitch_), worth[r], zero[r]);
+    void multiply_bytes(const float* a, size_t pitch, int rows, const Linear& linear) {
+        const int inputs = linear.inputs, padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
+        const float *weight_worth = linear.panels + (size_t)padded * inputs / 4, *weight_sums = weight_worth + padded;
+        float worth[MAX_ROWS], zero[MAX_ROWS];
+        for (int r = 0; r < rows; r++) {
+            round_row(a + r * pitch, inputs, (uint8_t*)(bytes_ + r * byte_pitch_), worth[r], zero[r]);
+        }
+        multiply_panels<Int8>(bytes_, byte_pitch_, rows, linear, inputs / 4);
+        for (int r = 0; r < rows; r++) {
+            for (float *sum = sums_ + r * sums_pitch_, *end = sum + linear.outputs; sum < end; sum += LANES) {
+                const size_t c = sum - (sums_ + r * sums_pitch_);
+                store(sum, (from_int32(load(sum)) - zero[r] * load(weight_sums + c)) * (worth[r] * load(weight_worth + c)));
             }
-            multiply_panels<Int8>(bytes_, byte_pitch_, count, linear, inputs / 4, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                epilogue(begin + r, c, (from_int32(value) - zero[r] * load(sums + c)) * (worth[r] * load(weight_worth + c)));
-            });
-        });
+        }
     }
 
     // A row as bytes, what one of them is worth, and which of them is zero. Where the row is not finite, it is worth NaN.
@@ -487,10 +473,9 @@ class Block {
 
     void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
         const size_t plane = (size_t)s.grid.height * s.grid.width;
-        multiply_as<Float>(a, pitch, rows, s.score, s.score.inputs, [&](int r, int c, Vector value) {
-            value += load(s.score.bias + c);
-            for (int lane = 0; lane < LANES && c + lane < s.joints; lane++) {
-                s.heatmaps[pixels[r].heatmap + (c + lane) * plane] = value[lane];
+        multiply(a, pitch, rows, s.score, [&](int r, const float* sums) {
+            for (int joint = 0; joint < s.joints; joint++) {
+                s.heatmaps[pixels[r].heatmap + joint * plane] = sums[joint] + s.score.bias[joint];
             }
         });
     }
@@ -505,39 +490,36 @@ class Block {
                 }
             }
         }
-        multiply(a, pitch, rows, s.expand, s.expand.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-            store(x_ + r * x_pitch_ + c, value);
-        });
         const float* residual = s.project_residual ? nullptr : s.residual;
-        for (int r = 0; r < rows; r++) {
+        multiply(a, pitch, rows, s.expand, [&](int r, const float* sums) {
             const size_t place = pixels[r].row * channels, low = s.low ? pixels[r].low_row * channels : 0;
             if (residual && s.low) {
-                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
+                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
             } else if (residual) {
-                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
+                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
             } else if (s.low) {
-                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
+                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
             } else {
-                finish(r, place, [](int) __attribute__((always_inline)) { return Vector{}; });
+                finish(r, sums, place, [](int) __attribute__((always_inline)) { return Vector{}; });
             }
-        }
+        });
     }
 
     // A row's sums, plus bias and added(column): x, and what its readers start from.
     template <class Added>
-    inline __attribute__((always_inline)) void finish(int r, size_t place, const Added& added) {
+    inline __attribute__((always_inline)) void finish(int r, const float* sums, size_t place, const Added& added) {
         const int channels = s.expand.outputs;
         const bool keep = s.pooled || s.tile_statistics, enters = s.next.t, half = halves(s.next.linear);
         const float *bias = s.expand.bias, *scale = s.next.affine, *shift = scale + channels;
         const Vector floor = s.expand_relu ? Vector{} : Vector{} - __builtin_inff();
-        float *sums = x_ + r * x_pitch_, *x = s.x ? s.x + place : nullptr, *entrance = enters ? entrance_ + r * x_pitch_ : nullptr;
+        float *kept = keep ? x_ + r * x_pitch_ : nullptr, *x = s.x ? s.x + place : nullptr, *entrance = enters ? entrance_ + r * x_pitch_ : nullptr;
         for (int c = 0; c < channels; c += LANES) {
             const Vector value = larger(floor, load(sums + c) + load(bias + c) + added(c));
             if (x) {
                 store(x + c, value);
             }
-            if (keep) {
-                store(sums + c, value);
+            if (kept) {
+                store(kept + c, value);
             }
             if (enters) {
                 put(entrance, c, relu(value * load(scale + c) + load(shift + c)), half);
@@ -623,11 +605,16 @@ class Block {
         }
     }
 
-    void enter(const float* a, int rows, const Entrance& reader, const long* to) {
-        multiply(a, x_pitch_, rows, reader.linear, reader.linear.inputs,
-                 [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                     store(reader.t + to[r] * reader.linear.outputs + c, relu(value + load(reader.linear.bias + c)));
-                 });
+    // What a reader starts from, of rows that lie in its pixels to(row).
+    template <class To>
+    inline __attribute__((always_inline)) void enter(const float* a, int rows, const Entrance& reader, const To& to) {
+        const int outputs = reader.linear.outputs;
+        multiply(a, x_pitch_, rows, reader.linear, [&](int r, const float* sums) {
+            float* t = reader.t + to(r) * outputs;
+            for (int c = 0; c < outputs; c += LANES) {
+                store(t + c, relu(load(sums + c) + load(reader.linear.bias + c)));
+            }
+        });
     }
 
     // Count, mean and squared deviations of a tile, in two passes.
@@ -657,7 +644,7 @@ class Block {
     Arena arena_;
     const int rows_;
     const size_t source_pitch_, x_pitch_;
-    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0, byte_pitch_ = 0;
+    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0, byte_pitch_ = 0, sums_pitch_ = 0;
     int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
     Ahead wanted_[4];
     int wanted_count_ = 0;
@@ -666,7 +653,7 @@ class Block {
     Pixel* pixels_;
     long* pooled_rows_ = nullptr;
     float *source_, *scales_ = nullptr, *v_ = nullptr, *v16_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
-          *entrance_ = nullptr, *pooled_ = nullptr, *bytes_ = nullptr;
+          *entrance_ = nullptr, *pooled_ = nullptr, *bytes_ = nullptr, *sums_ = nullptr;
 };
 
 size_t linear_floats(int inputs, int outputs, Arithmetic arithmetic) {

@@ -1,4 +1,4 @@
-// Matrix products rows [m, k] x packed weights -> whatever the caller does with each vector of the result.
+// Matrix products rows [m, k] x packed weights.
 //
 // Weights are packed in panels [outputs / PANEL][k][PANEL] of units, zeros where the last panel is longer than the
 // outputs. A unit of halves holds inputs 2 k and 2 k + 1, one of bytes four.
@@ -42,11 +42,12 @@ struct Ahead {
     int mask;  // lines - 1
 };
 
-// R rows times one panel: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds, and a line
-// of what is wanted next asked for. One at a time: a burst of requests would hold up the loads behind it.
-template <int R, class Kind, class Epilogue>
-static inline __attribute__((always_inline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k,
-                                                                Ahead ahead, const Epilogue& epilogue) {
+// R rows times one panel, to `out`: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds, and
+// a line of what is wanted next asked for. One at a time: a burst of requests would hold up the loads behind it. Never
+// inlined: what surrounds it would take the registers that its accumulators and addresses need.
+template <int R, class Kind>
+static __attribute__((noinline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k, Ahead ahead,
+                                                    float* out, size_t out_pitch) {
     Vector left[R], right[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
@@ -63,19 +64,19 @@ static inline __attribute__((always_inline)) void multiply_rows(const float* a, 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-        epilogue(r, left[r], right[r]);
+        store(out + r * out_pitch, left[r]);
+        store(out + r * out_pitch + LANES, right[r]);
     }
 }
 
-// `multiply_rows` for a number of rows known at run time; epilogue(row, left, right).
-template <int R, class Kind, class Epilogue>
-static inline __attribute__((always_inline)) void multiply_group(int rows, const float* a, size_t pitch,
-                                                                 const float* panel, int k, Ahead ahead,
-                                                                 const Epilogue& epilogue) {
+// `multiply_rows` for a number of rows known at run time.
+template <int R, class Kind>
+static inline void multiply_group(int rows, const float* a, size_t pitch, const float* panel, int k, Ahead ahead,
+                                  float* out, size_t out_pitch) {
     if (rows == R) {
-        multiply_rows<R, Kind>(a, pitch, panel, k, ahead, epilogue);
+        multiply_rows<R, Kind>(a, pitch, panel, k, ahead, out, out_pitch);
     } else if constexpr (R > 1) {
-        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, ahead, epilogue);
+        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, ahead, out, out_pitch);
     }
 }
 
@@ -87,19 +88,6 @@ static inline __attribute__((always_inline)) void each_group(int rows, const Vis
         visit(first, count);
         first += count;
     }
-}
-
-// All rows times one panel; epilogue(row, left, right). ahead() names what a group asks for.
-template <class Kind, class Epilogue, class Next>
-static inline __attribute__((always_inline)) void multiply_panel(const float* a, size_t pitch, int rows,
-                                                                 const float* panel, int k, const Epilogue& epilogue,
-                                                                 const Next& ahead) {
-    each_group(rows, [&](int first, int count) __attribute__((always_inline)) {
-        multiply_group<MAX_ROWS, Kind>(count, a + first * pitch, pitch, panel, k, ahead(),
-                                 [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                                     epilogue(first + row, left, right);
-                                 });
-    });
 }
 
 // The upper half of a float's bits, rounded to nearest, ties to even; for finite values.

@@ -103,5 +103,7 @@ static inline float sum(Vector x) {
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 
+static inline int larger(int a, int b) { return a > b ? a : b; }
+
 }  // namespace FASTHG_ISA
 }  // namespace fasthg
