@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -25,9 +26,11 @@ _SIGNATURES = (
 )
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF = {b"avif", b"avis"}
+_ONE = (b"\xff\xd8", b"BM")  # how files begin that hold one picture, whatever their name says
 _SEVERAL = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}  # whose pictures are all wanted; a JPEG's others are depth and gain
 _TIFF_KIND, _NOT_A_PAGE = 254, 0b101  # the tag NewSubfileType; bits for a reduced copy and for a mask of another page
 _PAUSE = 0.1  # seconds that browsers show a picture of an animation that gives it none
+_LARGE = 1 << 22  # pixels of a page from which on it is decoded when its turn comes
 _MOST_PIXELS = 1 << 30  # OpenCV's limit, for every reader; Pillow's own refuses phones' 200 megapixels
 _opening = threading.Lock()
 
@@ -35,6 +38,11 @@ _opening = threading.Lock()
 def is_picture(start: bytes) -> bool:
     """Whether a file that begins with `start` (32 bytes) is a picture, whatever its name says."""
     return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or is_heif(start)
+
+
+def holds_one(start: bytes) -> bool:
+    """Whether a picture that begins with `start` is of a kind that has no others."""
+    return start.startswith(_ONE)
 
 
 def is_heif(start: bytes) -> bool:
@@ -51,22 +59,47 @@ def holds_several(data: bytes) -> int:
         return 1
 
 
-def read_several(data: bytes, name: str | Path) -> Iterator[tuple[Image, float | None]]:
-    """Each picture of a GIF, WebP, PNG, AVIF or TIFF [H, W, 3] uint8 RGB, upright, and the second at which it is shown.
+def read_several(data: bytes, name: str | Path) -> Iterator[tuple[Callable[[], Image], float | None, int]]:
+    """What gives each picture of a GIF, WebP, PNG, AVIF or TIFF [H, W, 3] uint8 RGB, upright, the second at which it is
+    shown, and the bytes that it keeps in memory.
 
-    A TIFF's pages have no time (None); its thumbnails and masks are left out. Raises FasthgError that names the file
-    and the first picture that is damaged.
+    A TIFF's pages have no time (None); its thumbnails and masks are left out. Large ones are decoded by whoever asks
+    for them, so that they do not pile up. Raises FasthgError that names the file and the first picture that is damaged.
     """
     image, time = open_picture(data), 0.0
     animated = image.format != "TIFF"
     for number, page in enumerate(_pages(image)):
+        load = partial(_page, data, name, number, page)
         try:
             image.seek(page)
-            pixels = from_pillow(image)
+            is_large = image.width * image.height >= _LARGE
         except Exception as error:
-            raise FasthgError(f"image {name}: picture {number} is damaged ({error}); copy the file again") from None
-        yield pixels, time if animated else None
+            raise _damaged(name, number, error) from None
+        held = 0
+        if animated or not is_large:
+            pixels = load(image)
+            load, held = partial(_same, pixels), pixels.nbytes
+        yield load, time if animated else None, held
         time += float(image.info.get("duration") or 0) / 1e3 or _PAUSE
+
+
+def _page(data: bytes, name: str | Path, number: int, page: int, image: Any = None) -> Image:
+    """Picture `number` of a file, which Pillow counts as `page`; of `image`, where that stands there already."""
+    try:
+        if image is None:
+            image = open_picture(data)
+            image.seek(page)
+        return from_pillow(image)
+    except Exception as error:
+        raise _damaged(name, number, error) from None
+
+
+def _damaged(name: str | Path, number: int, error: Exception) -> FasthgError:
+    return FasthgError(f"image {name}: picture {number} is damaged ({error}); copy the file again")
+
+
+def _same(image: Image) -> Image:
+    return image
 
 
 def decode_with_pillow(data: bytes, name: str | Path) -> Image:
@@ -99,10 +132,16 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     Raises FasthgError that names a file that is missing or no image.
     """
     try:
-        with PIL.Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except OSError as error:
+        with open(path, "rb") as file:
+            if (start := file.read(12))[8:] in _HEIC and is_heif(start):
+                _register_heic(path)
+            file.seek(0)
+            with open_picture(file) as image:
+                turned = image.getexif().get(0x0112, 1) >= 5
+                return (image.height, image.width) if turned else (image.width, image.height)
+    except FasthgError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parsers meet
         reason = getattr(error, "strerror", None) or "not an image that can be read"
         raise FasthgError(f"image {path}: {reason}; check the name and the folder") from None
 
@@ -115,12 +154,12 @@ def stored_turn(data: bytes) -> int:
         return 1
 
 
-def open_picture(data: bytes) -> PIL.Image.Image:
-    """A file's content as a Pillow image that is decoded later."""
+def open_picture(source: bytes | BinaryIO) -> PIL.Image.Image:
+    """A file's content, or an open file, as a Pillow image that is decoded later."""
     with _opening:
         limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
         try:
-            image: Any = PIL.Image.open(io.BytesIO(data))
+            image: Any = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
     if image.width * image.height > _MOST_PIXELS:
