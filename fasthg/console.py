@@ -54,6 +54,10 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     _open_streams()
     _take_any_name()
     try:
+        os.getcwd()
+    except FileNotFoundError:  # MKL, for one, ends the process then
+        return _fail(prog, "the current folder is gone; change to one that exists", 2)
+    try:
         code = _run(app, argv, prog)
     except FasthgError as error:
         code = _fail(prog, str(error), error.exit_code)

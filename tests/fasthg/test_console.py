@@ -79,6 +79,17 @@ def test_a_terminal_that_is_closed_ends_like_ctrl_c(capsys: pytest.CaptureFixtur
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
+def test_a_current_folder_that_was_removed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run(lambda: pytest.fail("the command was run")) == 2
+    monkeypatch.undo()
+    assert capsys.readouterr().err == "fasthg: the current folder is gone; change to one that exists\n"
+
+
 def test_blanks_in_a_name_stay_and_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise FasthgError("a  b.jpg is no image:\n    really")
