@@ -142,7 +142,7 @@ def _read_princeton(path: Path) -> People:
     names, center, scale, joints, visible, head_size = (content[field] for field in needed)
     shapes = {"center": (2,), "scale": (), "part": (NUM_JOINTS, 2), "visible": (NUM_JOINTS,), "normalize": ()}
     for field, shape in shapes.items():
-        if content[field].shape != (len(names), *shape) or content[field].dtype.kind not in "fiu":
+        if content[field].shape != (len(names), *shape) or content[field].dtype.kind not in "fiub":
             expected = f"{len(names)} people's numbers of shape {shape}"
             raise FasthgError(f"annotations {path}: {field!r} has shape {content[field].shape}, expected {expected}")
     scale = scale / 1.25
