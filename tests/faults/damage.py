@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import yaml
 from hypothesis import strategies as st
-
-Bytes = list[tuple[float, int, bytes]]
-Values = list[tuple[float, Any]]
 
 _GONE = "gone"
 _HUGE = 1 << 70
@@ -47,44 +44,60 @@ def damaged(suffix: str, content: bytes, damage: list[Any]) -> bytes:
     """The content with its damage; values are those of documents and arrays, other files lose bytes."""
     if len(damage[0]) == 3:
         return _other_bytes(content, damage)
-    if suffix in (".json", ".yaml"):
-        document = json.loads(content) if suffix == ".json" else yaml.safe_load(content)
-        for place, number in damage:
-            document = _other_value(document, place, copy.deepcopy(_INSTEAD[number]))
-        return (json.dumps(document) if suffix == ".json" else yaml.safe_dump(document)).encode()
-    if suffix == ".npz":
-        arrays = dict(np.load(io.BytesIO(content)))
-        for place, number in damage:
-            name = list(arrays)[int(place * len(arrays))]
-            arrays[name] = _ARRAYS[number % len(_ARRAYS)]
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        return buffer.getvalue()
-    return _other_bytes(content, [(place, number, bytes([number])) for place, number in damage])
+    if suffix not in _DOCUMENTS:
+        return _other_bytes(content, [(place, number, bytes([number])) for place, number in damage])
+    read, write, values = _DOCUMENTS[suffix]
+    document = read(content)
+    for place, number in damage:
+        places = list(_places(document))
+        if places:
+            _replace(*places[int(place * len(places))], values[number % len(values)])
+    return write(document)
 
 
-def _other_bytes(content: bytes, damage: Bytes) -> bytes:
+def each_other_value(suffix: str, content: bytes) -> Iterator[bytes]:
+    """The content with each of its values replaced, by each that it should not be; none where it is no document."""
+    if suffix not in _DOCUMENTS:
+        return
+    read, write, values = _DOCUMENTS[suffix]
+    for number in range(len(list(_places(read(content), 2)))):
+        for instead in values:
+            document = read(content)
+            _replace(*list(_places(document, 2))[number], instead)
+            yield write(document)
+
+
+def _other_bytes(content: bytes, damage: list[tuple[float, int, bytes]]) -> bytes:
     for place, gone, instead in damage:
         at = int(place * len(content))
         content = content[:at] + instead + content[at + gone :]
     return content
 
 
-def _other_value(document: Any, place: float, instead: Any) -> Any:
-    places = list(_places(document))
-    if not places:
-        return instead
-    holder, key = places[int(place * len(places))]
-    if instead is _GONE:
+def _replace(holder: Any, key: Any, instead: Any) -> None:
+    if isinstance(instead, str) and instead == _GONE:
         del holder[key]
     else:
-        holder[key] = instead
-    return document
+        holder[key] = copy.deepcopy(instead)
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every value inside a document, as what holds it and its key or number there."""
+def _places(value: Any, most: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """Every value inside a document, as what holds it and its key or number there; of lists the first `most`."""
     if isinstance(value, dict | list):
-        for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value[:most])):
             yield value, key
-            yield from _places(inner)
+            yield from _places(inner, most)
+
+
+def _write_arrays(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+#: How files of values are read and written, and what their values may become.
+_DOCUMENTS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes], tuple[Any, ...]]] = {
+    ".json": (json.loads, lambda document: json.dumps(document).encode(), _INSTEAD),
+    ".yaml": (yaml.safe_load, lambda document: yaml.safe_dump(document).encode(), _INSTEAD),
+    ".npz": (lambda content: dict(np.load(io.BytesIO(content))), _write_arrays, _ARRAYS),
+}
