@@ -94,7 +94,7 @@ def commands(material: Path) -> list[Command]:
     export = ["-m", "fasthg.cli", "export", "--weights", weights, "--size", "64", "--batch", "1"]
     convert = ["-m", "fasthg.cli", "convert", str(material / "published.pth.tar")]
     train = ["-m", "training.train", "--variant", "small", "--data", people, "--epochs", "2", "--batch-size", "4"]
-    train += ["--no-tensorboard", "--num-workers", "0"]
+    train += ["--no-tensorboard", "--num-workers", "0", "--size", "64"]
 
     def training(out: Path) -> list[str]:
         return [*train, "--out", str(out / "run")]
