@@ -28,7 +28,7 @@ from fasthg.console import note, run_command
 from fasthg.data.dataset import load_dataset
 from fasthg.files import make_folder, write_json, write_text
 from fasthg.metrics.evaluate import EvalOptions, evaluate
-from fasthg.network.checkpoint import load_model, weights_digest
+from fasthg.network.checkpoint import load_model, variant_name, weights_digest
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.load import WEIGHTS_DIR, find_weights
 from fasthg.network.model import HourglassNet
@@ -174,18 +174,19 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def draw(rows: Sequence[dict[str, Any]], times: dict[str, float]) -> str:
-    """The stacks of the teacher and of the students, in one plane."""
+def draw(rows: Sequence[dict[str, Any]], times: dict[str, float], teacher: str) -> str:
+    """The stacks of the teacher, a network of that name, and of the students, in one plane."""
     points = []
-    for series, name, runs in (
-        ("teacher", "teacher", of(rows, "teacher")),
-        ("student, alone", "student", of(rows, "student", ALONE)),
-        ("student, with the teacher", "student", of(rows, "student", TAUGHT)),
+    for series, network, name, runs in (
+        ("teacher", "teacher", teacher, of(rows, "teacher")),
+        ("student alone", "student", "student", of(rows, "student", ALONE)),
+        ("student with the teacher", "student", "student", of(rows, "student", TAUGHT)),
     ):
-        for stack in range(len(runs[0]["stacks"])):
-            scores = [row["stacks"][stack]["score"] for row in runs]
-            label = f"{stack + 1} stack{'s' if stack else ''}"
-            points.append(Point(series, label, times[f"{name}, {stack + 1}"], statistics.fmean(scores), spread(scores)))
+        last = len(runs[0]["stacks"])
+        for stack in range(1, last + 1):
+            scores = [row["stacks"][stack - 1]["score"] for row in runs]
+            label, ms = name if stack == last else f"{name}@{stack}", times[f"{network}, {stack}"]
+            points.append(Point(series, label, ms, statistics.fmean(scores), spread(scores)))
     return tradeoff_chart(points, rows[0]["stacks"][0]["protocol"])
 
 
@@ -273,7 +274,7 @@ def _command(
     if not (out / TIMES).exists():
         write_json(out / TIMES, measure(plan, path))
     times = json.loads((out / TIMES).read_text())
-    write_text(out / CHART, draw(rows, times))
+    write_text(out / CHART, draw(rows, times, variant_name(plan.network("teacher").config) or "teacher"))
     write_text(out / REPORT, report(rows, times, " ".join(["python -m bench.study.distil", *sys.argv[1:]])))
     note(f"{len(rows)} lines; the report is {out / REPORT}")
 

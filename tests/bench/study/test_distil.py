@@ -69,5 +69,6 @@ def test_one_seed_has_no_spread() -> None:
 
 def test_the_chart_has_a_line_for_each_network() -> None:
     pytest.importorskip("matplotlib")
-    svg = draw(rows(), TIMES)
-    assert all(name in svg for name in ("teacher", "student, alone", "student, with the teacher"))
+    svg = draw(rows(), TIMES, "small")
+    shown = ("teacher", "student alone", "student with the teacher", "small@1", "small", "student@1", "student")
+    assert all(f">{name}<" in svg for name in shown)
