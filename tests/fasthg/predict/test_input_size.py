@@ -1,4 +1,4 @@
-"""The side of the crops that a network was trained on goes with its weights, and is what runs it where none is given."""
+"""The side of the crops that a network was trained on goes with its weights and is what runs it where none is given."""
 
 from __future__ import annotations
 
