@@ -105,11 +105,10 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
         whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
         joints, labelled = joints.astype(np.float64), labelled.astype(bool)
         lengths = head_size.astype(np.float64)
-        shape = len(whole), len(MPII)
-        if (labelled.shape, joints.shape, lengths.shape) != (shape, (*shape, 2), shape[:1]) or not 0 <= split < shape[
-            0
-        ]:
-            raise ValueError(f"joints, labels or head sizes are not those of {shape[0]} crops")
+        count, points = len(whole), len(MPII)
+        wanted = [(count, points), (count, points, 2), (count,)]
+        if [labelled.shape, joints.shape, lengths.shape] != wanted or not 0 <= split < count:
+            raise ValueError(f"joints, labels or head sizes are not those of {count} crops")
     except Exception as error:  # NumPy, zip and zlib raise errors of their own where a file is damaged
         raise FasthgError(f"{path} holds no crops ({error!s:.200}); give a dataset with --data DIR") from None
     factor = size / len(whole[0])
