@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.outcome import LIMIT_S
 
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 _READY = ("fasthg.predict.command", "fasthg.label.run", "fasthg.export.export", "training.train", "training.pack")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(_READY))
 
 
+@dataclass(frozen=True)
+class Disk:
+    """A small disk that a process finds mounted on a folder; what it holds at the end is copied to `kept`.
+
+    variables  of the environment, beside
+    """
+
+    folder: Path
+    options: str
+    kept: Path
+    variables: dict[str, str]
+
+    def mount(self) -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS):
+            raise OSError(ctypes.get_errno(), "unshare")
+        for words in (["--make-rprivate", "/"], ["-t", "tmpfs", "-o", self.options, "tmpfs", str(self.folder)]):
+            subprocess.run(["mount", *words], check=True)
+        os.environ |= self.variables
+        tempfile.tempdir = None
+
+
 class Forked:
     """`python -m MODULE ARGUMENTS`, in a process group of its own."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], disk: Disk | None = None) -> None:
         os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         descriptor, name = tempfile.mkstemp(prefix="faults-")
         os.close(descriptor)
         self._output = Path(name)
-        self._process = _context.Process(target=_run, args=(arguments[1:], name))
+        self._process = _context.Process(target=_run, args=(arguments[1:], name, disk))
         self._process.start()
 
     def has_ended(self) -> bool:
@@ -57,10 +83,16 @@ class Forked:
         return time.monotonic()
 
 
-def _run(arguments: list[str], output: str) -> None:
+def _run(arguments: list[str], output: str, disk: Disk | None) -> None:
     os.setsid()
     with open(output, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.argv = arguments
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    if disk:
+        disk.mount()
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    finally:
+        if disk:
+            shutil.copytree(disk.folder, disk.kept, symlinks=True)
