@@ -85,7 +85,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_text("/proc/a.txt", "")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_read_only_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It refuses to remove a file, too, before it looks whether there is one."""
 
@@ -98,6 +97,7 @@ def test_a_read_only_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_text(tmp_path / "a.txt", "a")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(FasthgError, match="permission denied; choose a folder that you may write"):
