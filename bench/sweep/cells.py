@@ -118,14 +118,19 @@ def threads_to_prepare(cell: Cell, settings: Settings) -> int:
 
 def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
     """PCKh of the path and its change: at full size where the variant has weights that have learnt something, else on
-    its reduced network; with a reason where it loses more than its precision may. Measured at batch 1 only."""
+    its reduced network; with a reason where it loses more than its precision may. Measured at batch 1 only, and on
+    reduced networks for what rounds: other paths' heatmaps are held to eager's on the network itself."""
     if cell.batch_size != 1:
         return {}
     if reference := load_reference_found(settings, cell.variant):
         eager, basis = reference
         people, mean = scored_people(settings), network_mean(settings, cell.variant)
         mine = find_in_photographs(prepared, people, settings.size, cell.batch_size, mean)
-    elif cell.path not in COMPILED and settings.reduced(cell.variant):
+    elif (
+        settings.reduced(cell.variant)
+        and cell.path not in COMPILED
+        and (cell.precision != "fp32" or cell == cell.eager)
+    ):
         eager = reduced.load_reference(settings, cell.variant)
         basis, mine = reduced.basis(settings, cell.variant, eager), reduced.find_reduced(cell, settings)
     else:
