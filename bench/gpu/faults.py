@@ -161,7 +161,7 @@ def tables() -> str | None:
     from fasthg.kernels.tuning import KERNELS
 
     for operator, kernel in KERNELS.items():
-        if any(kernel.problem(config) for config in candidates(operator, 90, 64, 64)):
+        if any(kernel.problem(config) for config in candidates(operator, 128, 90, 64, 64)):
             return "tables"
     return None
 
