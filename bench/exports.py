@@ -25,7 +25,7 @@ from bench.measure import isolate
 from bench.measure.exported import RESULTS, ExportRow, read_rows, write_rows
 from bench.measure.jobs import Job, run_jobs
 from bench.measure.record import commit
-from fasthg.console import make_app, note, progress_bar, run_app
+from fasthg.console import note, progress_bar, run_command
 from fasthg.errors import FasthgError
 from fasthg.export.export import RANDOM, ExportOptions, export
 from fasthg.export.targets import PRECISIONS
@@ -89,10 +89,6 @@ def run_all(variants: Sequence[str], formats: Sequence[str], out: Path, workers:
     return list(rows.values())
 
 
-app = make_app()
-
-
-@app.command()
 def main(
     variants: Annotated[str, typer.Option(help="Networks, separated by commas.")] = ",".join(VARIANTS),
     formats: Annotated[str, typer.Option(help="Such as onnx:fp16,openvino:int8.")] = ",".join(FORMATS),
@@ -112,4 +108,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, prog="python -m bench.exports"))
+    sys.exit(run_command(main, prog="python -m bench.exports"))

@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -65,6 +65,13 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     return code if isinstance(code, int) else 0
 
 
+def run_command(command: Callable[..., None], argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
+    """`run_app` of an app that has one function as its only command."""
+    app = make_app()
+    app.command()(command)
+    return run_app(app, argv, prog)
+
+
 def _take_any_name() -> None:
     """Let stdout and stderr take every file name: its own bytes in UTF-8, with escapes in a smaller character set."""
     for stream in (sys.stdout, sys.stderr):
@@ -96,13 +103,11 @@ def output_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def progress_bar(transient: bool = False) -> Progress:
+def progress_bar() -> Progress:
     """A progress bar on stderr with counts and times; silent where stderr is not a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=transient, disable=not console.is_terminal
-    )
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def _fail(prog: str, message: str, code: int) -> int:

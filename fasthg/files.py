@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from fasthg.errors import FasthgError
@@ -40,6 +41,7 @@ _PLACE_ERRORS = {
     errno.EEXIST: "a file of that name is in the way; choose another folder",
     errno.EISDIR: "a folder of that name is in the way; choose another name",
 }
+_MARKER = "metadata.json"  # of a folder that was written as a whole
 _FULL = 1 << 16  # bytes left on a disk below which a failed write is put down to the disk
 
 
@@ -153,17 +155,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, marker: str = "metadata.json") -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; after the block it becomes `path`, replacing an earlier one as a whole.
 
-    Only a folder that holds `marker`, or nothing, is replaced; anything else there raises FasthgError.
+    Only a folder that holds a metadata.json, or nothing, is replaced; anything else there raises FasthgError.
     """
     path = Path(os.path.abspath(path))
     make_folder(path.parent)
     if path.exists() and not path.is_dir():
         raise cannot_write(path, FileExistsError(errno.EEXIST, ""))
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
-        raise FasthgError(f"cannot write {path}: the folder holds other files and no {marker}; choose another folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / _MARKER).exists():
+        raise FasthgError(f"cannot write {path}: the folder holds other files and no {_MARKER}; choose another folder")
     aside, old = _aside(path), _aside(path)
     try:
         _create(aside.mkdir, path)
@@ -225,14 +227,22 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, one_line + "\n")
 
 
+def make_once(path: Path, make: Callable[[], bytes]) -> Path:
+    """`path`, with the content that `make` gives unless the file is there; processes that ask at once make it once."""
+    make_folder(path.parent)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            write_bytes(path, make())
+    return path
+
+
 def sha256(*paths: str | Path) -> str:
     """Hexadecimal SHA-256 of one file, or of several in a row; raises FasthgError for one that cannot be read."""
     digest = hashlib.sha256()
     for path in paths:
         try:
             with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                hashlib.file_digest(file, lambda: digest)
         except OSError as error:
             raise FasthgError(f"cannot read {path}: {error.strerror}; check the path") from error
     return digest.hexdigest()

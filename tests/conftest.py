@@ -37,10 +37,7 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def mpii_dir() -> Path:
     """Folder with real MPII annotations, predictions and photographs; it is not part of the project."""
-    folder = os.environ.get("FASTHG_MPII")
-    if not folder:
-        pytest.skip("FASTHG_MPII is not set: the tests on real MPII material need its folder")
-    return Path(folder)
+    return _folder("FASTHG_MPII")
 
 
 @pytest.fixture(scope="session")

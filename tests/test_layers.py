@@ -48,28 +48,10 @@ bench.gpu
 bench.exports bench.micro
 """
 ORDER = {room: rank for rank, line in enumerate(ROOMS.split("\n")) for room in line.split()}
-OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "torch_tensorrt"}
-OPTIONAL |= {
-    "ncnn",
-    "nvidia",
-    "pnnx",
-    "matplotlib",
-    "jinja2",
-    "av",
-    "triton",
-    "polygraphy",
-    "h5py",
-    "pillow_heif",
-    "scipy",
-    "simplejpeg",
-    "tensorboard",
-    "ray",
-    "pyarrow",
-    "faster_coco_eval",
-    "pandas",
-    "sleap_io",
-    "tables",
-    "yaml",
+OPTIONAL = {
+    *("onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "ncnn", "pnnx", "tensorrt", "tensorrt_rtx"),
+    *("torch_tensorrt", "polygraphy", "nvidia", "triton", "matplotlib", "jinja2", "tensorboard", "simplejpeg", "h5py"),
+    *("scipy", "yaml", "faster_coco_eval", "pandas", "tables", "sleap_io", "pillow_heif", "av", "ray", "pyarrow"),
 }
 
 

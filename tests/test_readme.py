@@ -121,3 +121,18 @@ def test_every_block_is_known_and_no_exception_is_stale() -> None:
     assert [start for start in NOT_RUN if not any(command.startswith(start) for command in commands())] == []
     assert [given for given in SMALLER if given not in README] == []
     assert len(RUN) >= 6
+
+
+def test_the_table_of_folders_is_complete_and_true() -> None:
+    """Each folder with code has a row, or is named in that of the folder above it; what a row names is there."""
+    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", README[README.index("| folder |") :], re.MULTILINE)
+    named = set()
+    for folders, holds in rows:
+        of_row = [ROOT / folder for folder in re.findall(r"`([^`]+/)`", folders)]
+        inside = [name for name in re.findall(r"`([\w./]+)`", holds) if name.endswith(("/", ".py"))]
+        for name in inside:
+            assert name == "out/" or any((folder / name).exists() for folder in [*of_row, ROOT]), name
+        named |= {*of_row, *(folder / name for folder in of_row for name in inside)}
+    code = {path.parent for top in ("kernels", "fasthg", "training", "bench") for path in (ROOT / top).rglob("*.py")}
+    code = {folder for folder in code if "fasthg/kernels" not in folder.as_posix()}
+    assert [folder for folder in sorted(code) if not {folder, folder.parent} & named] == []

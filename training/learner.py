@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fasthg.network.checkpoint import load_into
 from fasthg.network.load import Matched, find_weights, load_matching
-from fasthg.network.model import HourglassNet, heatmap_size
+from fasthg.network.model import HourglassNet
 from fasthg.network.precision import without_tf32
+from fasthg.network.variants import STRIDE
 from fasthg.pixels.heatmap import render_targets
 from fasthg.runtimes.paths import training_setup
 from training.distributed import World
@@ -118,7 +119,7 @@ class Learner:
         device = self.world.device
         images = batch.images.to(device, memory_format=self.memory_format, non_blocking=True)
         joints, weights = (tensor.to(device, non_blocking=True) for tensor in (batch.joints, batch.weights))
-        side = heatmap_size(self.recipe.size)
+        side = self.recipe.size // STRIDE
         return images, render_targets(joints, weights, (side, side), self.recipe.sigma), weights
 
     def _exchange_gradients(self, exchange: bool) -> contextlib.AbstractContextManager[Any]:

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from fasthg.console import note
+from fasthg.console import note, progress_bar
 from fasthg.data.dataset import Dataset
 from fasthg.files import atomic_path, write_text
 from fasthg.metrics.pck import MEANS, MPII_MEANS, Scores
@@ -75,11 +74,10 @@ def means_in(row: dict[str, Any]) -> list[str]:
     return [mean for mean in (*MPII_MEANS, *MEANS) if any(name.startswith(f"{mean}_") for name in row)]
 
 
-def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64], people: int = 4) -> NDArray[np.uint8]:
-    """The first people of a dataset with their predicted joints [N,J,2] in image pixels; uint8 [S,S * people,3]."""
-    shown = range(min(people, len(dataset)))
+def draw_predictions(dataset: Dataset, predictions: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The first people of a dataset with their predicted joints [N,J,2] in image pixels; uint8 [S,4 S,3]."""
     crops = []
-    for row in shown:
+    for row in range(min(4, len(dataset))):
         image, matrix = read_crop(dataset.image_path(row), dataset.people.center[row], dataset.people.scale[row])
         crops.append(draw_poses(image, [geometry.apply(matrix, predictions[row])], dataset.people.skeleton))
     return np.hstack(crops)
@@ -112,8 +110,7 @@ class RunLog:
 
             self._writer = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=self.start_step)
         if self.show_progress and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar = progress_bar()
             self._task = self._bar.add_task("starting", total=self.total_steps, completed=self.start_step)
             self._bar.start()
 

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from fasthg.console import make_app, note, run_app
+from fasthg.console import note, run_command
 from fasthg.data.crops import dataset_crops
 from fasthg.data.dataset import load_dataset
 from fasthg.files import atomic_path, check_new
@@ -33,15 +33,12 @@ def make_crops(
     scored: int = 64,
     calibration: int = 24,
     seed: int = SEED,
-    workers: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write `calibration` crops followed by `scored` ones to the file `out`, and return it."""
     check_new(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
-        dataset = load_dataset(
-            synthesize(folder, 0, calibration + scored, seed, progress=False, workers=workers), "val"
-        )
+        dataset = load_dataset(synthesize(folder, 0, calibration + scored, seed, progress=False), "val")
         rows = np.arange(len(dataset))
         crops, joints, head_size = dataset_crops(dataset, rows)
         labelled = dataset.people.labelled
@@ -64,10 +61,6 @@ def _jpeg(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(encoded, np.uint8).ravel()
 
 
-app = make_app()
-
-
-@app.command()
 def main(
     out: Annotated[Path, typer.Option(help="file to write")],
     scored: Annotated[int, typer.Option(min=1, help="crops to score")] = 64,
@@ -80,4 +73,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, prog="python -m training.make_crops"))
+    sys.exit(run_command(main, prog="python -m training.make_crops"))

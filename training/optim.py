@@ -14,27 +14,17 @@ from torch import nn
 
 from fasthg.errors import FasthgError
 
-_Make = Callable[[Iterable[nn.Parameter], float, float, float], torch.optim.Optimizer]
+
+def _adam(momentum: float) -> dict[str, Any]:
+    return {"betas": (momentum, 0.999), "fused": True}
 
 
-def _adam_betas(momentum: float) -> tuple[float, float]:
-    return (momentum, 0.999)
-
-
-#: Optimisers by name, called with (parameters, lr, momentum, weight_decay); Adam's momentum is its first beta.
-OPTIMIZERS: dict[str, _Make] = {
-    "rmsprop": lambda parameters, lr, momentum, decay: torch.optim.RMSprop(
-        parameters, lr, momentum=momentum, weight_decay=decay
-    ),
-    "adam": lambda parameters, lr, momentum, decay: torch.optim.Adam(
-        parameters, lr, _adam_betas(momentum), weight_decay=decay, fused=True
-    ),
-    "adamw": lambda parameters, lr, momentum, decay: torch.optim.AdamW(
-        parameters, lr, _adam_betas(momentum), weight_decay=decay, fused=True
-    ),
-    "sgd": lambda parameters, lr, momentum, decay: torch.optim.SGD(
-        parameters, lr, momentum=momentum, weight_decay=decay, fused=True
-    ),
+#: Optimisers by name, and their options for a momentum; Adam's is its first beta.
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], Callable[[float], dict[str, Any]]]] = {
+    "rmsprop": (torch.optim.RMSprop, lambda momentum: {"momentum": momentum}),
+    "adam": (torch.optim.Adam, _adam),
+    "adamw": (torch.optim.AdamW, _adam),
+    "sgd": (torch.optim.SGD, lambda momentum: {"momentum": momentum, "fused": True}),
 }
 
 
@@ -44,7 +34,8 @@ def make_optimizer(
     """One of `OPTIMIZERS`; raises FasthgError that lists the names."""
     if name not in OPTIMIZERS:
         raise FasthgError(f"unknown optimizer {name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    return OPTIMIZERS[name](parameters, lr, momentum, weight_decay)
+    kind, options = OPTIMIZERS[name]
+    return kind(parameters, lr=lr, weight_decay=weight_decay, **options(momentum))  # type: ignore[call-arg]
 
 
 SCHEDULES = ("constant", "step", "cosine")

@@ -22,7 +22,7 @@ import typer
 from numpy.typing import NDArray
 
 from fasthg.ahead import map_ahead
-from fasthg.console import make_app, note, progress_bar, run_app
+from fasthg.console import note, progress_bar, run_command
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.data.people import ARRAYS, People, Split
 from fasthg.errors import FasthgError
@@ -32,12 +32,10 @@ from fasthg.pixels.image import read_image
 from training.loading.augment import Augmentation
 from training.loading.checks import check_boxes
 from training.loading.journal import NO_PIECE, Journal
-from training.loading.packed import FORMAT, VERSION, make_packed_loader, table_digest
+from training.loading.packed import FORMAT, VERSION, table_digest
 
 if TYPE_CHECKING:
     import h5py
-
-__all__ = ["PackSettings", "main", "make_packed_loader", "pack"]
 
 # The stored crops: side in box sides (the last is the full reach) and pixel density as a share of the settings'. Under
 # the usual augmentation the three serve about 3, 5 and 2 draws of ten.
@@ -227,7 +225,7 @@ def _write_people(table: h5py.Group, people: People) -> None:
     table["images"] = np.array([name.encode() for name in people.images])
     for name in ARRAYS:
         table[name] = getattr(people, name)
-    table.attrs["skeleton"] = json.dumps(people.skeleton.to_dict())
+    table.attrs["skeleton"] = json.dumps(asdict(people.skeleton))
 
 
 def _command(
@@ -257,9 +255,7 @@ def _split(name: str) -> Split:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = make_app()
-    app.command()(_command)
-    return run_app(app, argv, prog="python -m training.pack")
+    return run_command(_command, argv, "python -m training.pack")
 
 
 if __name__ == "__main__":

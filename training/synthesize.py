@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fasthg.console import make_app, note, progress_bar, run_app
+from fasthg.console import note, progress_bar, run_command
 from fasthg.data.dataset import find_annotations
 from fasthg.errors import FasthgError
 from fasthg.files import cannot_write, is_same_file, make_folder, sha256, write_json
@@ -176,10 +176,6 @@ def _size(text: str) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-app = make_app()
-
-
-@app.command()
 def main(
     out: Annotated[Path, typer.Option(help="folder to write: new, empty, or an interrupted run of the same command")],
     train: Annotated[int | None, typer.Option(help="people to train on; all of --poses by default")] = None,
@@ -195,4 +191,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(app, prog="python -m training.synthesize"))
+    sys.exit(run_command(main, prog="python -m training.synthesize"))

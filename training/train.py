@@ -11,21 +11,20 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
+from collections.abc import Callable
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fasthg.console import make_app, note, run_app
+from fasthg.console import note, run_command
 from fasthg.data.projects import find_format
 from training.distributed import leave_world
 from training.loading.augment import Augmentation
 from training.options import TrainOptions
 from training.recipes import PROJECT, PROJECT_PATIENCE, RECIPES, Recipe, get_recipe
-from training.trainer import Trainer, TrainResult, train
-
-__all__ = ["TrainOptions", "TrainResult", "main", "train"]
+from training.trainer import Trainer
 
 _NESTED = ("recipe", "augmentation", "skeleton")
 
@@ -85,21 +84,20 @@ def _keyword(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _make_app() -> typer.Typer:
+def _with_options() -> Callable[..., None]:
+    """`_command` with the fields of the three dataclasses as its parameters."""
     recipe_help = "one of the study's runs: " + ", ".join(RECIPES) + "; other options change it"
     parameters = [_keyword("recipe", Annotated[str | None, typer.Option(help=recipe_help)])]
     for kind, prefix in ((TrainOptions, ""), (Recipe, ""), (Augmentation, "augment_")):
         parameters += [_parameter(field, kind, prefix) for field in fields(kind) if field.name not in _NESTED]
     _command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     _command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app = make_app()
-    app.command()(_command)
-    return app
+    return _command
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    return run_app(_make_app(), argv, prog="python -m training.train")
+    return run_command(_with_options(), argv, "python -m training.train")
 
 
 if __name__ == "__main__":

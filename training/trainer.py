@@ -17,7 +17,7 @@ from fasthg.console import note
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
 from fasthg.files import is_same_file, make_folder
-from fasthg.metrics.evaluate import predict_dataset
+from fasthg.metrics.evaluate import EvalOptions, predict_dataset
 from fasthg.metrics.pck import Scores, score_people
 from fasthg.network.checkpoint import save
 from fasthg.network.model import HourglassNet
@@ -228,12 +228,11 @@ class Trainer:
     def _predict(self, dataset: Dataset) -> NDArray[np.float64]:
         """Joints of everyone in image pixels, float64 [N, J, 2], each predicted by one rank."""
         rows = np.arange(self.world.rank, len(dataset), self.world.size)
-        batch_size = self.loader.options.batch_size
-        mine = predict_dataset(
-            *(self.learner.predict, dataset, rows.tolist(), self.recipe.size, batch_size, self.options.flip_test),
-            mean=self.recipe.config.mean,
+        options = EvalOptions(
+            self.recipe.size, self.loader.options.batch_size, self.options.flip_test, self.recipe.config.mean
         )
-        return self.world.gather_rows(len(dataset), rows, mine)
+        mine = predict_dataset(self.learner.predict, dataset, rows.tolist(), options)
+        return self.world.gather_rows(len(dataset), rows, mine.joints)
 
     def _prepare_folder(self) -> None:
         """Make the run's folder, or go on from the state in it."""

@@ -10,18 +10,14 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path, cannot_write
+from fasthg.version import LIBRARIES, installed
 
 Status = Literal["ok", "WRONG", "left out", "skipped", "error"]
-LIBRARIES = (
-    *("torch", "numpy", "triton", "onnx", "onnxruntime", "openvino", "nncf", "ncnn"),
-    *("tensorrt", "tensorrt-rtx-cu13", "torch-tensorrt", "nvidia-dali-cuda130"),
-)
 
 
 @dataclass(frozen=True)
@@ -214,13 +210,7 @@ def digest_of(*parts: Any) -> str:
 @cache
 def versions() -> dict[str, str]:
     """Versions of the libraries that decide a measurement, of those that are installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed(LIBRARIES)
 
 
 @cache

@@ -16,6 +16,7 @@ from fasthg.network.precision import without_tf32
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side: large enough to stream from the caches, small enough for a second
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BUDGET_S = 1.0  # of repeats of each
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 
 
@@ -31,12 +32,12 @@ class Limits:
     copy_gb_s: float
 
 
-def measure_limits(device: str = "cpu", budget: float = 1.0) -> Limits:
-    """Measure for about `budget` seconds each; the best repeat counts, since a limit is what the machine can do."""
+def measure_limits(device: str = "cpu") -> Limits:
+    """Measure for about a second each; the best repeat counts, since a limit is what the machine can do."""
     kind = device.partition(":")[0]
     return Limits(
-        {name: matrix_product(device, DTYPES[name], MATRIX[kind], budget) for name in PRECISIONS[kind]},
-        copy(device, COPY_BYTES[kind], budget),
+        {name: matrix_product(device, DTYPES[name], MATRIX[kind], BUDGET_S) for name in PRECISIONS[kind]},
+        copy(device, COPY_BYTES[kind], BUDGET_S),
     )
 
 

@@ -52,19 +52,13 @@ def measure(
     budget: float = 1.5,
     warmup: int = 2,
     max_repeats: int = 100,
-    between: Callable[[], object] = lambda: None,
 ) -> Timing:
-    """Time `step` again and again for about `budget` seconds (see `enough`), after `warmup` calls that are not counted.
-
-    between   called before each call of `step`, its time not counted
-    """
+    """Time `step` again and again for about `budget` seconds (see `enough`), after `warmup` calls that do not count."""
     for _ in range(warmup):
-        between()
         step()
     synchronise(device)
     seconds: list[float] = []
     while not enough(len(seconds), sum(seconds), budget, max_repeats):
-        between()
         start = time.perf_counter()
         step()
         synchronise(device)

@@ -28,7 +28,7 @@ from bench.report.tables import (
     spread,
     times_eager,
 )
-from fasthg.console import make_app, note, run_app
+from fasthg.console import note, run_command
 from fasthg.errors import FasthgError
 from fasthg.files import write_text
 
@@ -37,9 +37,9 @@ RESULTS = ROOT / "bench" / "results"
 _BLOCK = re.compile(r"(<!-- (?P<name>[a-z]+): (?P<folder>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def ladder(rows: Sequence[Row], variant: str = "original") -> Table:
-    """Every path that ran one variant, slowest first: time, share of the machine's limit, what it does to PCKh."""
-    mine = [row for row in rows if row.mode == "infer" and row.variant == variant and row.median_ms]
+def ladder(rows: Sequence[Row]) -> Table:
+    """Every path that ran `original`, slowest first: time, share of the machine's limit, what it does to PCKh."""
+    mine = [row for row in rows if row.mode == "infer" and row.variant == "original" and row.median_ms]
     mine = [row for row in mine if row.batch_size == min(other.batch_size for other in mine)]
     lines = []
     for row in sorted(mine, key=lambda row: -(row.median_ms or 0.0)):
@@ -113,9 +113,7 @@ def readme(file: Annotated[Path, typer.Option(help="File whose tables are writte
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = make_app()
-    app.command()(readme)
-    return run_app(app, argv, prog="python -m bench.report.readme")
+    return run_command(readme, argv, "python -m bench.report.readme")
 
 
 if __name__ == "__main__":

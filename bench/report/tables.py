@@ -164,15 +164,7 @@ def parity_table(rows: Sequence[Row]) -> Table:
         allowed = TOLERANCES[worst.precision].heatmaps
         lines.append(
             Line(
-                [
-                    label,
-                    str(len(mine)),
-                    _error(worst.error),
-                    worst.variant,
-                    f"{allowed:.0e}",
-                    change,
-                    str(wrong),
-                ],
+                [label, str(len(mine)), _error(worst.error), worst.variant, f"{allowed:.0e}", change, str(wrong)],
                 ["WRONG"] if wrong else [],
             )
         )

@@ -22,22 +22,20 @@ import torch
 import typer
 
 from bench.report.tradeoff import Point, tradeoff_chart
-from bench.study.run import RESULTS, StudyPlan, read_results
-from fasthg.console import make_app, note, run_app
+from bench.study.run import StudyPlan
+from bench.study.trainings import RESULTS, add_result, read_results, run_quietly
+from fasthg.console import note, run_command
 from fasthg.data.dataset import load_dataset
-from fasthg.errors import FasthgError
 from fasthg.files import make_folder, write_json, write_text
-from fasthg.metrics.evaluate import evaluate
+from fasthg.metrics.evaluate import EvalOptions, evaluate
 from fasthg.network.checkpoint import load_model
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.model import HourglassNet
 from fasthg.network.stacks import first_stacks
 from fasthg.predict.depth import measured_ms
 from fasthg.runtimes.paths import prepare
-from training.options import TrainOptions
 from training.recipes import Recipe
-from training.state import LAST
-from training.trainer import LATEST, Trainer
+from training.trainer import LATEST
 
 REPORT, CHART, TIMES = "report.md", "score-against-time.svg", "times.json"
 TEACHER, STUDENT = "original", "original@2"
@@ -83,22 +81,16 @@ class DistilPlan:
 
 def run_one(plan: DistilPlan, variant: str, share: float, seed: int) -> dict[str, Any]:
     """Train one network, or go on with it; returns its line of the results, with the scores after each stack."""
-    torch.set_num_threads(1)
     out = plan.folder(variant, share, seed)
-    options = TrainOptions(
-        data=plan.data,
+    _trainer, result = run_quietly(
+        plan.data,
+        plan.recipe(variant, share, seed),
+        out,
         pack=plan.pack,
-        recipe=plan.recipe(variant, share, seed),
         teacher=plan.teacher if share else None,
-        out=out,
-        resume=(out / LAST).exists(),
         num_workers=0 if plan.pack is None else 1,
         validate_every=max(plan.epochs, plan.teacher_epochs),
-        checkpoint_seconds=60.0,
-        tensorboard=False,
-        progress=False,
     )
-    result = Trainer(options).run()
     model = load_model(out / LATEST)
     return {
         "variant": variant,
@@ -114,27 +106,25 @@ def run_one(plan: DistilPlan, variant: str, share: float, seed: int) -> dict[str
 def score_stacks(plan: DistilPlan, model: HourglassNet) -> list[dict[str, Any]]:
     """Score and GFLOP of a network after each of its stacks, by the people's own protocol."""
     people, found = load_dataset(plan.data, "val"), []
+    options = EvalOptions(plan.size, 32, mean=model.config.mean)
     for count in range(1, model.config.num_stacks + 1):
         network = first_stacks(model, count)
-        scores = evaluate(torch.inference_mode()(network.final), people, None, plan.size, 32, mean=model.config.mean)
+        scores = evaluate(torch.inference_mode()(network.final), people, None, options)
         gflop = count_flops(network.config, plan.size) / 1e9
-        found.append({"stack": count, "gflop": gflop, "score": scores.weighted14, "protocol": str(scores.protocol)})
+        score = scores.at.means["weighted14"]
+        found.append({"stack": count, "gflop": gflop, "score": score, "protocol": str(scores.protocol)})
     return found
 
 
 def run_all(plan: DistilPlan, out: Path) -> list[dict[str, Any]]:
     """Every run that is not in the results yet, one after the other; returns all results."""
-    done = read_results(out / RESULTS)
-    for row in done:
-        if {name: row[name] for name in plan.settings()} != plan.settings():
-            raise FasthgError(f"{out / RESULTS} holds runs of other settings; give the same options or another --out")
+    done = read_results(out / RESULTS, plan.settings())
     finished = {(row["variant"], row["teacher_share"], row["seed"]) for row in done}
     for run in plan.runs():
         if run in finished:
             continue
         row = run_one(plan, *run)
-        with (out / RESULTS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        add_result(out / RESULTS, row)
         note(f"{row['variant']} share {run[1]:g} seed {run[2]}: {row['stacks'][-1]['score']:.2f}")
         done.append(row)
     return done
@@ -242,9 +232,7 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = make_app()
-    app.command()(_command)
-    return run_app(app, argv, prog="python -m bench.study.distil")
+    return run_command(_command, argv, "python -m bench.study.distil")
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ from typing import Annotated
 import torch
 import typer
 
-from fasthg.console import make_app, note, run_app
+from bench.study.trainings import run_quietly
+from fasthg.console import note, run_command
 from fasthg.files import make_folder
 from fasthg.network import checkpoint
 from fasthg.network.variants import HourglassConfig, get_config
-from training.options import TrainOptions
 from training.recipes import Recipe
 from training.state import LAST
-from training.trainer import Trainer
 
 STACKS = 2
 FEATS_DIVISOR = 4
@@ -51,7 +50,6 @@ def reduced_config(variant: str) -> HourglassConfig:
 
 def train_one(variant: str, data: Path, out: Path, epochs: int) -> tuple[str, float]:
     """Train one network, or go on with it, and write its weights; returns its PCKh@0.5."""
-    torch.set_num_threads(1)
     recipe = Recipe(
         variant=reduced_config(variant),
         size=SIZE,
@@ -64,22 +62,11 @@ def train_one(variant: str, data: Path, out: Path, epochs: int) -> tuple[str, fl
         warmup=100,
         ema=0.995,
     )
-    work = out / variant
-    options = TrainOptions(
-        data=data,
-        recipe=recipe,
-        out=work,
-        resume=(work / LAST).exists(),
-        num_workers=0,
-        checkpoint_seconds=60.0,
-        tensorboard=False,
-        progress=False,
-    )
-    trainer = Trainer(options)
-    score = trainer.run().history[-1]["weighted14_pckh@0.5"]
+    trainer, result = run_quietly(data, recipe, out / variant)
+    score = result.history[-1]["weighted14_pckh@0.5"]
     people = len(trainer.dataset)
     about = f"PCKh@0.5 weighted14 {score:.1f} at {SIZE} px on held-out rendered people, {epochs} epochs of {people:,}"
-    model = checkpoint.load_model(work / LAST)
+    model = checkpoint.load_model(out / variant / LAST)
     checkpoint.save(model, out / f"reduced-{variant}.safetensors", metadata={"about": about}, dtype=torch.float16)
     return variant, score
 
@@ -99,9 +86,7 @@ def train_all(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = make_app()
-    app.command()(train_all)
-    return run_app(app, argv, prog="python -m bench.study.reduced")
+    return run_command(train_all, argv, "python -m bench.study.reduced")
 
 
 if __name__ == "__main__":

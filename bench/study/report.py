@@ -54,7 +54,7 @@ def spread_of_seeds(found: Sequence[VariantScores]) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Pair:
     """Two variants, the study's better one first: differences in points, and the least one that is more than luck."""
 
     better: str
@@ -70,7 +70,7 @@ class Comparison:
         return "holds" if self.ours > 0 else "reversed"
 
 
-def compare(found: Sequence[VariantScores]) -> list[Comparison]:
+def compare(found: Sequence[VariantScores]) -> list[Pair]:
     """Every pair of variants, the study's largest difference first."""
     spread = spread_of_seeds(found)
     pairs = []
@@ -78,7 +78,7 @@ def compare(found: Sequence[VariantScores]) -> list[Comparison]:
         study = BY_VARIANT[one.variant].pckh - BY_VARIANT[other.variant].pckh
         better, worse = (one, other) if study >= 0 else (other, one)
         noise = _SIGNIFICANT * spread * math.sqrt(1 / len(one.scores) + 1 / len(other.scores))
-        pairs.append(Comparison(better.variant, worse.variant, abs(study), better.mean - worse.mean, noise))
+        pairs.append(Pair(better.variant, worse.variant, abs(study), better.mean - worse.mean, noise))
     return sorted(pairs, key=lambda pair: -pair.study)
 
 
@@ -130,7 +130,7 @@ def _variant_line(variant: VariantScores) -> str:
     return f"| {variant.variant} | {numbers} | {variant.parameters:,} | {variant.gflop:.3f} |"
 
 
-def _pair_line(pair: Comparison) -> str:
+def _pair_line(pair: Pair) -> str:
     numbers = f"{pair.study:+.2f} | {pair.ours:+.2f} | {pair.noise:.2f}"
     return f"| {pair.better} | {pair.worse} | {numbers} | {pair.verdict} |"
 

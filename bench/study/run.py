@@ -10,7 +10,6 @@ the same command goes on with what is missing, a run that was cut short included
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,18 +22,14 @@ import torch
 import typer
 
 from bench.study.report import REPORT, write_report
-from fasthg.console import make_app, note, run_app
+from bench.study.trainings import RESULTS, add_result, read_results, run_quietly
+from fasthg.console import note, run_command
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import STUDY_VARIANTS, HourglassConfig, get_config
-from training.options import TrainOptions
 from training.recipes import Recipe
-from training.state import LAST
-from training.trainer import Trainer
-
-RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -91,20 +86,7 @@ class StudyPlan:
 
 def run_one(plan: StudyPlan, variant: str, seed: int) -> dict[str, Any]:
     """Train one variant with one seed, or go on with it; returns its line of the results."""
-    torch.set_num_threads(1)
-    out = plan.work / f"{variant}-{seed}"
-    options = TrainOptions(
-        data=plan.data,
-        recipe=plan.recipe(variant, seed),
-        out=out,
-        resume=(out / LAST).exists(),
-        num_workers=0,
-        checkpoint_seconds=60.0,
-        tensorboard=False,
-        progress=False,
-    )
-    trainer = Trainer(options)
-    result = trainer.run()
+    trainer, result = run_quietly(plan.data, plan.recipe(variant, seed), plan.work / f"{variant}-{seed}")
     last = result.history[-1]
     with torch.device("meta"):
         parameters = count_parameters(HourglassNet(plan.config(variant)))
@@ -125,34 +107,19 @@ def run_one(plan: StudyPlan, variant: str, seed: int) -> dict[str, Any]:
 
 def run_all(plan: StudyPlan, out: Path, jobs: int) -> list[dict[str, Any]]:
     """Every run of the plan that is not in the results yet, `jobs` at a time; returns all results."""
-    done = read_results(out / RESULTS)
+    done = read_results(out / RESULTS, plan.settings())
     if not done and (out / REPORT).exists():
         raise FasthgError(f"{out / REPORT} is of another run; give another --out")
-    for row in done:
-        if {name: row[name] for name in plan.settings()} != plan.settings():
-            raise FasthgError(f"{out / RESULTS} holds runs of other settings; give the same options or another --out")
     finished = {(row["variant"], row["seed"]) for row in done}
     todo = [run for run in plan.runs() if run not in finished]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run_one, plan, *run) for run in todo]
         for future in as_completed(futures):
             row = future.result()
-            with (out / RESULTS).open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            add_result(out / RESULTS, row)
             note(f"{row['variant']} seed {row['seed']}: PCKh@0.5 mean14 {row['curve'][-1]:.2f}")
             done.append(row)
     return done
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file; a last one that was cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            note(f"{path}: a line that was cut short is left out, and its run repeated")
-    return rows
 
 
 def _command(
@@ -182,9 +149,7 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    app = make_app()
-    app.command()(_command)
-    return run_app(app, argv, prog="python -m bench.study.run")
+    return run_command(_command, argv, "python -m bench.study.run")
 
 
 if __name__ == "__main__":

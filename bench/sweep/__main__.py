@@ -18,11 +18,9 @@ import typer
 
 from bench.sweep.plan import MODES
 from bench.sweep.run import MINUTES, SweepRequest, sweep
-from fasthg.console import make_app, run_app
+from fasthg.console import run_command
 from fasthg.errors import FasthgError
 from fasthg.network.variants import INPUT_SIZE, VARIANTS, get_config
-
-app = make_app()
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -41,7 +39,6 @@ def _sizes(text: str) -> tuple[int, ...]:
         raise FasthgError(f"--batch-sizes {text!r}; give whole numbers such as 1,8,64") from None
 
 
-@app.command()
 def main(
     variants: Annotated[str, typer.Option(help="Networks, separated by commas.")] = ",".join(VARIANTS),
     stacks: Annotated[
@@ -66,24 +63,24 @@ def main(
 ) -> None:
     """Measure every variant by every execution path and write results.jsonl, results.csv, report.md and report.html."""
     request = SweepRequest(
-        tuple(dict.fromkeys(_first(name, stacks) for name in _names(variants))),
-        _names(paths),
-        _names(modes),
-        _sizes(batch_sizes),
-        data,
-        weights,
-        device,
-        full,
-        out,
-        resume,
-        minutes,
-        size,
-        threads,
-        people,
-        cell_limit,
+        variants=tuple(dict.fromkeys(_first(name, stacks) for name in _names(variants))),
+        paths=_names(paths),
+        modes=_names(modes),
+        batch_sizes=_sizes(batch_sizes),
+        data=data,
+        weights=weights,
+        device=device,
+        full=full,
+        out=out,
+        resume=resume,
+        minutes=minutes,
+        size=size,
+        threads=threads,
+        people=people,
+        cell_limit=cell_limit,
     )
     sweep(request)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_app(app, prog="python -m bench.sweep"))
+    raise SystemExit(run_command(main, prog="python -m bench.sweep"))

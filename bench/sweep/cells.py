@@ -39,7 +39,7 @@ from bench.sweep.people import find_in_photographs, load_people
 from bench.sweep.plan import COMPILED, PLAIN
 from bench.sweep.settings import Settings
 from fasthg.metrics.agreement import relative_error
-from fasthg.metrics.evaluate import predict_dataset
+from fasthg.metrics.evaluate import EvalOptions, predict_dataset
 from fasthg.runtimes.paths import Prepared, prepare
 from training.distributed import join_world
 from training.learner import Learner
@@ -140,7 +140,7 @@ def photograph_ms(cell: Cell, settings: Settings, prepared: Prepared) -> float:
     seconds = []
     for row in range(1 + PHOTOGRAPHS):
         start = time.perf_counter()
-        predict_dataset(prepared, people, [row % len(people)], settings.size, 1, mean=mean)
+        predict_dataset(prepared, people, [row % len(people)], EvalOptions(settings.size, 1, mean=mean))
         seconds.append(time.perf_counter() - start)
     return 1e3 * float(np.median(seconds[1:]))
 

@@ -65,9 +65,8 @@ class Display:
         self.progress.advance(self.task)
 
     def say(self, text: str, style: str = "") -> None:
-        self.progress.console.print(Text(text), style=style) if self.progress.live.is_started else self.console.print(
-            Text(text), style=style
-        )
+        console = self.progress.console if self.progress.live.is_started else self.console
+        console.print(Text(text), style=style)
 
     def heading(self) -> None:
         """The table's first line."""

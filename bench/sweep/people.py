@@ -7,27 +7,24 @@ as often as they are lost, and what remains of a change of PCKh is what the path
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.data.people import PERSON_HEIGHT, People, Split
 from fasthg.data.protocols import Protocol
 from fasthg.files import atomic_path
-from fasthg.metrics.evaluate import predict_dataset
+from fasthg.metrics.evaluate import EvalOptions, Runner, predict_dataset
 from fasthg.metrics.pck import headline_joints
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise, read_image
 from fasthg.pixels.skeleton import MPII
 
-Runner = Callable[[Tensor], Tensor]  # images [N, 3, S, S] -> heatmaps [N, J, S/4, S/4]
 SHIFT, ZOOM = 0.04, 0.05  # of the person's height, of the box's side: largest changes of a view
 
 
@@ -104,8 +101,8 @@ def find_in_photographs(
     runner: Runner, dataset: Dataset, size: int, batch_size: int, mean: tuple[float, float, float]
 ) -> Found:
     """What a runner finds of a dataset's people, from their photographs."""
-    points = predict_dataset(runner, dataset, None, size, batch_size, mean=mean)
-    return find(points, dataset.people, dataset.protocol)
+    predictions = predict_dataset(runner, dataset, None, EvalOptions(size, batch_size, mean=mean))
+    return find(predictions.joints, dataset.people, dataset.protocol)
 
 
 def make_crops(dataset: Dataset, size: int) -> NDArray[np.uint8]:
@@ -124,11 +121,7 @@ def make_crops(dataset: Dataset, size: int) -> NDArray[np.uint8]:
 
 
 def find_in_crops(
-    runner: Runner,
-    dataset: Dataset,
-    crops: NDArray[np.uint8],
-    batch_size: int,
-    mean: tuple[float, float, float],
+    runner: Runner, dataset: Dataset, crops: NDArray[np.uint8], batch_size: int, mean: tuple[float, float, float]
 ) -> Found:
     """What a runner finds of a dataset's people in their `make_crops`; every batch is full, the last repeats people."""
     size, points = crops.shape[1], []

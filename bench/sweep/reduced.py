@@ -44,21 +44,24 @@ def make_reduced_reference(settings: Settings, variant: str) -> None:
         find_reduced(Cell(variant, "eager", "fp32", "infer", 1), settings).save(file)
 
 
-def found_file(settings: Settings, variant: str, path: str, precision: str) -> Path:
-    """Where is written down what a path finds with the variant's reduced network."""
+def weights_of(settings: Settings, variant: str) -> Path:
+    """The variant's reduced network, of which there is one."""
     weights = settings.reduced(variant)
     assert weights is not None
-    return settings.cache / weights.stem / f"{path}-{precision}.npz"
+    return weights
+
+
+def found_file(settings: Settings, variant: str, path: str, precision: str) -> Path:
+    """Where is written down what a path finds with the variant's reduced network."""
+    return settings.cache / weights_of(settings, variant).stem / f"{path}-{precision}.npz"
 
 
 def find_reduced(cell: Cell, settings: Settings) -> Found:
     """What the cell's path finds with the variant's reduced network."""
-    weights = settings.reduced(cell.variant)
-    assert weights is not None
     file = found_file(settings, cell.variant, cell.path, cell.precision)
     if file.exists():  # variants share networks
         return Found.load(file)
-    model = checkpoint.load_model(weights)
+    model = checkpoint.load_model(weights_of(settings, cell.variant))
     prepared = prepare(
         model,
         cell.path,
@@ -81,9 +84,7 @@ def load_reference(settings: Settings, variant: str) -> Found:
 
 def basis(settings: Settings, variant: str, reference: Found) -> str:
     """What PCKh was measured on, for people to read."""
-    weights = settings.reduced(variant)
-    assert weights is not None
-    config, people = checkpoint.load_config(weights), scored(settings)
+    config, people = checkpoint.load_config(weights_of(settings, variant)), scored(settings)
     return (
         f"reduced network ({config.num_stacks} stacks, {config.num_feats} features, {REDUCED_SIZE} px), "
         f"{len(people):,} crops of people it has not seen with {int(reference.counted.sum()):,} joints, "

@@ -46,13 +46,7 @@ PEOPLE = 32  # that PCKh is measured on without --full
 STREAM_S = 600.0  # of single crops for the fastest path of each variant, with --full
 FULL_TOTAL_S = 3600.0  # what a full sweep, which has no end, takes its shares of
 #: What a cell's process has imported when it begins, and what some paths need beside that.
-PRELOAD = (
-    "torch",
-    "fasthg.runtimes.paths",
-    "fasthg.metrics.evaluate",
-    "training.learner",
-    "bench.sweep.cells",
-)
+PRELOAD = ("torch", "fasthg.runtimes.paths", "fasthg.metrics.evaluate", "training.learner", "bench.sweep.cells")
 _ONNX = ("torch.onnx", "onnx")
 PATH_PRELOAD = {
     "compile": ("torch._dynamo", "torch._inductor.compile_fx"),

@@ -13,7 +13,7 @@ from fasthg.console import note, progress_bar
 from fasthg.data.dataset import Dataset
 from fasthg.errors import FasthgError
 from fasthg.export.artefact import is_artefact
-from fasthg.metrics.evaluate import evaluate
+from fasthg.metrics.evaluate import EvalOptions, evaluate
 from fasthg.network.flops import count_flops
 from fasthg.network.load import load_network
 from fasthg.network.stacks import first_stacks
@@ -28,43 +28,40 @@ from fasthg.runtimes.request import Prepared
 def eval_by_stack(
     weights: str | Path | None,
     variant: str | None,
-    dataset: Dataset,
     path: str,
-    device: str,
-    batch_size: int,
-    size: int | None,
-    threads: int | None,
+    dataset: Dataset,
     flip: bool,
     left_out: LeftOut,
+    how: dict[str, Any],
 ) -> dict[str, Any]:
     """The dataset's score, GFLOP and milliseconds a person after each stack, by one path.
+
+    how   the device, the batch size, the crops' size and the threads, as `load_runner` takes them
 
     Milliseconds are the network's alone, for a person of a batch. A photograph that cannot be read is told to
     `left_out` once.
     """
     if weights and is_artefact(weights):
         raise FasthgError(f"artefact {weights} has one answer alone; give the weights that it was exported from")
-    model, why = load_network(weights, variant), "as asked"
+    model, why, batch_size = load_network(weights, variant), "as asked", how["batch_size"]
     check_same_points(str(weights or "the shipped network"), model.config.skeleton, dataset.people.skeleton)
     if path == "auto":
-        path, why = choose_path(model, device, batch_size, threads)
+        path, why = choose_path(model, how["device"], batch_size, how["threads"])
     rows: list[dict[str, Any]] = []
     content: dict[str, Any] = {"stacks": rows, "batch_size": batch_size, "flip": flip}
     told: Callable[[FasthgError], None] = left_out
     with progress_bar() as bar:
         task = bar.add_task("people", total=len(dataset) * model.config.num_stacks)
         for count in range(1, model.config.num_stacks + 1):
-            served = load_runner(first_stacks(model, count), None, path, device, batch_size, size, threads)
+            served = load_runner(first_stacks(model, count), None, path, **how)
             runner = served.runner
             if count == 1:
                 note(f"path {runner.path} ({runner.precision}, {runner.device}): {why}")
                 content |= {"path": runner.path, "precision": runner.precision, "device": runner.device}
-            scores = evaluate(
-                *(runner, dataset, None, served.size, batch_size, flip),
-                lambda people: bar.advance(task, people),
-                told,
-                served.mean,
+            options = EvalOptions(
+                served.size, batch_size, flip, served.mean, lambda people: bar.advance(task, people), told
             )
+            scores = evaluate(runner, dataset, None, options)
             told = _nobody
             gflop = count_flops(model.config.first(count), served.size) / 1e9
             ms = measured_ms(runner, torch.zeros(batch_size, 3, served.size, served.size))

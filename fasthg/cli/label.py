@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fasthg.cli import options as opt
 from fasthg.errors import ItemsLeftOut
 
 LOCAL = "local"  # what `--ray` without an address stands for
@@ -18,18 +18,18 @@ def label(
         list[str], typer.Argument(help="Photographs, folders, globs, videos, Parquet lists (path, x, y, w, h).")
     ],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder or address of the results; a restart goes on.")],
-    weights: Annotated[Path | None, typer.Option(help="As for predict.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Network that the weights must be.")] = None,
+    weights: opt.Weights = None,
+    variant: opt.Variant = None,
     ray: Annotated[
         str | None, typer.Option("--ray", metavar="[ADDRESS]", help="By Ray: on this machine, or on a cluster.")
     ] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="Predictors side by side.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each.")] = None,
-    path: Annotated[str, typer.Option("--path", help="Execution path.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    stacks: Annotated[int | None, typer.Option(min=1, help="Run the network's first stacks alone.")] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="People in one run of the network.")] = 8,
+    path: opt.PathName = "auto",
+    device: opt.Device = "auto",
+    stacks: opt.Stacks = None,
+    flip: opt.Flip = False,
+    batch_size: opt.BatchSize = 8,
     block: Annotated[int, typer.Option(min=1, help="Pictures in one file of results.")] = 64,
     format: Annotated[str, typer.Option(help="parquet, or coco for COCO's JSON beside it.")] = "parquet",
 ) -> None:

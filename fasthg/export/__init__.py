@@ -1,1 +1,4 @@
-"""Artefacts for deployment: built, described, and compared with the reference before they are kept."""
+"""Artefacts for deployment: `export` builds one by `targets` and lets `compare` hold it to the reference.
+
+`manifest` describes it; `artefact` is what lies on disk, and loads it.
+"""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -51,7 +51,7 @@ class Artefact:
     end_to_end  normalisation and decoding are part of the graph
     size        side of the crops in pixels
     max_batch   images at a time, at most
-    metadata    everything that metadata.json says
+    metadata    everything that metadata.json says; nothing before it is written
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Artefact:
     config: HourglassConfig
     size: int
     max_batch: int
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_artefact(path: str | Path) -> bool:
@@ -70,38 +70,28 @@ def is_artefact(path: str | Path) -> bool:
     return Path(path).is_dir() or Path(path).name == METADATA
 
 
-def write_metadata(
-    folder: Path,
-    model: str,
-    *,
-    kind: str,
-    precision: str,
-    config: HourglassConfig,
-    size: int,
-    max_batch: int,
-    end_to_end: bool = False,
-    **more: Any,
-) -> None:
-    """Write metadata.json for the files in `folder`, of which `model` is the one to load; see the module for fields."""
+def write_metadata(artefact: Artefact, **told: Any) -> None:
+    """Write metadata.json for the files in an artefact's folder; `told` are further fields of it, see the module."""
+    folder = artefact.folder
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != METADATA)
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "kind": kind,
-        "precision": precision,
-        "end_to_end": end_to_end,
-        "model": model,
+        "kind": artefact.kind,
+        "precision": artefact.precision,
+        "end_to_end": artefact.end_to_end,
+        "model": artefact.model.relative_to(folder).as_posix(),
         "files": {file.relative_to(folder).as_posix(): sha256(file) for file in files},
-        "config": asdict(config),
+        "config": asdict(artefact.config),
         "input": {
-            "size": size,
-            "max_batch": max_batch,
+            "size": artefact.size,
+            "max_batch": artefact.max_batch,
             "colour": "RGB in 0..1 less the mean",
-            "mean": list(config.mean),
+            "mean": list(artefact.config.mean),
         },
-        "joint_names": list(config.skeleton.names),
+        "joint_names": list(artefact.config.skeleton.names),
     }
-    write_json(folder / METADATA, content | more)
+    write_json(folder / METADATA, content | told)
 
 
 def read_artefact(path: str | Path) -> Artefact:

@@ -175,7 +175,8 @@ def _build(spec: ArtefactSpec, folder: Path, crops: Crops, name: str) -> tuple[B
     graph = targets.fp32_graph(spec)
 
     def compared(runs_here: RunsHere) -> Comparison:
-        answers = _answers(_load(spec, folder, runs_here), crops, spec, spec.batch)
+        loaded = load_artefact(_artefact(spec, folder, runs_here.file, runs_here.kind), batch_size=spec.batch)
+        answers = _answers(loaded, crops, spec, spec.batch)
         return compare(answers, reference, crops, spec.precision, rounding, spec.model.config.skeleton)
 
     for keep in precision_attempts(spec.model.config, spec.precision):
@@ -207,20 +208,18 @@ def _reference(spec: ArtefactSpec) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _load(spec: ArtefactSpec, folder: Path, runs_here: RunsHere) -> Callable[[Tensor], Tensor]:
-    """A file in the folder, loaded back as a user's program loads it."""
-    artefact = Artefact(
+def _artefact(spec: ArtefactSpec, folder: Path, file: str, kind: str) -> Artefact:
+    """A file in the folder as a user's program takes it."""
+    return Artefact(
         folder=folder,
-        model=folder / runs_here.file,
-        kind=runs_here.kind,
+        model=folder / file,
+        kind=kind,
         precision=spec.precision,
         end_to_end=spec.end_to_end,
         config=spec.model.config,
         size=spec.size,
         max_batch=spec.batch,
-        metadata={},
     )
-    return load_artefact(artefact, batch_size=spec.batch)
 
 
 def _answers(run: Callable[[Tensor], Tensor], crops: Crops, spec: ArtefactSpec, batch: int) -> Answers:
@@ -239,14 +238,7 @@ def _answers(run: Callable[[Tensor], Tensor], crops: Crops, spec: ArtefactSpec, 
 
 def _write_metadata(spec: ArtefactSpec, built: Built, folder: Path, weights: str, comparison: Comparison) -> None:
     write_metadata(
-        folder,
-        built.model,
-        kind=built.kind,
-        precision=spec.precision,
-        config=spec.model.config,
-        size=spec.size,
-        max_batch=spec.batch,
-        end_to_end=spec.end_to_end,
+        _artefact(spec, folder, built.model, built.kind),
         variant=variant_name(spec.model.config),
         weights=weights,
         flip=spec.flip,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from fasthg.export.end_to_end import OUTPUT_NAMES
 from fasthg.export.targets import ArtefactSpec, Built
 from fasthg.network.variants import STRIDE
 from fasthg.runtimes.onnx.graph import INPUT_NAME, OUTPUT_NAME
+from fasthg.version import installed
 
 _LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "trt": ("onnx", "onnxruntime"), "openvino": ("openvino", "nncf")}
 
@@ -40,13 +40,7 @@ def outputs(spec: ArtefactSpec) -> dict[str, Any]:
 
 def versions(target: str) -> dict[str, str]:
     """Versions of what made the artefact, as far as it is installed."""
-    found = {}
-    for name in ("fasthg", "torch", *_LIBRARIES[target]):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed(["fasthg", "torch", *_LIBRARIES[target]])
 
 
 def labels(spec: ArtefactSpec) -> dict[str, str]:

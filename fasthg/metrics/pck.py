@@ -62,24 +62,12 @@ def headline_joints(skeleton: Skeleton) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Percentages:
     """Percentages at one threshold, or areas under their curves; NaN where no such joint is labelled."""
 
     per_joint: dict[str, float]
     per_group: dict[str, float]
     means: dict[str, float]
-
-    @property
-    def mean14(self) -> float:
-        return self.means["mean14"]
-
-    @property
-    def weighted14(self) -> float:
-        return self.means["weighted14"]
-
-    @property
-    def pooled16(self) -> float:
-        return self.means["pooled16"]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: NaN becomes None."""
@@ -94,7 +82,7 @@ class Found:
 class Scores:
     """One set of predictions under one protocol.
 
-    at          at the protocol's threshold; its `mean14`, `weighted14`, ... are also those of the scores
+    at          at the protocol's threshold
     strict      at the protocol's strict threshold
     auc         area under the curve over thresholds 0 to the protocol's, in percent of the whole: 50 trapezoids
     num_people  that count
@@ -105,27 +93,15 @@ class Scores:
     """
 
     protocol: Protocol
-    at: Found
-    strict: Found
-    auc: Found
+    at: Percentages
+    strict: Percentages
+    auc: Percentages
     num_people: int
     num_joints: int
     rmse: float
     mean_error: float
     skeleton: Skeleton = MPII
     left_out: int = 0
-
-    @property
-    def mean14(self) -> float:
-        return self.at.mean14
-
-    @property
-    def weighted14(self) -> float:
-        return self.at.weighted14
-
-    @property
-    def pooled16(self) -> float:
-        return self.at.pooled16
 
     @property
     def headline(self) -> tuple[str, float]:
@@ -140,15 +116,7 @@ class Scores:
         return self.auc.means["pooled"] if "pooled" in self.auc.means else self.headline[1]
 
     @property
-    def per_group(self) -> dict[str, float]:
-        return self.at.per_group
-
-    @property
-    def per_joint(self) -> dict[str, float]:
-        return self.at.per_joint
-
-    @property
-    def measures(self) -> dict[str, Found]:
+    def measures(self) -> dict[str, Percentages]:
         """The three measures by their names in JSON and in logs, such as "pckh@0.5"."""
         return {self.protocol.key(): self.at, self.protocol.key(self.protocol.strict): self.strict, "auc": self.auc}
 
@@ -260,18 +228,19 @@ class _Means:
     skeleton: Skeleton
     counts: NDArray[np.int64]
 
-    def __call__(self, found: NDArray[Any]) -> Found:
+    def __call__(self, found: NDArray[Any]) -> Percentages:
         counts, present = self.counts, self.counts > 0
         percent = np.full(len(counts), np.nan)
         percent[present] = 100.0 * found[present] / counts[present]
         per_joint = {name: float(value) for name, value in zip(self.skeleton.names, percent)}
         pooled = float(100.0 * found.sum() / counts.sum()) if counts.any() else math.nan
         if means_of(self.skeleton) is MEANS:
-            return Found(per_joint, per_joint, {"mean": _mean(percent), "pooled": pooled})
+            return Percentages(per_joint, per_joint, {"mean": _mean(percent), "pooled": pooled})
         chosen = _OF_14 & present
         weighted = float(100.0 * found[chosen].sum() / counts[chosen].sum()) if chosen.any() else math.nan
         groups = {group: _mean([per_joint[name] for name in names]) for group, names in GROUPS.items()}
-        return Found(per_joint, groups, {"mean14": _mean(percent[_OF_14]), "weighted14": weighted, "pooled16": pooled})
+        means = {"mean14": _mean(percent[_OF_14]), "weighted14": weighted, "pooled16": pooled}
+        return Percentages(per_joint, groups, means)
 
 
 def _mean(values: ArrayLike) -> float:

@@ -43,14 +43,11 @@ class Truth:
 
 
 def predictions_document(
-    images: Sequence[str], joints: ArrayLike, scores: ArrayLike, skeleton: Skeleton, rows: Sequence[int] | None = None
+    images: Sequence[str], joints: ArrayLike, scores: ArrayLike, skeleton: Skeleton
 ) -> dict[str, Any]:
     """The JSON document for joints [N, J, 2] in continuous pixels and scores [N, J]; add to its records at will."""
     with_scores = np.concatenate([np.asarray(joints), np.asarray(scores)[..., None]], axis=-1).round(4)
-    records: list[dict[str, Any]] = []
-    for i, (image, values) in enumerate(zip(images, with_scores)):
-        place = {} if rows is None else {"row": int(rows[i])}
-        records.append({"image": image, **place, "joints": values.tolist()})
+    records = [{"image": image, "joints": values.tolist()} for image, values in zip(images, with_scores)]
     return {"coordinates": COORDINATES, "joint_names": list(skeleton.names), "predictions": records}
 
 

@@ -5,7 +5,7 @@ the residual trunk, which the skip also reads, so it stays; every other one foll
 normalisation depends on the input and never folds.
 
 The two ways back into the trunk become one: merge_features(y) + merge_score(score(y)) is a 1x1 convolution of y, since
-nothing between them bends.
+no nonlinearity lies between them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fasthg.errors import FasthgError
-from fasthg.network.variants import STRIDE, HourglassConfig
+from fasthg.network.variants import HourglassConfig
 
 
 def make_norm(config: HourglassConfig, channels: int) -> nn.Module:
@@ -144,8 +144,3 @@ def check_input(config: HourglassConfig, images: Tensor) -> None:
         raise FasthgError(
             f"input has shape {tuple(images.shape)}; give [N, 3, H, W] with H and W multiples of {multiple}"
         )
-
-
-def heatmap_size(input_size: int) -> int:
-    """Side of the heatmaps for crops of `input_size` pixels."""
-    return input_size // STRIDE

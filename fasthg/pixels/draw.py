@@ -12,6 +12,7 @@ from fasthg.pixels.skeleton import Skeleton
 
 RED = (230, 25, 25)
 OUTLINE = (20, 20, 20)
+_MIN_SCORE = 0.05  # of a joint that is drawn
 _SHIFT = 4  # bits of a pixel's fraction that OpenCV draws with
 
 
@@ -20,18 +21,17 @@ def draw_poses(
     joints: Iterable[ArrayLike],
     skeleton: Skeleton,
     scores: Iterable[ArrayLike] | None = None,
-    min_score: float = 0.05,
 ) -> NDArray[np.uint8]:
     """A copy of `image` [H, W, 3] uint8 RGB with people's joints, each [J, 2] in continuous pixels, drawn over it.
 
-    Joints that are NaN or whose score is below `min_score` (of scores [J] for each person) are left out, with the
+    Joints that are NaN or whose score (of scores [J] for each person) is below 0.05 are left out, with the
     limbs that end in them. Lines are scaled to the person.
     """
     canvas = np.ascontiguousarray(image).copy()
     people = [np.asarray(person, np.float64) for person in joints]
     confidences = [np.ones(len(person)) for person in people] if scores is None else [np.asarray(s) for s in scores]
     for person, confidence in zip(people, confidences):
-        _draw_person(canvas, person, skeleton, np.isfinite(person).all(axis=1) & (confidence >= min_score))
+        _draw_person(canvas, person, skeleton, np.isfinite(person).all(axis=1) & (confidence >= _MIN_SCORE))
     return canvas
 
 

@@ -95,16 +95,6 @@ def warp(image: NDArray[np.uint8], matrix: ArrayLike, size: int) -> NDArray[np.u
     return np.asarray(crop, np.uint8)
 
 
-def flip_joints(
-    joints: ArrayLike, labelled: ArrayLike, width: float, skeleton: Skeleton
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Joints [..., J, 2] and flags [..., J] in the mirrored image of `width` pixels: left and right change names."""
-    order = list(skeleton.flip_order)
-    mirrored = np.array(joints, np.float64)[..., order, :]
-    mirrored[..., 0] = width - mirrored[..., 0]
-    return mirrored, np.asarray(labelled, bool)[..., order]
-
-
 def flip_heatmaps(heatmaps: Tensor, skeleton: Skeleton) -> Tensor:
     """Heatmaps [..., J, h, w] of a mirrored crop as those of the crop itself: mirrored, left and right swapped."""
     order = torch.tensor(skeleton.flip_order, device=heatmaps.device)

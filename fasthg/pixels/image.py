@@ -112,3 +112,9 @@ def normalise(crops: NDArray[np.uint8] | Tensor, mean: Sequence[float] = MEAN) -
     """
     images = torch.as_tensor(crops).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return images.div_(255.0).sub_(torch.tensor(mean, device=images.device).view(3, 1, 1))
+
+
+def fill_up(images: Tensor, count: int) -> Tensor:
+    """The images, the last one repeated up to `count`: a new shape would make compiled networks compile again."""
+    missing = count - len(images)
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images

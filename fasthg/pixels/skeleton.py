@@ -1,6 +1,6 @@
 """What a network's points are: their names, which are mirror images of each other, which are joined, how exact.
 
-A skeleton is plain data, so that checkpoints and artefacts can carry theirs: `Skeleton.from_dict(skeleton.to_dict())`
+A skeleton is plain data, so that checkpoints and artefacts can carry theirs: `Skeleton.from_dict(asdict(skeleton))`
 is the same skeleton again.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fasthg.errors import FasthgError
@@ -77,13 +77,9 @@ class Skeleton:
         right, left = (any(pair[side] in limb for pair in self.pairs) for side in (0, 1))
         return MIDDLE if right == left else RIGHT if right else LEFT
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Skeleton:
-        """The skeleton that `to_dict` wrote, by way of JSON or not; raises FasthgError for anything else."""
+        """The skeleton that `dataclasses.asdict` gave, by way of JSON or not; raises FasthgError for anything else."""
         try:
             return Skeleton(**content)
         except (TypeError, ValueError) as error:

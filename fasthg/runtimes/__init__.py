@@ -1,4 +1,7 @@
-"""The execution paths: one file for each library that can run a network, `paths.py` with their names on top."""
+"""The execution paths: `paths` lists them, and a file for each library runs them, from one `request`.
+
+`choose` is what `auto` does with what was `measured` on this machine.
+"""
 
 import os
 import sys

@@ -27,6 +27,7 @@ from fasthg.network.precision import lower
 from fasthg.runtimes.pytorch import placed, set_threads, thread_details
 from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name, one_at_a_time
 
+_WARM_UP = 3  # calls before a CUDA graph is recorded
 _SHAPES = 64  # batch shapes and networks that one process may compile; PyTorch's own limit of 8 would end in eager mode
 
 
@@ -67,9 +68,8 @@ def _name_cache() -> None:
 class CudaGraphs:
     """A function of one CUDA tensor, recorded as a CUDA graph for each shape that comes."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], warm_up: int = 3) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         self._function = function
-        self._warm_up = warm_up
         self._recorded: dict[tuple[int, ...], tuple[Any, Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class CudaGraphs:
         stream = torch.cuda.Stream(images.device)
         stream.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(stream):
-            for _ in range(self._warm_up):
+            for _ in range(_WARM_UP):
                 self._function(inputs)
         torch.cuda.current_stream(images.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()

@@ -28,10 +28,8 @@ _CONVERSION_LIMIT_S = 600
 
 def build(path: str, request: Request) -> Prepared:
     """The network in ncnn, which takes one image at a time."""
-    if request.cache_dir is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return load(path, _network(request, Path(folder)), request)
-    return load(path, _network(request, request.cache_dir), request)
+    with request.conversions() as folder:
+        return load(path, _network(request, folder), request)
 
 
 def load(path: str, file: Path, request: Request) -> Prepared:

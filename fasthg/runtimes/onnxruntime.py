@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,10 +26,8 @@ def unavailable(device: torch.device, precision: str) -> str | None:
 
 def build(path: str, request: Request) -> Prepared:
     """The folded network in a session of ONNX Runtime."""
-    if request.cache_dir is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return load(path, _graph(request, Path(folder)), request)
-    return load(path, _graph(request, request.cache_dir), request)
+    with request.conversions() as folder:
+        return load(path, _graph(request, folder), request)
 
 
 def load(path: str, graph: Path, request: Request) -> Prepared:

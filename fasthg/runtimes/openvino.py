@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,10 +36,8 @@ def has_bf16() -> bool:
 
 def build(path: str, request: Request) -> Prepared:
     """The folded network, compiled by OpenVINO."""
-    if request.cache_dir is None:
-        with tempfile.TemporaryDirectory() as folder:
-            return load(path, _network(request, Path(folder)), request)
-    return load(path, _network(request, request.cache_dir), request)
+    with request.conversions() as folder:
+        return load(path, _network(request, folder), request)
 
 
 def load(path: str, file: Path, request: Request) -> Prepared:

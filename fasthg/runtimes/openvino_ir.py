@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +11,7 @@ from xml.etree import ElementTree
 from numpy.typing import NDArray
 
 from fasthg.errors import BackendUnavailable
-from fasthg.runtimes.onnx.graph import NETWORK, within
+from fasthg.runtimes.onnx.graph import NETWORK, quiet, within
 
 _TRUNK = ("Add", "MaxPool", "Interpolate")  # operators on the residual trunk
 
@@ -66,7 +63,7 @@ def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str]) -> Any:
         raise BackendUnavailable("openvino:int8: nncf is not installed; pip install 'fasthg[openvino]'") from None
     operations = [(op.get_friendly_name(), op.get_type_name()) for op in network.get_ordered_ops()]
     ignored = [name for name, kind in operations if not within(name, NETWORK) or within(name, keep) or kind in _TRUNK]
-    with _quiet():
+    with quiet("nncf"):
         return nncf.quantize(
             network,
             nncf.Dataset(list(crops[:, None])),
@@ -75,16 +72,3 @@ def quantise(network: Any, crops: NDArray[Any], keep: Sequence[str]) -> Any:
             subset_size=len(crops),
             ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
         )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF logs its settings and draws bars of its own."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -54,6 +56,15 @@ class Request:
                 f"process {os.getpid()} was forked off {max(before)}, which had made a network ready, and cannot run"
                 " one; start it by 'spawn', or fork before the first network"
             )
+
+    @contextlib.contextmanager
+    def conversions(self) -> Iterator[Path]:
+        """The folder for converted networks: the cache's, or one that goes again where nothing is kept."""
+        if self.cache_dir is not None:
+            yield self.cache_dir
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from fasthg.files import write_bytes
+from fasthg.files import make_once
 from fasthg.runtimes import tensorrt_engine
 from fasthg.runtimes.onnx.convert import converted_graph, precision_key
 from fasthg.runtimes.onnx.graph import model_digest
@@ -35,10 +34,7 @@ def build(path: str, request: Request) -> Prepared:
     shape = "x".join(str(side) for side in (len(request.example), *request.example.shape[2:]))
     name = f"{model_digest(request.model)}-{shape}-{precision_key(request)}-{gpu}-{version}"
     file = request.cache_dir / f"{name}{tensorrt_engine.SUFFIXES[library]}"
-    with FileLock(f"{file}.lock"):
-        if not file.exists():
-            write_bytes(file, _engine(library, request))
-    return load(path, file, request)
+    return load(path, make_once(file, lambda: _engine(library, request)), request)
 
 
 def load(path: str, engine: Path, request: Request) -> Prepared:

@@ -197,13 +197,13 @@ def runs_here(library: str) -> bool:
     return library == FULL or ".".join(map(str, torch.cuda.get_device_capability(0))) in RTX_CAPABILITIES
 
 
-def time_engine(library: str, engine: bytes, device: torch.device, runs: int = 50) -> float:
+def time_engine(library: str, engine: bytes, device: torch.device) -> float:
     """Median milliseconds of one full batch, inputs and outputs on the GPU."""
     runner = EngineRunner(library, engine, device)
     images = runner.example()
     for _ in range(10):
         runner(images)
-    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(runs)]
+    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(50)]
     for before, after in marks:
         before.record()
         runner(images)

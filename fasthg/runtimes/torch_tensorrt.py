@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fasthg.network.fold import fold
 from fasthg.network.precision import lower
+from fasthg.pixels.image import fill_up
 from fasthg.runtimes.onnx.graph import FinalHeatmaps
 from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name, one_at_a_time
 
@@ -20,7 +21,7 @@ def build(path: str, request: Request) -> Prepared:
 
     def run(images: Tensor) -> Tensor:
         images = images.to(device, DTYPES[request.precision])
-        parts = [compiled(_filled(part, batch))[: len(part)] for part in images.split(batch)]
+        parts = [compiled(fill_up(part, batch))[: len(part)] for part in images.split(batch)]
         return torch.cat(parts).float()
 
     details = {"torch_tensorrt": torch_tensorrt.__version__, "torch": torch.__version__, "batch": str(batch)}
@@ -36,8 +37,3 @@ def compile_program(request: Request) -> torch.fx.GraphModule:
     example = torch_tensorrt.Input(shape=tuple(request.example.shape), dtype=dtype)
     with torch.cuda.device(request.device), torch.no_grad():
         return torch_tensorrt.compile(module, ir="dynamo", arg_inputs=[example], min_block_size=1, disable_tf32=True)
-
-
-def _filled(images: Tensor, batch: int) -> Tensor:
-    missing = batch - len(images)
-    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.exports import app, run_all
+from bench.exports import main, run_all
 from bench.measure.exported import RESULTS, read_rows
 from bench.report.tables import exports_table
-from fasthg.console import run_app
+from fasthg.console import run_command
 from fasthg.errors import FasthgError
 
 
@@ -33,15 +33,12 @@ def test_the_shipped_network_is_exported_within_the_tolerances(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [
-        (["--variants", "tiny"], "unknown variant 'tiny'"),
-        (["--formats", "onnx:fp8"], "unknown format 'onnx:fp8'"),
-    ],
+    [(["--variants", "tiny"], "unknown variant 'tiny'"), (["--formats", "onnx:fp8"], "unknown format 'onnx:fp8'")],
 )
 def test_a_bad_request_is_one_line(
     options: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_app(app, [*options, "--out", str(tmp_path)]) == 2
+    assert run_command(main, [*options, "--out", str(tmp_path)]) == 2
     assert line in capsys.readouterr().err
     assert not (tmp_path / RESULTS).exists()
 

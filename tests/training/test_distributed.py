@@ -13,7 +13,7 @@ import torch
 
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
-from fasthg.metrics.evaluate import evaluate
+from fasthg.metrics.evaluate import EvalOptions, evaluate
 from fasthg.network.checkpoint import load_model
 from training.distributed import World
 
@@ -108,8 +108,8 @@ def test_statistics_are_one_networks_whatever_the_number_of_ranks(tiny_dataset, 
         torch.testing.assert_close(kept[name], alone[part][name], rtol=1e-4, atol=1e-6)
     row = saved["history"][-1]
     model = load_model(tmp_path / "2" / "last.safetensors")
-    scores = evaluate(model.final, load_dataset(tiny_dataset, "val"), None, 32, batch_size=2)
-    assert row["weighted14_pckh@0.5"] == pytest.approx(scores.weighted14)
+    scores = evaluate(model.final, load_dataset(tiny_dataset, "val"), None, EvalOptions(32, 2))
+    assert row["weighted14_pckh@0.5"] == pytest.approx(scores.at.means["weighted14"])
 
 
 def test_everyone_is_predicted_exactly_once():

@@ -18,7 +18,7 @@ from training.options import TrainOptions
 from training.pack import PackSettings, pack
 from training.recipes import Recipe
 from training.synthesize import synthesize
-from training.train import train
+from training.trainer import train
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def test_crops_are_packed(athletes: Path, tmp_path: Path) -> None:
 
 
 def test_exports_are_compared_by_the_torso(athletes: Path) -> None:
-    gate = load_crops(athletes, 128)
-    assert str(gate.protocol) == "PCK@0.2"
+    crops = load_crops(athletes, 128)
+    assert str(crops.protocol) == "PCK@0.2"
     # hip (44, 82) to shoulder (66, 40) is 47.4 pixels, and the crop's side is 1.3 x 126 pixels
-    np.testing.assert_allclose(gate.lengths, np.hypot(22, 42) * 128 / (1.3 * 126))
+    np.testing.assert_allclose(crops.lengths, np.hypot(22, 42) * 128 / (1.3 * 126))
 
 
 def test_athletes_are_rendered_in_their_poses(athletes: Path, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""Steps, learning rates and averages against values worked out in float64."""
+"""Optimisers by name, and learning rates and averages against values worked out by hand."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,48 +9,20 @@ from torch import nn
 from fasthg.errors import FasthgError
 from training.optim import Schedule, WeightAverage, make_optimizer, set_learning_rate
 
-GRADIENTS = np.array([[0.5, -2.0], [0.1, 1.0], [-0.3, 0.2]])
-START = np.array([1.0, -1.0])
-
-
-def rmsprop(lr, momentum, decay):
-    """Hinton's RMSProp with momentum on the scaled gradient, as PyTorch documents it: alpha 0.99, eps 1e-8."""
-    p, square, buffer = START.copy(), np.zeros(2), np.zeros(2)
-    for gradient in GRADIENTS:
-        g = gradient + decay * p
-        square = 0.99 * square + 0.01 * g**2
-        buffer = momentum * buffer + g / (np.sqrt(square) + 1e-8)
-        p = p - lr * buffer
-    return p
-
-
-def adam(lr, momentum, decay, decoupled):
-    """Kingma and Ba, algorithm 1; `decoupled` is Loshchilov and Hutter's AdamW."""
-    p, m, v = START.copy(), np.zeros(2), np.zeros(2)
-    for step, gradient in enumerate(GRADIENTS, start=1):
-        p = p * (1 - lr * decay) if decoupled else p
-        g = gradient if decoupled else gradient + decay * p
-        m = momentum * m + (1 - momentum) * g
-        v = 0.999 * v + 0.001 * g**2
-        p = p - lr * (m / (1 - momentum**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
-    return p
-
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "kind", "momentum"),
     [
-        ("rmsprop", rmsprop(0.01, 0.9, 0.1)),
-        ("adam", adam(0.01, 0.9, 0.1, decoupled=False)),
-        ("adamw", adam(0.01, 0.9, 0.1, decoupled=True)),
+        ("rmsprop", torch.optim.RMSprop, {"momentum": 0.8}),
+        ("adam", torch.optim.Adam, {"betas": (0.8, 0.999)}),
+        ("adamw", torch.optim.AdamW, {"betas": (0.8, 0.999)}),
+        ("sgd", torch.optim.SGD, {"momentum": 0.8}),
     ],
 )
-def test_three_steps_agree_with_float64(name, expected):
-    parameter = nn.Parameter(torch.from_numpy(START.copy()))
-    optimizer = make_optimizer(name, [parameter], lr=0.01, momentum=0.9, weight_decay=0.1)
-    for gradient in GRADIENTS:
-        parameter.grad = torch.from_numpy(gradient.copy())
-        optimizer.step()
-    np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-9)
+def test_an_optimizer_is_pytorchs_own_with_every_number_in_its_place(name, kind, momentum):
+    optimizer = make_optimizer(name, [nn.Parameter(torch.zeros(1))], lr=0.01, momentum=0.8, weight_decay=0.1)
+    assert type(optimizer) is kind
+    assert {"lr": 0.01, "weight_decay": 0.1, **momentum}.items() <= optimizer.defaults.items()
 
 
 def test_unknown_optimizer_lists_the_known_ones():

@@ -20,8 +20,8 @@ from training import pack as pack_module
 from training.loading.augment import NO_AUGMENTATION, Augmentation, Draws, crop_matrices
 from training.loading.journal import Journal
 from training.loading.loader import LoaderOptions, ReferenceLoader, make_loader
-from training.loading.packed import PackedSource
-from training.pack import PackSettings, main, make_packed_loader, pack
+from training.loading.packed import PackedSource, make_packed_loader
+from training.pack import PackSettings, main, pack
 from training.synthesize import synthesize
 
 SMALL = PackSettings(density=64, quality=85)
@@ -105,13 +105,6 @@ def test_a_crop_of_the_wrong_shape_is_refused():
             native.cut_crop(picture, matrix, three, three, False, wrong)
     with pytest.raises(ValueError, match="picture must be"):
         native.cut_crop(picture[..., :3].copy(), matrix, three, three, False, np.empty((3, 8, 8), np.float32))
-
-
-def test_a_file_of_an_earlier_version_is_named(own_packed):
-    with h5py.File(own_packed, "r+") as file:
-        file.attrs["version"] = 1
-    with pytest.raises(FasthgError, match=r"crops\.h5: version 1, read is 2; pack again"):
-        PackedSource(own_packed)
 
 
 def _pack_people(dataset, tmp_path):
@@ -242,12 +235,6 @@ def test_a_piece_whose_bytes_changed_is_done_again(tmp_path):
         assert damaged.read(0) == bytes(100)
 
 
-def test_a_file_that_is_cut_short_is_named(own_packed):
-    os.truncate(own_packed, own_packed.stat().st_size - 1000)
-    with pytest.raises(FasthgError, match=r"crops\.h5: damaged or cut short"):
-        make_packed_loader(own_packed)
-
-
 def test_a_damaged_crop_is_named_with_its_row_and_may_be_skipped(own_packed):
     with h5py.File(own_packed, "r+") as file:
         offset = file["train"]["offset"][6, 0]
@@ -258,30 +245,31 @@ def test_a_damaged_crop_is_named_with_its_row_and_may_be_skipped(own_packed):
     assert torch.cat([batch.rows for batch in loader]).tolist() == [*range(6), 7, *range(7, 24)]
 
 
-def test_damaged_tables_are_named(own_packed):
-    with h5py.File(own_packed, "r+") as file:
-        file["train"]["joints"][3, 5, 0] += 1.0
-    with pytest.raises(FasthgError, match="do not match their digest"):
-        PackedSource(own_packed)
+def test_a_file_that_holds_something_else_is_named(own_packed):
+    """Other labels, then an earlier version, then another kind of file."""
+    for name, value, named in (
+        (None, None, "do not match their digest"),
+        ("version", 1, r"crops\.h5: version 1, read is 2; pack again"),
+        ("format", "heatmaps", "another kind"),
+    ):
+        with h5py.File(own_packed, "r+") as file:
+            if name:
+                file.attrs[name] = value
+            else:
+                file["train"]["joints"][3, 5, 0] += 1.0
+        with pytest.raises(FasthgError, match=named):
+            make_packed_loader(own_packed)
 
 
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [(None, "no such file"), (b"", "damaged or cut short"), (b"\x89HDF\r\n\x1a\n" + bytes(90), "damaged or cut short")],
-)
-def test_what_is_no_packed_file_is_named(tmp_path, content, named):
-    path = tmp_path / "crops.h5"
-    if content is not None:
-        path.write_bytes(content)
+@pytest.mark.parametrize("length", [None, 0, 90, -1000], ids=["missing", "empty", "a beginning", "cut short"])
+def test_a_file_that_is_missing_or_cut_short_is_named(own_packed, length):
+    if length is None:
+        own_packed.unlink()
+    else:
+        os.truncate(own_packed, length % own_packed.stat().st_size)
+    named = "no such file" if length is None else "damaged or cut short"
     with pytest.raises(FasthgError, match=f"crops.h5: {named}"):
-        make_packed_loader(path)
-
-
-def test_another_hdf5_file_is_named(tmp_path):
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["normalize"] = np.ones(3)
-    with pytest.raises(FasthgError, match="another kind"):
-        make_packed_loader(tmp_path / "other.h5")
+        make_packed_loader(own_packed)
 
 
 def test_a_split_that_was_not_packed_is_named(packed):

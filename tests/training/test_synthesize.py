@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fasthg.console import run_app
+from fasthg.console import run_command
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from training.people.synthetic import chunk
-from training.synthesize import app, synthesize
+from training.synthesize import main, synthesize
 
 SMALL = (160, 120)
 
@@ -264,21 +264,10 @@ class TestBadUse:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         arguments = ["--out", str(tmp_path / "people"), "--train", "1", "--val", "1", "--size", "wide"]
-        assert run_app(app, arguments) == 2
+        assert run_command(main, arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
     def test_the_command_renders(self, tmp_path: Path) -> None:
-        arguments = [
-            "--out",
-            str(tmp_path / "people"),
-            "--train",
-            "1",
-            "--val",
-            "1",
-            "--size",
-            "160x120",
-            "--workers",
-            "1",
-        ]
-        assert run_app(app, arguments) == 0
+        arguments = ["--train", "1", "--val", "1", "--size", "160x120", "--workers", "1"]
+        assert run_command(main, ["--out", str(tmp_path / "people"), *arguments]) == 0
         assert len(records(tmp_path / "people")) == 2

@@ -162,7 +162,7 @@ def plan_batch(source: Source, options: LoaderOptions, epoch: int, rows: NDArray
 _epoch_draws = functools.lru_cache(maxsize=2)(epoch_draws)
 
 
-class Reading(Generic[Content]):
+class BatchReader(Generic[Content]):
     """The people of a batch as they are read, one after the other.
 
     The next person that can be read takes the place of one that cannot. Iterating yields what `read(row, view)`
@@ -226,7 +226,7 @@ class BatchMaker:
         self._free: list[NDArray[np.float32]] = []  # memory of batches that nobody refers to any more
 
     def __call__(self, job: BatchRows) -> MadeBatch:
-        reading = Reading(self.source, self.options, job, self.source.read)
+        reading = BatchReader(self.source, self.options, job, self.source.read)
         images = self._empty(len(job.rows))
         pixels = images.numpy()
         for i, picture in enumerate(reading):

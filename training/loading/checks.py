@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from fasthg.data.dataset import Dataset
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
-
-_EXIF_ORIENTATION = 0x0112
-_EXIF_QUARTER_TURNS = (5, 6, 7, 8)
+from fasthg.pixels.pictures import picture_size
 
 
 def check_boxes(dataset: Dataset) -> None:
@@ -30,12 +30,8 @@ def check_boxes(dataset: Dataset) -> None:
             )
 
 
-def _upright_size(path: object) -> tuple[int, int] | None:
-    from PIL import Image
-
+def _upright_size(path: Path) -> tuple[int, int] | None:
     try:
-        with Image.open(str(path)) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_QUARTER_TURNS
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except OSError:
+        return picture_size(path)
+    except FasthgError:
         return None

@@ -24,7 +24,7 @@ from fasthg.data.dataset import Dataset
 from fasthg.data.people import Split
 from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.pixels import geometry
-from training.loading.batches import LoaderOptions, MadeBatch, Reading, Source
+from training.loading.batches import BatchReader, LoaderOptions, MadeBatch, Source
 from training.loading.checks import check_boxes
 from training.loading.loader import JpegSource, Loader
 from training.loading.packed import PackedSource
@@ -68,8 +68,8 @@ class DaliLoader(Loader):
         self._dtype = dtype
         self._known_bad: dict[int, str] = {}
         self._pipeline: Any = None
-        self._feed: Iterator[tuple[Reading[bytes], list[bytes]]] = iter(())
-        self._fed: deque[Reading[bytes]] = deque()  # the batches in the pipeline, in their order
+        self._feed: Iterator[tuple[BatchReader[bytes], list[bytes]]] = iter(())
+        self._fed: deque[BatchReader[bytes]] = deque()  # the batches in the pipeline, in their order
 
     def _make(self, jobs: Iterable[BatchRows]) -> Iterator[MadeBatch]:
         remaining = deque(jobs)
@@ -96,8 +96,8 @@ class DaliLoader(Loader):
         pipeline.reset()
         self._pipeline = pipeline
 
-    def _read(self, job: BatchRows) -> tuple[Reading[bytes], list[bytes]]:
-        reading = Reading(self._source, self.options, job, self._source.read_encoded, self._known_bad)
+    def _read(self, job: BatchRows) -> tuple[BatchReader[bytes], list[bytes]]:
+        reading = BatchReader(self._source, self.options, job, self._source.read_encoded, self._known_bad)
         return reading, list(reading)
 
     def _next_input(self) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32], NDArray[np.float32]]:

@@ -26,8 +26,6 @@ from training.loading.batches import Batch, BatchMaker, LoaderOptions, MadeBatch
 from training.loading.checks import check_boxes
 from training.loading.sampling import BatchRows
 
-__all__ = ["Batch", "JpegSource", "Loader", "LoaderOptions", "ReferenceLoader", "ThreadLoader", "make_loader"]
-
 SHARED_MEMORY = "/dev/shm"  # where PyTorch's loader processes put their batches
 _LOG = logging.getLogger(__name__)
 

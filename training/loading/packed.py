@@ -4,7 +4,7 @@
     /jpeg      uint8 [bytes], contiguous: the JPEGs one after another
     /SPLIT     "train", "val" or "all": the table of people, one entry a row
         images, center, scale, joints, labelled, visible, head_size      as in `fasthg.data.people.People`
-        attribute skeleton                                               JSON of Skeleton.to_dict(); MPII's where absent
+        attribute skeleton                                               JSON of the Skeleton; MPII's where absent
         matrix                   float64 [N,V,2,3], photograph -> stored crop
         offset, length, crc32    int64 [N,V], where the JPEG of a stored crop lies in /jpeg, and its checksum; length 0
                                  where the photograph could not be read when it was packed
@@ -23,9 +23,8 @@ import hashlib
 import json
 import os
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +41,9 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT, VERSION = "fasthg crops", 2
-INDEX = ("matrix", "offset", "length", "crc32")
 
 
-@dataclass(frozen=True)
-class PackIndex:
+class PackIndex(NamedTuple):
     """Where the JPEGs of each row lie, [N,V,...]; see the module's docstring."""
 
     matrix: NDArray[np.float64]
@@ -156,7 +153,7 @@ def _open(path: Path, split: str) -> tuple[People, PackIndex, int, NDArray[np.in
             arrays = {name: table[name][()] for name in ARRAYS}
             skeleton = Skeleton.from_dict(json.loads(table.attrs["skeleton"])) if "skeleton" in table.attrs else MPII
             people = People(tuple(name.decode() for name in table["images"][()]), **arrays, skeleton=skeleton)
-            index = PackIndex(**{name: table[name][()] for name in INDEX})
+            index = PackIndex(*(table[name][()] for name in PackIndex._fields))
             start, sides = file["jpeg"].id.get_offset(), np.asarray(file.attrs["sides"], np.int64)
             return people, index, start, sides, float(file.attrs["reach"])
     except FileNotFoundError:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from fasthg.data.crops import load_crops
-from fasthg.files import make_folder, write_bytes
+from fasthg.files import make_once
 from fasthg.network.fold import fold
 from fasthg.network.precision import final_head
 from fasthg.network.variants import HourglassConfig
@@ -63,13 +62,9 @@ def converted_graph(request: Request, for_tensorrt: bool = False) -> onnx.ModelP
 
 def cached_conversion(request: Request, folder: Path) -> Path:
     """The same as a file, converted unless the folder has it."""
-    make_folder(folder)
     height, width = request.example.shape[2:]
     path = folder / f"{model_digest(request.model)}-{height}x{width}-{precision_key(request)}.onnx"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            write_bytes(path, converted_graph(request).SerializeToString())
-    return path
+    return make_once(path, lambda: converted_graph(request).SerializeToString())
 
 
 def precision_key(request: Request) -> str:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
-from fasthg.files import make_folder, write_bytes
+from fasthg.files import make_once
 from fasthg.network.checkpoint import weights_digest
 from fasthg.network.fold import fold
 from fasthg.network.model import HourglassNet
@@ -88,7 +87,7 @@ def export_graph(module: nn.Module, example: Tensor, outputs: Sequence[str] = (O
     import onnx
 
     content = io.BytesIO()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet("torch.onnx"):
         torch.onnx.export(
             norms_by_parts(module),
             (example[:1],),
@@ -118,14 +117,12 @@ def cached_graph(model: HourglassNet, example: Tensor, folder: Path) -> Path:
 
     It is converted unless the folder has it.
     """
-    make_folder(folder)
     height, width = example.shape[2:]
-    path = folder / f"{model_digest(model)}-{height}x{width}.onnx"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            graph = export_graph(FinalHeatmaps(fold(model).cpu()).eval(), example)
-            write_bytes(path, graph.SerializeToString())
-    return path
+
+    def convert() -> bytes:
+        return export_graph(FinalHeatmaps(fold(model).cpu()).eval(), example).SerializeToString()
+
+    return make_once(folder / f"{model_digest(model)}-{height}x{width}.onnx", convert)
 
 
 def model_digest(model: HourglassNet) -> str:
@@ -152,12 +149,12 @@ def _tidy(graph: onnx.GraphProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter reports its progress and PyTorch's own deprecations; neither is for the user."""
-    logger = logging.getLogger("torch.onnx")
+def quiet(name: str) -> Iterator[None]:
+    """A library's logger below errors, Python's warnings and what is printed go nowhere: none of it is for the user."""
+    logger = logging.getLogger(name)
     level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        logger.setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

@@ -26,7 +26,7 @@ _BOUNDED = ("Relu", "MaxPool", "Resize", "Reshape", "Squeeze", "Concat", "Slice"
 _FP32_INPUTS = {"Resize": (1, 2)}  # region and scales: the operator takes them in fp32 only
 
 
-def largest_values(graph: onnx.ModelProto, crops: NDArray[Any], batch_size: int = 8) -> dict[str, float]:
+def largest_values(graph: onnx.ModelProto, crops: NDArray[Any]) -> dict[str, float]:
     """Largest magnitude of every float tensor that a node of a float32 graph writes, over crops [M, ...]."""
     import onnx
     import onnxruntime
@@ -41,8 +41,8 @@ def largest_values(graph: onnx.ModelProto, crops: NDArray[Any], batch_size: int 
         probed.graph.output.append(onnx.helper.make_tensor_value_info(f"{name}|max", onnx.TensorProto.FLOAT, []))
     session = onnxruntime.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
     maxima = np.zeros(len(probes))
-    for start in range(0, len(crops), batch_size):
-        found = session.run([f"{name}|max" for name in probes], {INPUT_NAME: crops[start : start + batch_size]})
+    for start in range(0, len(crops), 8):
+        found = session.run([f"{name}|max" for name in probes], {INPUT_NAME: crops[start : start + 8]})
         maxima = np.maximum(maxima, np.array(found, np.float64))  # NaN stays
     largest = dict(zip(probes, maxima.tolist()))
     for node in graph.graph.node:

@@ -6,16 +6,14 @@ the modules that are named.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from fasthg.runtimes.onnx.graph import INPUT_NAME, NETWORK, within
+from fasthg.runtimes.onnx.graph import INPUT_NAME, NETWORK, quiet, within
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +48,7 @@ def quantise(
     with tempfile.TemporaryDirectory() as folder:
         plain, quantised = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         onnx.save(graph, plain)
-        with _quiet():
+        with quiet("root"):  # it advises to tidy graphs first, which PyTorch's exporter has done
             quantize_static(
                 plain,
                 quantised,
@@ -65,16 +63,6 @@ def quantise(
                 extra_options=options,
             )
         return onnx.load(quantised)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser advises on the root logger to tidy graphs first; PyTorch's exporter has done so."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 class _CropReader:

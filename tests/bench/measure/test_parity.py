@@ -36,10 +36,7 @@ def eager():
 
 
 def errors(found: FirstStep, eager: FirstStep):
-    return (
-        abs(found.loss - eager.loss) / eager.loss,
-        parity.gradient_error(found.gradients, eager.gradients),
-    )
+    return (abs(found.loss - eager.loss) / eager.loss, parity.gradient_error(found.gradients, eager.gradients))
 
 
 def judged(found, eager, precision):

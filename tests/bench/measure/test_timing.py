@@ -22,17 +22,16 @@ def test_a_slow_step_is_still_repeated_and_a_quick_one_fills_the_budget():
     assert enough(100, spent=0.0, budget=1.0, max_repeats=100)
 
 
-def test_warmup_and_what_comes_between_steps_are_not_timed():
+def test_warmup_is_not_timed():
     calls = []
 
     def step():
         calls.append("step")
-        if len(calls) <= 2:
+        if len(calls) == 1:
             time.sleep(0.5)  # the first call compiles something
 
-    timing = measure(step, warmup=1, max_repeats=4, between=lambda: (calls.append("fetch"), time.sleep(0.02)))
-    assert calls[:4] == ["fetch", "step"] * 2
-    assert calls.count("step") == 1 + timing.repeats == 5
+    timing = measure(step, warmup=1, max_repeats=4)
+    assert len(calls) == 1 + timing.repeats == 5
     assert timing.median < 0.25
 
 

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from bench.study.report import compare, report, scores_by_variant, spread_of_seeds
-from bench.study.run import RESULTS, StudyPlan, main, read_results
+from bench.study.run import StudyPlan, main
+from bench.study.trainings import RESULTS, read_results
 from fasthg.network.variants import STUDY_VARIANTS
 
 
@@ -44,7 +45,7 @@ def test_verdicts_follow_the_noise_between_seeds():
 
 def test_line_that_was_cut_short_is_left_out(tmp_path):
     (tmp_path / RESULTS).write_text(json.dumps(line("original", 0, 1.0)) + '\n{"variant": "fea')
-    assert [row["variant"] for row in read_results(tmp_path / RESULTS)] == ["original"]
+    assert [row["variant"] for row in read_results(tmp_path / RESULTS, {})] == ["original"]
 
 
 def test_every_variant_runs_once_and_two_of_them_three_times(tmp_path):
@@ -61,7 +62,7 @@ def test_command_finishes_what_is_missing(tiny_dataset, tmp_path, capsys):
     options = ["--shrink", "32", "--batch-size", "8", "--epochs", "1", "--seeds", "1", "--jobs", "1"]
     command = ["--data", str(tiny_dataset), "--out", str(tmp_path), "--work", str(tmp_path / "work"), *options]
     assert main(command) == 0
-    assert len(read_results(tmp_path / RESULTS)) == 8
+    assert len(read_results(tmp_path / RESULTS, {})) == 8
     assert (tmp_path / "curves.png").exists()
     assert "| feats64-layernorm | 78.83 |" in (tmp_path / "report.md").read_text()
     assert main([*command, "--lr", "1"]) == 2

@@ -6,7 +6,7 @@ import torch
 
 from bench.sweep.people import Found, find_in_crops, find_in_photographs, make_crops, scored_rows, vary, views_of
 from fasthg.data.dataset import load_dataset
-from fasthg.metrics.evaluate import evaluate
+from fasthg.metrics.evaluate import EvalOptions, evaluate
 from fasthg.network.variants import VARIANTS
 from fasthg.pixels import geometry
 from fasthg.pixels.heatmap import render_targets
@@ -55,7 +55,7 @@ def test_pckh_is_that_of_the_evaluation(views, tiny_dataset):
     def runner(images):
         return torch.nn.functional.avg_pool2d(images, 4).repeat(1, 6, 1, 1)[:, :16]
 
-    expected = evaluate(runner, views, None, SIZE, 4, mean=MEAN).weighted14
+    expected = evaluate(runner, views, None, EvalOptions(SIZE, 4, mean=MEAN)).at.means["weighted14"]
     assert find_in_photographs(runner, views, SIZE, 4, MEAN).pckh == pytest.approx(expected)
 
 

@@ -13,7 +13,7 @@ import torch
 from fasthg import HourglassNet, Predictor
 from fasthg.cli.app import main
 from fasthg.errors import FasthgError
-from fasthg.export.artefact import read_artefact, write_metadata
+from fasthg.export.artefact import Artefact, read_artefact, write_metadata
 from fasthg.network.variants import HourglassConfig
 
 pytest.importorskip("onnxruntime")
@@ -34,16 +34,8 @@ def exported(net: HourglassNet, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("exported")
     graph = export_graph(FinalHeatmaps(net).eval(), torch.zeros(1, 3, SIZE, SIZE))
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
-    write_metadata(
-        folder,
-        "model.onnx",
-        kind="onnx",
-        precision="fp32",
-        config=net.config,
-        size=SIZE,
-        max_batch=2,
-        weights="a test's",
-    )
+    artefact = Artefact(folder, folder / "model.onnx", "onnx", "fp32", False, net.config, SIZE, max_batch=2)
+    write_metadata(artefact, weights="a test's")
     return folder
 
 

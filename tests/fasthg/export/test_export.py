@@ -11,10 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -39,6 +38,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 SIZE = 64
+Refused = Callable[..., str]
 
 
 def lived_in(model: HourglassNet) -> HourglassNet:
@@ -186,24 +186,16 @@ def test_layer_normalisation_stays_as_exact_as_float32_allows(path: str) -> None
     assert relative_error(prepared(images), exact(net, large)) < 3e-6
 
 
-def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2) -> str:
-    """The one line with which `fasthg export` refuses."""
-    assert main(["export", *map(str, argv)]) == code
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fasthg: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
 def test_without_weights_those_that_ship_are_taken_and_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, refused: Refused, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
     load.say_once.cache_clear()
     with caplog.at_level("INFO", "fasthg"):
-        assert "a file of that name is in the way" in refused(capsys, "-o", tmp_path / "file" / "artefact")
+        assert "a file of that name is in the way" in refused("export", "-o", tmp_path / "file" / "artefact")
     assert "the small network that ships with fasthg" in caplog.text
-    assert "give a checkpoint with --weights" in refused(capsys, "--variant", "convs4")
-    assert "random weights need a network" in refused(capsys, "--weights", "random")
+    assert "give a checkpoint with --weights" in refused("export", "--variant", "convs4")
+    assert "random weights need a network" in refused("export", "--weights", "random")
 
 
 @pytest.mark.parametrize(
@@ -222,40 +214,38 @@ def test_a_missing_backend_exits_4_with_the_command_that_brings_it(
     weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused,
 ) -> None:
     monkeypatch.setitem(sys.modules, absent, None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert pip in refused(capsys, *options, "--weights", weights, "-o", tmp_path / "artefact", code=4)
+    assert pip in refused("export", *options, "--weights", weights, "-o", tmp_path / "artefact", code=4)
     assert os.listdir(tmp_path) == []
 
 
-def test_options_that_do_not_fit_are_named(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_do_not_fit_are_named(weights: Path, tmp_path: Path, refused: Refused) -> None:
     to = ["--weights", weights, "-o", tmp_path / "artefact"]
-    assert "openvino has no fp16; choose one of bf16, fp32, int8" in refused(capsys, "--openvino", "--fp16", *to)
-    assert "input has shape (1, 3, 60, 60)" in refused(capsys, "--size", 60, *to)
-    assert "holds another network, not small" in refused(capsys, "--variant", "small", *to)
+    assert "openvino has no fp16; choose one of bf16, fp32, int8" in refused("export", "--openvino", "--fp16", *to)
+    assert "input has shape (1, 3, 60, 60)" in refused("export", "--size", 60, *to)
+    assert "holds another network, not small" in refused("export", "--variant", "small", *to)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "cannot write /proc/artefact" in refused(capsys, "--weights", weights, "-o", "/proc/artefact")
+def test_a_folder_that_cannot_be_written_is_named(weights: Path, tmp_path: Path, refused: Refused) -> None:
+    assert "cannot write /proc/artefact" in refused("export", "--weights", weights, "-o", "/proc/artefact")
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "holds other files and no metadata.json" in refused(capsys, "--weights", weights, "-o", tmp_path)
+    assert "holds other files and no metadata.json" in refused("export", "--weights", weights, "-o", tmp_path)
     if os.geteuid() != 0:  # nothing is read-only for root
         tmp_path.chmod(0o500)
-        assert "permission denied" in refused(capsys, "--weights", weights, "-o", tmp_path / "artefact")
+        assert "permission denied" in refused("export", "--weights", weights, "-o", tmp_path / "artefact")
 
 
 def test_a_disk_that_takes_no_more_is_one_line_and_leaves_nothing(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, tmp_path: Path, refused: Refused
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        line = refused(capsys, "--weights", weights, "--size", SIZE, "-o", tmp_path / "artefact")
+        line = refused("export", "--weights", weights, "--size", SIZE, "-o", tmp_path / "artefact")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "choose another folder" in line
@@ -275,11 +265,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_by_libraries_that_write_themselves_too(
-    weights: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, small_disk: Path, refused: Refused
 ) -> None:
     pytest.importorskip("openvino")
     options = ["--openvino", "--fp32", "--weights", weights, "--size", SIZE, "-o", small_disk / "artefact"]
-    assert "the disk is full" in refused(capsys, *options)
+    assert "the disk is full" in refused("export", *options)
     assert os.listdir(small_disk) == []
 
 
@@ -304,26 +294,14 @@ def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_failed_comparison_exits_3_and_leaves_nothing(
-    net: HourglassNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_comparison_exits_3_and_leaves_nothing(net: HourglassNet, tmp_path: Path, refused: Refused) -> None:
     """A training that diverged: the weights are finite, the heatmaps are not."""
     diverged = copy.deepcopy(net)
     nn.init.constant_(diverged.stacks[-1].score.weight, 3e38)
     save(diverged, tmp_path / "diverged.safetensors")
     options = ["--weights", tmp_path / "diverged.safetensors", "--size", SIZE, "-o", tmp_path / "artefact"]
-    assert "does not answer like the reference on 64 crops" in refused(capsys, *options, code=3)
+    assert "does not answer like the reference on 64 crops" in refused("export", *options, code=3)
     assert os.listdir(tmp_path) == ["diverged.safetensors"]
-
-
-def test_a_tampered_artefact_is_refused(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path(shutil.copytree(exported, tmp_path / "artefact"))
-    with (folder / "model.onnx").open("r+b") as file:
-        file.seek(1000)
-        file.write(b"\x00\x01\x02\x03")
-    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((50, 50, 3), np.uint8))
-    assert main(["predict", str(tmp_path / "photo.png"), "--weights", str(folder), "-o", str(tmp_path / "out")]) == 2
-    assert "model.onnx was changed since it was written (digest)" in capsys.readouterr().err
 
 
 def test_the_first_stacks_are_exported_as_a_network_of_their_own(tmp_path: Path, crops: np.ndarray) -> None:

@@ -32,14 +32,6 @@ from fasthg.label.run import LabelOptions, label  # noqa: E402
 SIZE = 64
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save(fasthg.HourglassNet(HourglassConfig(num_stacks=2, num_feats=8, depths=1, stem_feats=(8, 8))), path)
-    return path
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Seven photographs, one of which is damaged."""

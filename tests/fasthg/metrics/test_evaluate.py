@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fasthg.data.dataset import Dataset, load_dataset
 from fasthg.errors import FasthgError
-from fasthg.metrics.evaluate import evaluate, predict_dataset
+from fasthg.metrics.evaluate import EvalOptions, evaluate, predict_dataset
 from fasthg.network.load import create_model
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels import geometry
@@ -66,31 +66,31 @@ class Brightness:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_joints_are_found_in_the_pixels_of_each_photograph(dots: Dataset, flip: bool) -> None:
-    predictions = predict_dataset(Brightness(), dots, size=128, batch_size=3, flip=flip)
+    predictions = predict_dataset(Brightness(), dots, None, EvalOptions(128, 3, flip)).joints
     heatmap_pixel = 250 * dots.people.scale[:, None, None] / 32
     assert np.abs((predictions - dots.people.joints) / heatmap_pixel).max() < 0.5
 
 
 def test_rows_are_predicted_in_their_order(dots: Dataset) -> None:
-    everyone = predict_dataset(Brightness(), dots, size=128)
-    chosen = predict_dataset(Brightness(), dots, rows=[5, 0, 3], size=128, batch_size=2)
+    everyone = predict_dataset(Brightness(), dots, None, EvalOptions(128)).joints
+    chosen = predict_dataset(Brightness(), dots, [5, 0, 3], EvalOptions(128, 2)).joints
     np.testing.assert_allclose(chosen, everyone[[5, 0, 3]])
 
 
 def test_every_batch_has_one_shape_and_progress_adds_up(dots: Dataset) -> None:
     runner = Brightness()
     finished: list[int] = []
-    predict_dataset(runner, dots, size=64, batch_size=3, progress=finished.append)
+    predict_dataset(runner, dots, None, EvalOptions(64, 3, progress=finished.append))
     assert runner.shapes == [(3, 3, 64, 64)] * 3
     assert finished == [3, 3, 1]
     few = Brightness()
-    predict_dataset(few, dots, rows=[0, 1], size=64, batch_size=8)
+    predict_dataset(few, dots, [0, 1], EvalOptions(64, 8))
     assert few.shapes == [(2, 3, 64, 64)], "a single small batch is not padded"
 
 
 def test_scores_are_those_of_the_chosen_people(dots: Dataset) -> None:
-    scores = evaluate(Brightness(), dots, rows=[1, 2], size=128)
-    assert (scores.num_people, scores.pooled16) == (2, 100.0)
+    scores = evaluate(Brightness(), dots, [1, 2], EvalOptions(128))
+    assert (scores.num_people, scores.at.means["pooled16"]) == (2, 100.0)
 
 
 def test_a_photograph_that_cannot_be_read_is_named(dots: Dataset, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_photograph_that_cannot_be_read_is_named(dots: Dataset, tmp_path: Path
         (tmp_path / "images" / path.name).write_bytes(path.read_bytes()[: -20 if path.name == "4.png" else None])
     broken = Dataset(dots.people, tmp_path / "images")
     with pytest.raises(FasthgError, match=r"4\.png: the file is cut short"):
-        predict_dataset(Brightness(), broken, size=64, batch_size=2)
+        predict_dataset(Brightness(), broken, None, EvalOptions(64, 2))
 
 
 def test_mirrored_photographs_are_predicted_mirrored(
@@ -115,8 +115,8 @@ def test_mirrored_photographs_are_predicted_mirrored(
     people = dots.people.select([0, 0])
     centers = np.array([people.center[0], [200 - people.center[0, 0], people.center[0, 1]]])
     pair = Dataset(replace(people, images=("plain.png", "mirrored.png"), center=centers), tmp_path / "images")
-    plain, mirrored = predict_dataset(model.final, pair, size=64, flip=True)
-    expected, _ = geometry.flip_joints(plain, np.ones(16), 200.0, MPII)
+    plain, mirrored = predict_dataset(model.final, pair, None, EvalOptions(64, flip=True)).joints
+    expected = np.array([200.0, 0.0]) + plain[list(MPII.flip_order)] * (-1, 1)
     heatmap_pixel = 250 * people.scale[0] / 16
     close = np.abs(mirrored - expected).max(axis=-1) / heatmap_pixel < 0.5
     assert close.mean() > 0.8, "a tie of two peaks may be settled otherwise by rounding, no more"
@@ -134,7 +134,7 @@ def test_heatmaps_are_averaged_before_they_are_decoded(dots: Dataset) -> None:
             heatmaps[:, 5, 4, 12] = 0.6  # the mirrored crop's left ankle speaks for the second
         return heatmaps
 
-    predictions = predict_dataset(runner, dots, rows=[0], size=64, flip=True)
+    predictions = predict_dataset(runner, dots, [0], EvalOptions(64, flip=True)).joints
     assert torch.equal(calls[1], calls[0].flip(-1))
     matrix = geometry.crop_matrix(dots.people.center[0], dots.people.scale[0], 64)
     np.testing.assert_allclose(geometry.apply(matrix, predictions[0, 0]) / 4, [3.5, 4.5])

@@ -16,7 +16,7 @@ from fasthg.cli.app import main
 from fasthg.data.coco import at_detections
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
-from fasthg.metrics.evaluate import find_dataset
+from fasthg.metrics.evaluate import EvalOptions, predict_dataset
 from fasthg.metrics.oks import NAMES, coco_results, oks, oks_of_dataset
 from fasthg.network.checkpoint import save
 from fasthg.network.load import load_network
@@ -73,7 +73,7 @@ def poses(truth: Path) -> list[dict[str, Any]]:
     best = np.argsort(-box_scores)[:16]
     net = load_network()
     as_mpii = replace(dataset, people=replace(dataset.people, skeleton=MPII))
-    joints, scores = find_dataset(net.final, as_mpii, best.tolist(), mean=net.config.mean)
+    joints, scores = predict_dataset(net.final, as_mpii, best.tolist(), EvalOptions(mean=net.config.mean))
     sides = {"wri": "wrist", "elb": "elbow", "sho": "shoulder", "hip": "hip", "kne": "knee", "ank": "ankle"}
     ours = {
         name: f"{'right' if name[0] == 'r' else 'left'}_{sides[name[1:]]}" for name in MPII.names if name[1:] in sides

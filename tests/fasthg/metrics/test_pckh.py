@@ -15,37 +15,17 @@ from rich.console import Console
 
 from fasthg.data.people import People
 from fasthg.errors import FasthgError
-from fasthg.metrics import pckh
-from fasthg.metrics.prediction_files import predictions_document
+from fasthg.metrics.pck import score
+from fasthg.metrics.prediction_files import predictions_document, read_predictions, read_truth
 from fasthg.pixels.skeleton import MPII
 
 
-@pytest.fixture(scope="module")
-def real_predictions(mpii_dir: Path) -> np.ndarray:
-    return pckh.read_predictions(mpii_dir / "preds-valid-example.h5")
-
-
-def score_against(predictions: np.ndarray, truth: Path) -> pckh.Scores:
-    known = pckh.read_truth(truth)
-    return pckh.score(predictions, known.joints, known.labelled, known.head_size)
-
-
-def test_published_predictions_have_their_published_scores(mpii_dir: Path, real_predictions: np.ndarray) -> None:
-    scores = score_against(real_predictions, mpii_dir / "detections_our_format.mat")
-    assert (scores.num_people, scores.num_joints) == (2958, 44_240)
-    found = [scores.mean14, scores.weighted14, scores.pooled16, scores.strict.weighted14]
-    assert found == pytest.approx([83.347, 83.927, 85.009, 18.350], abs=5e-4)
-    groups = [scores.per_group[name] for name in ("head", "wrist", "ankle")]
-    assert groups == pytest.approx([93.690, 77.916, 72.863], abs=5e-4)
-
-
-def test_other_truth_files_change_the_scores_by_little(
-    mpii_dir: Path, mpii_people: People, real_predictions: np.ndarray
-) -> None:
-    expected = score_against(real_predictions, mpii_dir / "detections_our_format.mat").weighted14
-    assert score_against(real_predictions, mpii_dir / "valid.h5").weighted14 == pytest.approx(expected, abs=0.02)
-    known = pckh.score(real_predictions, mpii_people.joints, mpii_people.labelled, mpii_people.head_size)
-    assert known.weighted14 == pytest.approx(expected, abs=0.005)
+def test_other_truths_change_the_published_score_by_little(mpii_dir: Path, mpii_people: People) -> None:
+    """83.927 against detections_our_format.mat, as `fasthg score` prints it."""
+    predictions = read_predictions(mpii_dir / "preds-valid-example.h5")
+    for truth, allowed in ((read_truth(mpii_dir / "valid.h5"), 0.02), (mpii_people, 0.005)):
+        scores = score(predictions, truth.joints, truth.labelled, truth.head_size)
+        assert scores.at.means["weighted14"] == pytest.approx(83.927, abs=allowed)
 
 
 def case() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -60,27 +40,27 @@ def test_protocols_differ_as_they_are_defined() -> None:
     predictions[0, wrong_wrist] += 100
     predictions[0, MPII.names.index("pelv")] += 100
     labelled[1, unlabelled] = labelled[1, wrong_wrist] = False
-    scores = pckh.score(predictions, joints, labelled, head_size)
-    assert scores.mean14 == pytest.approx(100 * 13 / 14)  # the only right wrist is wrong, of 14 joints
-    assert scores.weighted14 == pytest.approx(100 * 25 / 26)  # of 2 * 14 labels two are missing, one is wrong
-    assert scores.pooled16 == pytest.approx(100 * 28 / 30)  # pelvis counts here
-    assert (scores.per_joint["rwri"], scores.per_joint["pelv"]) == (0.0, 50.0)
-    assert scores.per_group["wrist"] == 50.0
+    scores = score(predictions, joints, labelled, head_size)
+    assert scores.at.means["mean14"] == pytest.approx(100 * 13 / 14)  # the only right wrist is wrong, of 14 joints
+    assert scores.at.means["weighted14"] == pytest.approx(100 * 25 / 26)  # two of 28 labels are missing, one is wrong
+    assert scores.at.means["pooled16"] == pytest.approx(100 * 28 / 30)  # pelvis counts here
+    assert (scores.at.per_joint["rwri"], scores.at.per_joint["pelv"]) == (0.0, 50.0)
+    assert scores.at.per_group["wrist"] == 50.0
 
 
 def test_a_distance_of_exactly_half_a_head_counts_as_found() -> None:
     _, joints, labelled, head_size = case()
     joints = joints.round()
     for offset, expected in ((5.0, 100.0), (5.001, 0.0)):
-        assert pckh.score(joints + np.array([offset, 0.0]), joints, labelled, head_size).pooled16 == expected
-    assert pckh.score(joints + np.array([0.0, 1.0]), joints, labelled, head_size).strict.pooled16 == 100.0
+        assert score(joints + np.array([offset, 0.0]), joints, labelled, head_size).at.means["pooled16"] == expected
+    assert score(joints + np.array([0.0, 1.0]), joints, labelled, head_size).strict.means["pooled16"] == 100.0
 
 
 def test_area_under_the_curve_of_one_distance() -> None:
     # All joints are off by 0.252 heads: found from 0.26 on, so trapezoids make (0.5 - 0.26 + 0.005) / 0.5 of the area.
     _, joints, labelled, head_size = case()
-    scores = pckh.score(joints + np.array([2.52, 0.0]), joints, labelled, head_size)
-    assert scores.auc.pooled16 == scores.auc.mean14 == pytest.approx(49.0)
+    scores = score(joints + np.array([2.52, 0.0]), joints, labelled, head_size)
+    assert scores.auc.means["pooled16"] == scores.auc.means["mean14"] == pytest.approx(49.0)
 
 
 def test_unlabelled_joints_do_not_count_and_nan_predictions_are_wrong() -> None:
@@ -88,10 +68,10 @@ def test_unlabelled_joints_do_not_count_and_nan_predictions_are_wrong() -> None:
     labelled[:, 3] = False
     joints[:, 3] = np.nan
     predictions[0, 4] = np.nan
-    scores = pckh.score(predictions, joints, labelled, head_size)
-    assert np.isnan(scores.per_joint["lhip"])
-    assert scores.per_group["hip"] == 100.0, "the other hip stands for both"
-    assert scores.per_joint["lkne"] == 50.0
+    scores = score(predictions, joints, labelled, head_size)
+    assert np.isnan(scores.at.per_joint["lhip"])
+    assert scores.at.per_group["hip"] == 100.0, "the other hip stands for both"
+    assert scores.at.per_joint["lkne"] == 50.0
     assert scores.num_joints == 30
     document = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
     assert document["pckh@0.5"]["per_joint"]["lhip"] is None
@@ -99,7 +79,7 @@ def test_unlabelled_joints_do_not_count_and_nan_predictions_are_wrong() -> None:
 
 def test_table_fits_a_terminal_and_names_every_protocol() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(pckh.score(*case()).table())
+    console.print(score(*case()).table())
     lines = console.export_text().splitlines()
     assert any(line.count("100.000") == 3 and "pooled16: all joints pooled" in line for line in lines)
     for name in ("head", "ankle", "mean14", "weighted14"):
@@ -109,11 +89,11 @@ def test_table_fits_a_terminal_and_names_every_protocol() -> None:
 def test_what_cannot_be_scored_is_refused() -> None:
     predictions, joints, labelled, head_size = case()
     with pytest.raises(FasthgError, match=r"predictions have shape \(1, 16, 2\), the truth \(2, 16, 2\)"):
-        pckh.score(predictions[:1], joints, labelled, head_size)
+        score(predictions[:1], joints, labelled, head_size)
     with pytest.raises(FasthgError, match="nothing to score: none of the 2 people"):
-        pckh.score(predictions, joints, np.zeros_like(labelled), head_size)
+        score(predictions, joints, np.zeros_like(labelled), head_size)
     with pytest.raises(FasthgError, match="head size is not known for 1 of 2 people"):
-        pckh.score(predictions, joints, labelled, np.array([10.0, np.nan]))
+        score(predictions, joints, labelled, np.array([10.0, np.nan]))
 
 
 def test_prediction_files_of_every_kind_hold_the_same_joints(tmp_path: Path) -> None:
@@ -123,11 +103,13 @@ def test_prediction_files_of_every_kind_hold_the_same_joints(tmp_path: Path) -> 
     scipy.io.savemat(tmp_path / "preds.mat", {"preds": joints + 0.5})
     names = ["a.jpg", "b.jpg", "c.jpg"]
     order = [2, 0, 1]
-    document = predictions_document(names, joints[order], np.ones((3, 16)), MPII, rows=order)
+    document = predictions_document(names, joints[order], np.ones((3, 16)), MPII)
+    for record, row in zip(document["predictions"], order):
+        record["row"] = row
     (tmp_path / "rows.json").write_text(json.dumps(document))
     (tmp_path / "plain.json").write_text(json.dumps(predictions_document(names, joints, np.ones((3, 16)), MPII)))
     for name in ("preds.h5", "preds.mat", "rows.json", "plain.json"):
-        np.testing.assert_allclose(pckh.read_predictions(tmp_path / name), joints, atol=1e-9)
+        np.testing.assert_allclose(read_predictions(tmp_path / name), joints, atol=1e-9)
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -148,32 +130,32 @@ def test_prediction_files_that_are_wrong_are_named(tmp_path: Path) -> None:
     }
     for message, content in cases.items():
         with pytest.raises(FasthgError, match=rf"bad\.json: .*{message}"):
-            pckh.read_predictions(write_json(tmp_path / "bad.json", content))
+            read_predictions(write_json(tmp_path / "bad.json", content))
 
 
 def test_prediction_arrays_that_are_wrong_are_named(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["heatmaps"] = np.zeros((2, 16, 2))
     with pytest.raises(FasthgError, match=r"other\.h5: no preds in the file"):
-        pckh.read_predictions(tmp_path / "other.h5")
+        read_predictions(tmp_path / "other.h5")
     scipy.io.savemat(tmp_path / "flat.mat", {"preds": np.zeros((2, 32))})
     with pytest.raises(FasthgError, match=r"flat\.mat: shape is \(2, 32\)"):
-        pckh.read_predictions(tmp_path / "flat.mat")
+        read_predictions(tmp_path / "flat.mat")
     (tmp_path / "cut.h5").write_bytes(b"\x89HDF")
     (tmp_path / "cut.mat").write_bytes(b"MATLAB 5.0")
     for name in ("cut.h5", "cut.mat", "absent.h5", "absent.mat", "absent.json", "notes.txt"):
         with pytest.raises(FasthgError, match=name):
-            pckh.read_predictions(tmp_path / name)
+            read_predictions(tmp_path / name)
 
 
 def test_truth_of_annotations_without_head_boxes_cannot_be_scored_and_says_why(tmp_path: Path, mpii_dir: Path) -> None:
     content = json.loads((mpii_dir / "test_mpii.json").read_text())
-    truth = pckh.read_truth(write_json(tmp_path / "valid.json", content))
+    truth = read_truth(write_json(tmp_path / "valid.json", content))
     with pytest.raises(FasthgError, match="head size is not known for 5 of 5 people"):
-        pckh.score(np.nan_to_num(truth.joints), truth.joints, truth.labelled, truth.head_size)
+        score(np.nan_to_num(truth.joints), truth.joints, truth.labelled, truth.head_size)
 
 
 def test_truth_without_its_arrays_is_named(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "truth.mat", {"jnt_missing": np.zeros((16, 2))})
     with pytest.raises(FasthgError, match=r"truth\.mat: no pos_gt_src, headboxes_src in the file"):
-        pckh.read_truth(tmp_path / "truth.mat")
+        read_truth(tmp_path / "truth.mat")

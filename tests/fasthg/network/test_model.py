@@ -22,12 +22,8 @@ def test_bottleneck_normalises_before_each_convolution_and_adds_its_input(tiny_c
     assert torch.equal(block(x), x)
     assert [conv.kernel_size[0] for conv in block.convs] == [1, 3, 1]
     assert [norm.num_features for norm in block.norms] == [32, 16, 16]
-    assert [conv.kernel_size[0] for conv in Bottleneck(replace(tiny_config, num_convs=4), 32, 16, 32).convs] == [
-        1,
-        3,
-        3,
-        1,
-    ]
+    four = Bottleneck(replace(tiny_config, num_convs=4), 32, 16, 32)
+    assert [conv.kernel_size[0] for conv in four.convs] == [1, 3, 3, 1]
     assert isinstance(Bottleneck(tiny_config, 16, 16, 32).skip, nn.Conv2d)
 
 

@@ -69,11 +69,7 @@ def net(randomised: Any) -> HourglassNet:
 
 @pytest.fixture
 def release(
-    net: HourglassNet,
-    server: Server,
-    pytorch_pose_names: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    net: HourglassNet, server: Server, pytorch_pose_names: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> bytes:
     """A checkpoint as anibali's releases are, on the server, in place of the one that has its name in the table."""
     torch.save(pytorch_pose_names(net), tmp_path / "release.pth")
@@ -224,14 +220,6 @@ def test_the_list_shows_sizes_scores_and_licences(
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["list", "--weights"]) == 0
     printed = capsys.readouterr().out
-    for text in (
-        "bearpaw-hg8",
-        "102.4",
-        "88.78",
-        "GPL-3.0",
-        "not stated",
-        "90e5d470.pth",
-        "by hand, at",
-        "BSD-3-Clause",
-    ):
+    sizes = ("bearpaw-hg8", "102.4", "88.78", "90e5d470.pth")
+    for text in (*sizes, "GPL-3.0", "not stated", "by hand, at", "BSD-3-Clause"):
         assert text in printed.replace("\n", "") or text in printed, text

@@ -30,9 +30,3 @@ def test_a_gaussians_mass_is_that_of_sigma() -> None:
     targets = heatmap.render_targets(torch.tensor([[[32.3, 31.8]]]), torch.ones(1, 1), sigma=2.0)
     whole = 2 * np.pi * 2.0**2  # cut at three sigma on each axis: 0.9973 squared of it remains
     assert abs(targets.sum().item() / whole - 0.9973**2) < 0.005
-
-
-def test_results_need_no_gradient_and_take_inputs_that_do() -> None:
-    points, scores = heatmap.decode(torch.rand(1, 2, 8, 8, requires_grad=True).detach())
-    assert not points.requires_grad
-    assert not scores.requires_grad

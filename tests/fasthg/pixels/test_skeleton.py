@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,6 @@ from fasthg.pixels.skeleton import (
     get_skeleton,
     mirrored_pairs,
 )
-
-
-@pytest.fixture(scope="session")
-def keypoints_dir() -> Path:
-    """Folder with small real files in COCO's format; it is not part of the project."""
-    if not (folder := os.environ.get("FASTHG_KEYPOINTS")):
-        pytest.skip("FASTHG_KEYPOINTS is not set: the tests on real keypoint files need its folder")
-    return Path(folder)
 
 
 def category(folder: Path, name: str) -> dict[str, Any]:
@@ -57,8 +49,8 @@ def test_mirroring_twice_is_no_mirroring_and_swaps_sides_only(skeleton: Skeleton
         assert mirrored == {tuple(sorted(limb)) for limb in skeleton.limbs}, "limbs are the same on both sides"
 
 
-def test_real_files_have_these_names_in_this_order(keypoints_dir: Path) -> None:
-    coco, crowdpose = category(keypoints_dir, "coco"), category(keypoints_dir, "crowdpose")
+def test_real_files_have_these_names_in_this_order(keypoints: Path) -> None:
+    coco, crowdpose = category(keypoints, "coco"), category(keypoints, "crowdpose")
     assert COCO.names == tuple(coco["keypoints"])
     assert {tuple(sorted(limb)) for limb in COCO.limbs} == {tuple(sorted((a - 1, b - 1))) for a, b in coco["skeleton"]}
     assert CROWDPOSE.names == tuple(crowdpose["keypoints"])
@@ -67,27 +59,16 @@ def test_real_files_have_these_names_in_this_order(keypoints_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "pairs"), [("coco", 8), ("crowdpose", 6), ("ap10k", 7), ("animalpose", 8), ("fly", 14)]
 )
-def test_mirrored_pairs_are_found_in_the_names_of_real_files(keypoints_dir: Path, name: str, pairs: int) -> None:
-    names = category(keypoints_dir, name)["keypoints"]
+def test_mirrored_pairs_are_found_in_the_names_of_real_files(keypoints: Path, name: str, pairs: int) -> None:
+    names = category(keypoints, name)["keypoints"]
     found = mirrored_pairs(names)
     assert len(found) == pairs
     assert len({index for pair in found for index in pair}) == 2 * pairs
 
 
 def test_pairs_are_right_before_left_and_need_both() -> None:
-    names = [
-        "L_F_Paw",
-        "R_F_Paw",
-        "LeftHand",
-        "RightHand",
-        "ear_r",
-        "ear_l",
-        "wingL2",
-        "wingR2",
-        "right_only",
-        "rear",
-        "lear",
-    ]
+    paws, hands, ears = ("L_F_Paw", "R_F_Paw"), ("LeftHand", "RightHand"), ("ear_r", "ear_l")
+    names = [*paws, *hands, *ears, "wingL2", "wingR2", "right_only", "rear", "lear"]
     assert mirrored_pairs(names) == ((1, 0), (3, 2), (4, 5), (7, 6))
 
 
@@ -107,7 +88,7 @@ def test_sigmas_are_given_where_the_evaluation_publishes_them() -> None:
 
 def test_a_skeleton_goes_through_json_and_back() -> None:
     for skeleton in SKELETONS.values():
-        assert Skeleton.from_dict(json.loads(json.dumps(skeleton.to_dict()))) == skeleton
+        assert Skeleton.from_dict(json.loads(json.dumps(asdict(skeleton)))) == skeleton
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fasthg.cli.app import main
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.export.end_to_end import EndToEnd
-from fasthg.metrics.evaluate import predict_dataset
+from fasthg.metrics.evaluate import EvalOptions, predict_dataset
 from fasthg.network.checkpoint import load_into, load_model, save
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import HourglassConfig
@@ -83,7 +83,7 @@ def test_datasets_are_evaluated_on_images_less_it(net: HourglassNet, tiny_datase
         seen.append(images)
         return net.final(images)
 
-    predict_dataset(runner, dataset, rows=[0, 1], size=SIZE, mean=BLACK)
+    predict_dataset(runner, dataset, [0, 1], EvalOptions(SIZE, mean=BLACK))
     assert (seen[0].min(), seen[0].max()) >= (0.0, 0.5)
 
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 import fasthg
 from fasthg.errors import BackendUnavailable, FasthgError
-from fasthg.metrics.pckh import read_predictions
+from fasthg.metrics.prediction_files import read_predictions
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
 from fasthg.pixels.skeleton import COCO, MPII, Skeleton

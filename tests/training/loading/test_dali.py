@@ -10,7 +10,8 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from training.loading.augment import NO_AUGMENTATION, Augmentation
 from training.loading.dali import make_dali_loader
 from training.loading.loader import LoaderOptions, ReferenceLoader, make_loader
-from training.pack import make_packed_loader, pack
+from training.loading.packed import make_packed_loader
+from training.pack import pack
 
 pytest.importorskip("nvidia.dali")
 

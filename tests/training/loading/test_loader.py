@@ -23,7 +23,8 @@ from fasthg.pixels.skeleton import MPII
 from training.loading.augment import NO_AUGMENTATION, Augmentation, epoch_draws
 from training.loading.dali import make_dali_loader
 from training.loading.loader import JpegSource, LoaderOptions, ReferenceLoader, ThreadLoader, make_loader
-from training.pack import make_packed_loader, pack
+from training.loading.packed import make_packed_loader
+from training.pack import pack
 
 SIZE = 128
 BACKGROUND = 20.0  # of the photographs of `marked_people`
@@ -271,7 +272,7 @@ from torch import distributed
 from fasthg.data.dataset import load_dataset
 from training.loading.augment import Augmentation
 from training.loading.loader import make_loader
-from training.pack import make_packed_loader
+from training.loading.packed import make_packed_loader
 
 data, packed, out = map(Path, sys.argv[1:])
 distributed.init_process_group("gloo")

@@ -12,31 +12,22 @@ import numpy as np
 from fasthg.pixels.skeleton import MPII
 from training.people.synthetic.raster import TOWARD_VIEWER
 from training.people.synthetic.skeleton import (
+    ARMS,
     HEAD,
     HEAD_DIAGONAL,
     HEAD_RADII,
-    LANK,
-    LELB,
+    LEGS,
     LHIP,
-    LKNE,
     LSHO,
-    LWRI,
     NECK,
     NECK_TO_TOP,
     PELV,
-    RANK,
-    RELB,
     RHIP,
-    RKNE,
     RSHO,
-    RWRI,
     THOR,
     Figure,
     Proportions,
 )
-
-_ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
-_LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
 
 
 def lift(rng: np.random.Generator, joints: np.ndarray, visible: np.ndarray, unit: float, depth: float = 0.0) -> Figure:
@@ -64,8 +55,8 @@ def lift(rng: np.random.Generator, joints: np.ndarray, visible: np.ndarray, unit
         base = lean if right_joint == RSHO else 0.0
         space[[right_joint, left_joint], 2] = base + np.array([-1, 1]) * half * unit * left[2]
     for limbs, lengths, ways in (
-        (_ARMS, (body.upper_arm, body.forearm), (0.5, 1.0)),
-        (_LEGS, (body.thigh, body.shin), (1.0, -0.7)),
+        (ARMS, (body.upper_arm, body.forearm), (0.5, 1.0)),
+        (LEGS, (body.thigh, body.shin), (1.0, -0.7)),
     ):
         for limb in limbs:
             _hang_limb(space, limb, np.array(lengths) * unit, ways, upright, front, visible)
@@ -111,10 +102,10 @@ def _turn(rng: np.random.Generator, flat: np.ndarray, across: np.ndarray, unit: 
     hips = (flat[LHIP] - flat[RHIP]) @ across / (2 * body.hip * unit)
     cos = float(np.clip(0.65 * shoulders + 0.35 * hips, -1, 1))
     ahead = 0.1 * (flat[[NECK, HEAD]].mean(axis=0) - flat[THOR]) @ across
-    for hip, knee, ankle in _LEGS:
+    for hip, knee, ankle in LEGS:
         if not np.isnan(flat[[knee, ankle]]).any():
             ahead += (flat[knee] - (flat[hip] + flat[ankle]) / 2) @ across
-    for shoulder, elbow, wrist in _ARMS:
+    for shoulder, elbow, wrist in ARMS:
         if not np.isnan(flat[[elbow, wrist]]).any():
             ahead -= 0.7 * (flat[elbow] - (flat[shoulder] + flat[wrist]) / 2) @ across
             ahead += 0.2 * (flat[wrist] - flat[shoulder]) @ across
@@ -157,9 +148,9 @@ def _finish(
 ) -> Figure:
     """Hands, feet and a head on the lifted joints."""
     hands, toes = np.zeros((2, 3)), np.zeros((2, 3))
-    for side, (_, elbow, wrist) in enumerate(_ARMS):
+    for side, (_, elbow, wrist) in enumerate(ARMS):
         hands[side] = space[wrist] + body.hand * unit * _unit(space[wrist] - space[elbow], -upright)
-    for side, (_, knee, ankle) in enumerate(_LEGS):
+    for side, (_, knee, ankle) in enumerate(LEGS):
         shin = _unit(space[ankle] - space[knee], -upright)
         ahead = _unit(front - (front @ shin) * shin, front)
         toes[side] = space[ankle] + unit * (body.foot * ahead + 0.035 * shin)

@@ -7,24 +7,7 @@ import numpy as np
 from training.people.synthetic.cloth import color_image, shade
 from training.people.synthetic.look import Look
 from training.people.synthetic.raster import Canvas, Ellipsoid, Light, Tube, draw
-from training.people.synthetic.skeleton import (
-    LANK,
-    LELB,
-    LHIP,
-    LKNE,
-    LSHO,
-    LWRI,
-    NECK,
-    PELV,
-    RANK,
-    RELB,
-    RHIP,
-    RKNE,
-    RSHO,
-    RWRI,
-    THOR,
-    Figure,
-)  # fmt: skip
+from training.people.synthetic.skeleton import ARMS, LEGS, LHIP, LSHO, NECK, PELV, RHIP, RSHO, THOR, Figure
 
 # Half widths from the lower end to the upper, in units of 200 * scale; the nose's in half widths of the head.
 _CHEST = (0.088, 0.086, 0.084, 0.090, 0.098, 0.104, 0.106, 0.104, 0.092)
@@ -40,8 +23,6 @@ _SHIN = (0.027, 0.044, 0.043)
 _FOOT = (0.026, 0.030)
 _NOSE = (0.20, 0.10)
 _DIMMING = 0.9  # share of the light that is lost in a unit of depth
-_ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
-_LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
 
 
 def solids(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
@@ -89,7 +70,7 @@ def _arms(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     joints, front, width = figure.joints, figure.chest_front, figure.unit * look.width
     parts: list[Tube | Ellipsoid] = []
     skin = color_image(look.skin)
-    for side, (shoulder, elbow, wrist) in enumerate(_ARMS):
+    for side, (shoulder, elbow, wrist) in enumerate(ARMS):
         parts += [
             Tube(joints[elbow], joints[shoulder], width, _UPPER_ARM, front, look.upper_arm),
             Tube(joints[wrist], joints[elbow], width, _FOREARM, front, look.forearms[side]),
@@ -102,7 +83,7 @@ def _legs(figure: Figure, look: Look) -> list[Tube | Ellipsoid]:
     joints, front, width = figure.joints, figure.pelvis_front, figure.unit * look.width
     parts: list[Tube | Ellipsoid] = []
     shoes = color_image(look.shoes)
-    for side, (hip, knee, ankle) in enumerate(_LEGS):
+    for side, (hip, knee, ankle) in enumerate(LEGS):
         heel = joints[ankle] + 0.16 * (joints[ankle] - joints[knee])
         parts += [
             Tube(joints[knee], joints[hip], width, _THIGH, front, look.thigh),

@@ -10,6 +10,8 @@ import numpy as np
 from fasthg.pixels.skeleton import MPII
 
 (RANK, RKNE, RHIP, LHIP, LKNE, LANK, PELV, THOR, NECK, HEAD, RWRI, RELB, RSHO, LSHO, LELB, LWRI) = range(len(MPII))
+ARMS = ((RSHO, RELB, RWRI), (LSHO, LELB, LWRI))
+LEGS = ((RHIP, RKNE, RANK), (LHIP, LKNE, LANK))
 
 # A head box's diagonal is this share of the unit (200 * scale), and MPII's neck and head-top points lie 0.8 diagonals
 # apart around the box's centre; both hold exactly on all of MPII's annotations.
@@ -113,9 +115,8 @@ def pose(angles: Angles, body: Proportions) -> Figure:
     centre = thorax + body.neck * chest[:, 1] + HEAD_RADII[1] * head[:, 1] + 0.015 * head[:, 2]
     joints[THOR] = thorax
     hands, toes = np.zeros((2, 3)), np.zeros((2, 3))
-    limbs = (((RSHO, RELB, RWRI), (RHIP, RKNE, RANK)), ((LSHO, LELB, LWRI), (LHIP, LKNE, LANK)))
     for index, side in enumerate((-1, 1)):
-        (shoulder, elbow, wrist), (hip, knee, ankle) = limbs[index]
+        (shoulder, elbow, wrist), (hip, knee, ankle) = ARMS[index], LEGS[index]
         upper = chest @ _limb_rotation(angles.shoulder[index], side)
         fore = upper @ rotation(0, -angles.elbow[index])
         joints[shoulder] = thorax + chest @ np.array([side * body.shoulder, -0.005, 0.0])

@@ -1,0 +1,1 @@
+"""The tests; a package of the name, since sleap-io installs another `tests` that fresh processes would find instead."""
