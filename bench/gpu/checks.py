@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -138,20 +139,24 @@ def unordered(steps: Sequence[Step]) -> list[tuple[int, int]]:
 def crossing_plan() -> Bound:
     """A plan whose main stream works at the side stream's resolution meanwhile, which no hourglass has.
 
-    Steps: first, side (reads the first's), main, last (joins), later.
+    Steps, twice: first, side (reads the first's), main, last (joins), later.
     """
     plan, grid = Plan(), Grid(1, 4, 4)
-    read, elsewhere, made, after = (Buffer(grid, 16) for _ in range(4))
 
     def copy(source: Tensor, target: Tensor) -> None:
         target.copy_(source)
 
-    plan.call("first", torch.zero_, read, writes=(0,))
-    plan.on_side(lambda: plan.call("side", copy, read, made, writes=(1,)))
-    plan.call("main", torch.zero_, elsewhere, writes=(0,))
-    plan.join()
-    plan.call("last", torch.zero_, made, writes=(0,))
-    plan.call("later", torch.zero_, after, writes=(0,))
+    def side(read: Buffer, made: Buffer) -> None:
+        plan.call("side", copy, read, made, writes=(1,))
+
+    for _ in range(2):
+        read, elsewhere, made, after = (Buffer(grid, 16) for _ in range(4))
+        plan.call("first", torch.zero_, read, writes=(0,))
+        plan.on_side(partial(side, read, made))
+        plan.call("main", torch.zero_, elsewhere, writes=(0,))
+        plan.join()
+        plan.call("last", torch.zero_, made, writes=(0,))
+        plan.call("later", torch.zero_, after, writes=(0,))
     return plan.bind(torch.float32, torch.device("cpu"))
 
 

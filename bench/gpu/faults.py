@@ -88,6 +88,12 @@ FAULTS = (
         'if step.stream == "side":\n                done',
         "if False:\n                done",
     ),
+    Fault(
+        "a buffer given away before the join, in the second half",
+        _PLAN,
+        'if step.stream == "side":\n                done',
+        'if step.stream == "side" and index < len(self.steps) // 2:\n                done',
+    ),
     Fault("an overflow looked for before it is there", _NET, "step.run()\n", "self._streams.launch(step)\n"),
     Fault(
         "a configuration of tiles that buffers have no room for",
