@@ -6,12 +6,16 @@ Results go to stdout, so that they can be piped; notes, progress and errors go t
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
+import re
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -28,6 +32,8 @@ EXTRAS = {
     "jinja2": "bench",
     **dict.fromkeys(("ray", "pyarrow"), "ray"),
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_FULL_OUTPUT = "the output cannot be written; free some space, or send it to another place"
 INTERRUPTED = 130  # what a shell reports for a command that Ctrl-C ended
 #: The base of typer's usage errors; where it is imported from differs between typer's versions.
 _UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -42,27 +48,94 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
     """Run a typer app on `argv` (default: the process's arguments) and return its exit code.
 
     FasthgError, usage errors and a library of an extra that is not installed print one line on stderr and return their
-    code; Ctrl-C and SIGTERM return 130. Any other exception is a defect of the program and passes, with its traceback.
+    code; Ctrl-C, SIGTERM and a terminal that is closed return 130. A reader who goes away, as `head` does, is no error.
+    Any other exception is a defect of the program and passes, with its traceback.
     """
+    _open_streams()
     _take_any_name()
     try:
-        with _terminate_like_ctrl_c():
-            code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
+        os.getcwd()
+    except FileNotFoundError:  # MKL, for one, ends the process then
+        return _fail(prog, "the current folder is gone; change to one that exists", 2)
+    try:
+        code = _run(app, argv, prog)
     except FasthgError as error:
-        return _fail(prog, str(error), error.exit_code)
+        code = _fail(prog, str(error), error.exit_code)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library not in EXTRAS:
             raise
         message = f"{library} is not installed; pip install 'fasthg[{EXTRAS[library]}]'"
-        return _fail(prog, message, BackendUnavailable.exit_code)
+        code = _fail(prog, message, BackendUnavailable.exit_code)
     except _UsageError as error:
-        return _fail(prog, f"{error.format_message().rstrip('.')}; see {prog} --help", 2)
-    except (KeyboardInterrupt, typer.Abort):
+        code = _fail(prog, f"{error.format_message().rstrip('.')}; see {prog} --help", 2)
+    except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
         return _fail(prog, "interrupted; nothing half-written is left", INTERRUPTED)
+    lost = _flush_error()
+    if lost and not code and not isinstance(lost, BrokenPipeError):
+        return _fail(prog, _FULL_OUTPUT, 2)
+    return code
+
+
+def _run(app: typer.Typer, argv: Sequence[str] | None, prog: str) -> int:
+    """The app's exit code. Typer calls an EOFError an abort, and ends the process where a pipe has no reader."""
+    output = sys.stdout
+    try:
+        with _end_like_ctrl_c():
+            code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
+    except typer.Abort as error:
+        if isinstance(error.__cause__, EOFError):
+            raise error.__cause__ from None
+        return INTERRUPTED
+    except SystemExit as error:
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        sys.stdout = output
+        if not _has_no_reader():  # another pipe
+            raise error.__context__ from None
+        return 0  # results are printed when everything else is done
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        return _fail(prog, _FULL_OUTPUT, 2)
     return code if isinstance(code, int) else 0
+
+
+def _flush_error() -> OSError | None:
+    """Why what was printed does not come out, if so; it is dropped then, for Python would try once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop(sys.stdout)
+        return error
+    return None
+
+
+def _drop(stream: TextIO) -> None:
+    """Let everything that is printed to a stream, also what waits in it, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _has_no_reader() -> bool:
+    """Whether stdout is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _number, events in poll.poll(0))
+
+
+def _open_streams() -> None:
+    """The null device in place of stdin, stdout and stderr that are closed: the next files that are opened would get
+    their numbers, and what libraries print would go into those."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # has the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process runs
 
 
 def run_command(command: Callable[..., None], argv: Sequence[str] | None = None, prog: str = "fasthg") -> int:
@@ -81,21 +154,28 @@ def _take_any_name() -> None:
 
 
 @contextlib.contextmanager
-def _terminate_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, by which batch systems and containers end a process, clean up as Ctrl-C does."""
+def _end_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems and containers end a process, and SIGHUP, by which a terminal does that is
+    closed, clean up as Ctrl-C does; what is ignored, as by nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def note(message: str) -> None:
-    """Tell the user something beside the result, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Tell the user something beside the result, on stderr; a place that is full or gone is given up."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
 
 
 def output_console() -> Console:
@@ -111,5 +191,6 @@ def progress_bar() -> Progress:
 
 
 def _fail(prog: str, message: str, code: int) -> int:
-    note(f"{prog}: {' '.join(message.split())}")
+    one_line = re.sub(r"\s*\n\s*", " ", message.strip())  # blanks in names stay as they are
+    note(f"{prog}: {one_line}")
     return code

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import logging
@@ -40,7 +41,9 @@ _PLACE_ERRORS = {
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
     errno.EEXIST: "a file of that name is in the way; choose another folder",
     errno.EISDIR: "a folder of that name is in the way; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+_SHOWN = 40  # characters of a file's name in that of the temporary one, which may not be too long for the disk
 _MARKER = "metadata.json"  # of a folder that was written as a whole
 _FULL = 1 << 16  # bytes left on a disk below which a failed write is put down to the disk
 
@@ -95,7 +98,7 @@ def check_new(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bo
     path = Path(path)
     if is_same_file(path, inputs):
         raise FasthgError(f"cannot write {path}: this command reads it; choose another name")
-    if not overwrite and (path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir())))):
+    if not overwrite and (os.path.islink(path) or (os.path.exists(path) and not _is_empty_folder(path))):
         raise FasthgError(f"{path} exists; give --overwrite to replace it, or choose another name")
 
 
@@ -110,7 +113,8 @@ def new_folder(
     chosen, number = folder, 1
     while not overwrite and any(os.path.lexists(chosen / name) for name in names):
         number += 1
-        chosen = folder.with_name(f"{folder.absolute().name}-{number}") if folder.name else Path(f"results-{number}")
+        has_name = folder.name not in ("", "..")
+        chosen = folder.with_name(f"{folder.name}-{number}") if has_name else folder / f"results-{number}"
     for name in names:
         check_new(chosen / name, given, overwrite)
     return chosen
@@ -118,18 +122,23 @@ def new_folder(
 
 def is_same_file(path: str | Path, inputs: Iterable[str | Path]) -> bool:
     """Whether `path` is one of the input files, by whatever name, or a folder that one lies in."""
-    path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         return False
-    if path.is_dir():
-        whole = path.resolve()
-        return any(whole == Path(given).resolve() or whole in Path(given).resolve().parents for given in inputs)
-    known = path.stat()
+    known, is_folder = os.stat(path), os.path.isdir(path)
     for given in inputs:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(known, os.stat(given)):
-                return True
+        whole = Path(os.path.realpath(given))
+        for place in (whole, *whole.parents) if is_folder else (whole,):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(known, os.stat(place)):  # also through a link, a mount or another case
+                    return True
     return False
+
+
+def _is_empty_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and not any(path.iterdir())
+    except OSError:  # what may not be read holds something
+        return False
 
 
 @contextmanager
@@ -141,7 +150,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     make_folder(path.parent)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise cannot_write(path, IsADirectoryError(errno.EISDIR, ""))
     aside = _aside(path)
     try:
@@ -162,9 +171,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(os.path.abspath(path))
     make_folder(path.parent)
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not path.is_dir():
         raise cannot_write(path, FileExistsError(errno.EEXIST, ""))
-    if path.is_dir() and any(path.iterdir()) and not (path / _MARKER).exists():
+    if os.path.isdir(path) and not _is_empty_folder(path) and not (path / _MARKER).exists():
         raise FasthgError(f"cannot write {path}: the folder holds other files and no {_MARKER}; choose another folder")
     aside, old = _aside(path), _aside(path)
     try:
@@ -184,29 +193,49 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_files(folder: str | Path) -> Iterator[Path]:
+def staged_files(folder: str | Path, settle: Callable[[list[str]], Path] | None = None) -> Iterator[Path]:
     """Yield a temporary folder inside `folder`; after the block its files move into `folder`, beside what is there.
 
     When the block raises, none of them does, and a folder that was created for them goes again.
+
+    settle  from the files' names to the folder that takes them, where other processes may meanwhile have written to
+            `folder`: asked while no other process moves files into the folder that it gives
     """
     folder = Path(folder)
-    created = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    created = [parent for parent in (folder, *folder.parents) if not os.path.exists(parent)]
     make_folder(folder)
     aside = folder / f".{secrets.token_hex(4)}.part"
     try:
-        _create(aside.mkdir, folder)
+        _create(lambda: aside.mkdir(parents=True), folder)
         with _blaming_the_place(folder):
             yield aside
-            for file in sorted(filter(Path.is_file, aside.rglob("*"))):
-                target = folder / file.relative_to(aside)
-                target.parent.mkdir(parents=True, exist_ok=True)
+            files = sorted(filter(Path.is_file, aside.rglob("*")))
+            for file in files:
                 _flush(file)
-                os.replace(file, target)
+            names = [str(file.relative_to(aside)) for file in files]
+            with _settled(lambda: settle(names) if settle else folder) as chosen:
+                for file, name in zip(files, names):
+                    (chosen / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file, chosen / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         for parent in created:
-            if not any(parent.iterdir()):
+            with contextlib.suppress(OSError):  # it is not empty, or another process has removed it
                 parent.rmdir()
+
+
+@contextmanager
+def _settled(choose: Callable[[], Path]) -> Iterator[Path]:
+    """The folder that `choose` gives, and gives once more when no other process is in this block with it."""
+    with contextlib.ExitStack() as held:
+        chosen = None
+        while chosen != (folder := choose()):
+            chosen = make_folder(folder)
+            descriptor = os.open(chosen, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -249,7 +278,7 @@ def sha256(*paths: str | Path) -> str:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    return path.with_name(f".{path.stem[:_SHOWN]}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 def _create(create: Callable[[], None], path: Path) -> None:

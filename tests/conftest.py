@@ -41,6 +41,12 @@ def mpii_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def lspet_dir() -> Path:
+    """Folder with the photographs of LSP Extended; it is not part of the project."""
+    return _folder("FASTHG_LSPET")
+
+
+@pytest.fixture(scope="session")
 def openfield() -> Path:
     """Folder of a real DeepLabCut project; it is not part of this project."""
     return _folder("FASTHG_OPENFIELD")

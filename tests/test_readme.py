@@ -35,6 +35,7 @@ NOT_RUN = {
     "fasthg eval --results": "tests/fasthg/metrics/test_oks.py writes and reads results",
     "fasthg score": "the same",
     "fasthg eval --data MPII": "needs MPII's folder",
+    "fasthg eval --data LSP": "needs that folder; tests/fasthg/data/test_lsp.py reads it",
     "fasthg label": "tests/fasthg/label labels, by Ray too",
     "python -m bench.sweep": "tests/bench/sweep runs it on a tiny network",
     "python -m bench.exports": "takes minutes a variant; tests/bench/test_exports.py runs one",
@@ -50,6 +51,7 @@ NOT_RUN = {
 #: What is run smaller than it stands there.
 SMALLER = {
     "--budget 40ms": "--budget 60s",
+    "--val 1000 --seed 2": "--val 12 --seed 2 --workers 1",
     "--train 8000 --val 500": "--train 8 --val 4 --workers 1",
     "--variant small --data data/people": "--variant small --data data/people --size 64 --batch-size 4 --epochs 1"
     " --num-workers 0",

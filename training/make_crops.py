@@ -40,7 +40,7 @@ def make_crops(
     with tempfile.TemporaryDirectory() as folder:
         dataset = load_dataset(synthesize(folder, 0, calibration + scored, seed, progress=False), "val")
         rows = np.arange(len(dataset))
-        crops, joints, head_size = dataset_crops(dataset, rows)
+        crops, joints, head_size, _rows = dataset_crops(dataset, rows)
         labelled = dataset.people.labelled
     jpegs = [_jpeg(crop) for crop in crops]
     with atomic_path(out) as aside:

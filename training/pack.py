@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fasthg.ahead import map_ahead
 from fasthg.console import note, progress_bar, run_command
-from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.dataset import Dataset, files_read, load_dataset
 from fasthg.data.people import ARRAYS, People, Split
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path, check_new
@@ -109,7 +109,7 @@ def pack(
     datasets = {split: load_dataset(data, split) for split in splits}
     for dataset in datasets.values():
         check_boxes(dataset)
-        check_new(out, [dataset.annotations, *map(dataset.image_path, range(len(dataset)))], overwrite)
+        check_new(out, files_read(dataset), overwrite)
     identity = {**asdict(settings), "splits": {split: dataset.digest for split, dataset in datasets.items()}}
     with Journal(out.with_name(f"{out.name}.journal"), identity) as journal:
         photographs = list(_missing(datasets, settings, journal))

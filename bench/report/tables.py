@@ -12,6 +12,9 @@ from fasthg.metrics.agreement import TOLERANCES
 from fasthg.network.flops import count_flops
 from fasthg.network.variants import VARIANTS, get_config
 
+#: A table's columns: what stands above each, and what a row has in it.
+Columns = dict[str, Callable[[Row], str]]
+
 
 @dataclass
 class Line:
@@ -90,52 +93,40 @@ def infer_table(rows: Sequence[Row]) -> Table:
     sizes = sorted({row.batch_size for row in rows})
     larger = {(row.variant, path_label(row), row.batch_size): row for row in rows}
     rows = [row for row in rows if row.batch_size == sizes[0]]
-    columns = ["Variant", "Path", "Batch", "ms", "p90", "images/s", "× eager", "of rounds", "Repeats", "Photo ms"]
-    columns += ["TFLOP/s", "Limit", "MB", "Start s", "Error", "PCKh", "Change", "min / 2,958*"]
-    columns += [f"images/s at {size}" for size in sizes[1:]]
     told = any(row.joules is not None for row in rows)
-    columns += ["J / image"] if told else []
 
-    def values(row: Row) -> list[str]:
-        speed = [number(row.images_s), number(times_eager(row, rows), 2), ratio_range(row), repeats(row)]
-        speed += [number(row.photo_ms), number(row.tflops, 2), percent(row.share)]
-        parity = [_error(row.error), "" if row.pckh is None else f"{row.pckh:.1f}", signed(row.pckh_change)]
-        memory = number(row.peak_memory_mb, 3)
-        return [
-            number(row.median_ms),
-            number(row.p90_ms),
-            *speed,
-            memory,
-            number(row.startup_s, 2),
-            *parity,
-            number(row.validation_minutes, 2),
-            *(_rate(larger.get((row.variant, path_label(row), size))) for size in sizes[1:]),
-            *([number(row.joules / row.batch_size if row.joules else None)] if told else []),
-        ]
+    def rate_at(size: int) -> Callable[[Row], str]:
+        return lambda row: _rate(larger.get((row.variant, path_label(row), size)))
 
-    return _speed_table(columns, rows, values)
+    columns: Columns = {
+        "Photo ms": lambda row: number(row.photo_ms),
+        "TFLOP/s": lambda row: number(row.tflops, 2),
+        "Limit": lambda row: percent(row.share),
+        "MB": lambda row: number(row.peak_memory_mb, 3),
+        "Start s": lambda row: number(row.startup_s, 2),
+        "Error": lambda row: _error(row.error),
+        "PCKh": lambda row: "" if row.pckh is None else f"{row.pckh:.1f}",
+        "Change": lambda row: signed(row.pckh_change),
+        "min / 2,958*": lambda row: number(row.validation_minutes, 2),
+    }
+    columns |= {f"images/s at {size}": rate_at(size) for size in sizes[1:]}
+    if told:
+        columns["J / image"] = lambda row: number(row.joules / row.batch_size if row.joules else None)
+    return _speed_table(rows, columns)
 
 
 def train_table(rows: Sequence[Row]) -> Table:
     """Every training cell that ran."""
-    columns = ["Variant", "Path", "Batch", "ms", "p90", "images/s", "× eager", "of rounds", "Repeats", "Data wait ms"]
-    columns += ["TFLOP/s", "Limit", "MB", "Loss error", "Gradient error", "min / epoch*"]
-
-    def values(row: Row) -> list[str]:
-        wait = "" if row.data_wait_ms is None else f"{row.data_wait_ms:.1f}"
-        speed = [number(row.images_s), number(times_eager(row, rows), 2), ratio_range(row), repeats(row), wait]
-        speed += [number(row.tflops, 2), percent(row.share)]
-        return [
-            number(row.median_ms),
-            number(row.p90_ms),
-            *speed,
-            number(row.peak_memory_mb, 3),
-            _error(row.error),
-            _error(row.gradient_error),
-            number(row.epoch_minutes),
-        ]
-
-    return _speed_table(columns, rows, values)
+    columns: Columns = {
+        "Data wait ms": lambda row: "" if row.data_wait_ms is None else f"{row.data_wait_ms:.1f}",
+        "TFLOP/s": lambda row: number(row.tflops, 2),
+        "Limit": lambda row: percent(row.share),
+        "MB": lambda row: number(row.peak_memory_mb, 3),
+        "Loss error": lambda row: _error(row.error),
+        "Gradient error": lambda row: _error(row.gradient_error),
+        "min / epoch*": lambda row: number(row.epoch_minutes),
+    }
+    return _speed_table(rows, columns)
 
 
 def loader_table(rows: Sequence[Row]) -> Table:
@@ -232,8 +223,20 @@ def missing_table(rows: Sequence[Row]) -> Table:
     return Table(["Mode", "Path", "Status", "Variants", "Reason"], lines, words=5)
 
 
-def _speed_table(columns: list[str], rows: Sequence[Row], values: Callable[[Row], list[str]]) -> Table:
+def _speed_table(rows: Sequence[Row], more: Columns) -> Table:
     """Rows grouped by variant, the fastest of each group marked, a bar for each rate within its group."""
+    columns: Columns = {
+        "Variant": lambda row: row.variant,
+        "Path": path_label,
+        "Batch": lambda row: str(row.batch_size),
+        "ms": lambda row: number(row.median_ms),
+        "p90": lambda row: number(row.p90_ms),
+        "images/s": lambda row: number(row.images_s),
+        "× eager": lambda row: number(times_eager(row, rows), 2),
+        "of rounds": ratio_range,
+        "Repeats": repeats,
+        **more,
+    }
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows):
         group = [row for row in rows if row.variant == variant]
@@ -242,9 +245,9 @@ def _speed_table(columns: list[str], rows: Sequence[Row], values: Callable[[Row]
             classes: list[str] = [row.status] if place else [row.status, "first"]
             if top and row.images_s == top:
                 classes.append("best")
-            cells = _or_status(row, [variant, path_label(row), str(row.batch_size), *values(row)], 3)
-            lines.append(Line(cells, classes, row.images_s / top if row.images_s else None))
-    return Table(columns, lines, words=2, bar=5, grouped=True)
+            values = _or_status(row, [value(row) for value in columns.values()], 3)
+            lines.append(Line(values, classes, row.images_s / top if row.images_s else None))
+    return Table(list(columns), lines, words=2, bar=5, grouped=True)
 
 
 def _rate(row: Row | None) -> str:

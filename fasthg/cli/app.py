@@ -62,7 +62,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not log.handlers:
         log.addHandler(logging.StreamHandler())
     return run_app(app, with_address(sys.argv[1:] if argv is None else argv) or ["--help"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

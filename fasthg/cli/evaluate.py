@@ -57,10 +57,10 @@ def evaluate(
 
     from fasthg.cli.by_stack import eval_by_stack, exits, stacks_table
     from fasthg.data.coco import at_detections, is_coco_file
-    from fasthg.data.dataset import check_images, load_dataset
+    from fasthg.data.dataset import check_images, files_read, load_dataset
     from fasthg.data.protocols import parse_protocol
     from fasthg.data.reading import Reading
-    from fasthg.files import check_new, write_json
+    from fasthg.files import check_new, is_same_file, write_json
     from fasthg.metrics.oks import oks_of_dataset, results_of_dataset
     from fasthg.pixels.skeleton import check_same_points
     from fasthg.predict.depth import Depth
@@ -72,10 +72,12 @@ def evaluate(
     if results:
         check_new(results, [file for file in (data, weights, detections) if file], overwrite)
     dataset: Dataset = load_dataset(data, split, check_files=False, reading=Reading(category, holdout))  # type: ignore[arg-type]
-    dataset, box_scores = at_detections(dataset, detections, category) if detections else (dataset, None)
+    if results and (is_coco_file(results) or is_same_file(results, files_read(dataset))):
+        raise FasthgError(f"cannot write {results}: it is part of the data; choose another name")
+    left_out = LeftOut(strict, named=_NAMED)
+    dataset, box_scores = at_detections(dataset, detections, category, left_out) if detections else (dataset, None)
     if strict or not dataset.image_dir.is_dir():
         check_images(dataset)
-    left_out = LeftOut(strict, named=_NAMED)
     how: dict[str, Any] = {"device": device, "batch_size": batch_size, "size": size, "threads": threads}
     if by_stack:
         if stacks or early_exit is not None:

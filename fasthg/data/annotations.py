@@ -135,13 +135,16 @@ def _read_princeton(path: Path) -> People:
     try:
         with h5py.File(path, "r") as file:
             content = {field: file[field][:] for field in needed if field in file}
-    except OSError as error:
+    except Exception as error:  # h5py raises whatever its library meets in a damaged file
         raise FasthgError(f"annotations {path}: not a whole HDF5 file ({error}); copy it again") from None
     if missing := [field for field in needed if field not in content]:
         raise FasthgError(f"annotations {path}: no {', '.join(missing)} in this HDF5 file; princeton's have them")
     names, center, scale, joints, visible, head_size = (content[field] for field in needed)
-    if joints.shape[1:] != (NUM_JOINTS, 2):
-        raise FasthgError(f"annotations {path}: 'part' has shape {joints.shape}, expected (N, {NUM_JOINTS}, 2)")
+    shapes = {"center": (2,), "scale": (), "part": (NUM_JOINTS, 2), "visible": (NUM_JOINTS,), "normalize": ()}
+    for field, shape in shapes.items():
+        if content[field].shape != (len(names), *shape) or content[field].dtype.kind not in "fiub":
+            expected = f"{len(names)} people's numbers of shape {shape}"
+            raise FasthgError(f"annotations {path}: {field!r} has shape {content[field].shape}, expected {expected}")
     scale = scale / 1.25
     return make_people(
         images=tuple(_text(name) for name in names),

@@ -6,6 +6,7 @@ takes its place. Part of the crops is set aside for calibration and never scored
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from fasthg.network.variants import INPUT_SIZE
 from fasthg.pixels import geometry
 from fasthg.pixels.image import read_crop
 from fasthg.pixels.skeleton import MPII, Skeleton
+
+log = logging.getLogger("fasthg")
 
 SHIPPED = Path(__file__).with_name("crops.npz")
 
@@ -79,17 +82,17 @@ def load_crops(
     """
     if data is None:
         return read_crops(SHIPPED, size)
-    scored_set, calibration_set = (load_dataset(data, split, reading=reading) for split in ("val", "train"))
+    scored_set, calibration_set = (load_dataset(data, split, False, reading) for split in ("val", "train"))
     usable = np.flatnonzero(scored_set.lengths > 0)
     if not len(usable) or (scored_set.protocol.everyone and len(usable) < len(scored_set)):
         raise FasthgError(f"{data} has people without head size; PCKh needs head boxes (`head_box`) in the annotations")
     scored_set = scored_set.select(usable[spread(len(usable), scored)])
-    crops, joints, lengths = dataset_crops(scored_set, np.arange(len(scored_set)), size)
+    crops, joints, lengths, seen = dataset_crops(scored_set, np.arange(len(scored_set)), size)
     calibration_set = apart_from(calibration_set, scored_set)
-    others, _joints, _lengths = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
+    others, *_rest = dataset_crops(calibration_set, spread(len(calibration_set), calibration), size)
     source = f"{len(crops)} validation people of {data}"
     people = scored_set.people
-    return Crops(crops, joints, people.labelled, lengths, others, source, scored_set.protocol, people.skeleton)
+    return Crops(crops, joints, people.labelled[seen], lengths, others, source, scored_set.protocol, people.skeleton)
 
 
 def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
@@ -98,10 +101,10 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
         with np.load(path) as file:
             jpegs, ends, split = file["jpegs"], file["ends"], int(file["calibration"])
             joints, labelled, head_size = file["joints"], file["labelled"], file["head_size"]
-    except (OSError, KeyError, ValueError) as error:
+        encoded = np.split(jpegs, ends[:-1])
+        whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
+    except Exception as error:  # NumPy, zip and zlib raise errors of their own where a file is damaged
         raise FasthgError(f"{path} holds no crops ({error}); give a dataset with --data DIR") from None
-    encoded = np.split(jpegs, ends[:-1])
-    whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
     factor = size / len(whole[0])
     resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in whole] if factor != 1 else whole
     crops = np.stack(resized).astype(np.uint8, copy=False)
@@ -128,15 +131,24 @@ def apart_from(dataset: Dataset, scored: Dataset) -> Dataset:
 
 def dataset_crops(
     dataset: Dataset, rows: NDArray[np.int64], size: int = INPUT_SIZE
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Crops uint8 [M, S, S, 3], joints float64 [M, J, 2] and the protocol's lengths [M] of some of its people, both in
-    crop pixels."""
-    people = dataset.people
-    found = [read_crop(dataset.image_path(row), people.center[row], people.scale[row], size) for row in rows]
+    crop pixels, and the rows [M] that they are of: people whose photograph cannot be read are left out, and named."""
+    people, kept = dataset.people, []
+    found = []
+    for row in rows:
+        try:
+            found.append(read_crop(dataset.image_path(row), people.center[row], people.scale[row], size))
+            kept.append(row)
+        except FasthgError as error:
+            log.warning("left out: %s", error)
+    if not found:
+        raise FasthgError(f"data {dataset.image_dir}: no photograph can be read; copy them there again")
+    rows = np.array(kept)
     matrices = np.stack([matrix for _crop, matrix in found])
     zoom = np.sqrt(np.linalg.det(matrices[:, :, :2]))
     joints = geometry.apply(matrices, people.joints[rows])
-    return np.stack([crop for crop, _matrix in found]), joints, dataset.lengths[rows] * zoom
+    return np.stack([crop for crop, _matrix in found]), joints, dataset.lengths[rows] * zoom, rows
 
 
 def spread(length: int, count: int) -> NDArray[np.int64]:

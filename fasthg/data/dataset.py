@@ -159,6 +159,13 @@ def find_annotations(data_dir: Path, split: Split = "all") -> Path:
     )
 
 
+def files_read(dataset: Dataset) -> list[Path]:
+    """The files that a dataset is read from, as far as their names are known: no command writes to one of them."""
+    beside = dataset.annotations.parent
+    labels = [beside / name for name in (*ANNOTATION_FILES, *HEAD_FILES)] + list(beside.rglob("CollectedData*"))
+    return [dataset.annotations, *labels, *(dataset.image_dir / name for name in dict.fromkeys(dataset.people.images))]
+
+
 def check_images(dataset: Dataset) -> None:
     """Raise FasthgError where the folder of photographs, or one of them, is missing."""
     if not dataset.image_dir.is_dir():

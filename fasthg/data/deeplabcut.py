@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.people import HALF_PIXEL
+from fasthg.data.people import HALF_PIXEL, read_text
 from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
 from fasthg.errors import FasthgError
 from fasthg.pixels.pictures import picture_size
@@ -37,7 +37,7 @@ def read_deeplabcut(path: Path, reading: Reading) -> Labels:
 
     file = path if path.name == "config.yaml" else path / "config.yaml"
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:
         raise FasthgError(f"{file}: not YAML ({error}); copy it again") from None
     single = [str(name) for name in _listed(config.get("bodyparts"))]
@@ -92,8 +92,7 @@ def _read_tables(project: Path) -> Rows:
 
 
 def _read_csv(path: Path) -> Rows:
-    with path.open(newline="") as file:
-        lines = [line for line in csv.reader(file) if line]
+    lines = [line for line in csv.reader(read_text(path).splitlines()) if line]
     heads = 0
     while heads < len(lines) and lines[heads][0] in ("scorer", "individuals", "bodyparts", "coords"):
         heads += 1

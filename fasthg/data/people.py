@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -104,10 +105,20 @@ def make_people(
     )
 
 
+def read_text(path: Path) -> str:
+    """A text file, with or without the mark by which Windows begins one; FasthgError names one that is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FasthgError(
+            f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+
+
 def load_json(path: Path) -> Any:
     """Content of a JSON file, gzipped or not; FasthgError names a file that is neither."""
     try:
         data = path.read_bytes()
         return json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:
         raise FasthgError(f"{path}: not a whole JSON file ({error}); copy it again") from None

@@ -52,8 +52,11 @@ def validation_people(folder: Path) -> set[tuple[int, int]]:
     if h5.exists():
         import h5py
 
-        with h5py.File(h5, "r") as file:
-            return {(int(image), int(person)) for image, person in zip(file["index"][:], file["person"][:])}
+        try:
+            with h5py.File(h5, "r") as file:
+                return {(int(image), int(person)) for image, person in zip(file["index"][:], file["person"][:])}
+        except Exception as error:  # h5py raises whatever its library meets in a damaged file
+            raise FasthgError(f"annotations {h5}: not a whole HDF5 file ({error}); copy it again") from None
     for name in ("mpii_annotations.json", "mpii_annotations.json.gz"):
         if (folder / name).exists():
             records = [record for record in load_json(folder / name) if record["isValidation"]]

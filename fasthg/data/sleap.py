@@ -24,7 +24,7 @@ LOOKED_FOR = "a .slp file (SLEAP)"
 
 def sleap_file(path: Path) -> Path | None:
     """The label file of a folder, or the file itself; None where there is none."""
-    files = [path] if path.suffix == ".slp" else sorted(path.glob("*.slp")) if path.is_dir() else []
+    files = [path] if path.suffix == ".slp" else sorted(path.glob("[!.]*.slp")) if path.is_dir() else []
     return next(filter(Path.is_file, files), None)
 
 

@@ -6,16 +6,20 @@ shares of the image. Names of points (kpt_names) are a late addition: without th
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthg.data.people import read_text
 from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
 from fasthg.errors import FasthgError
 from fasthg.pixels.pictures import picture_size
 from fasthg.pixels.skeleton import COCO, Skeleton
+
+log = logging.getLogger("fasthg")
 
 LOOKED_FOR = "data.yaml with kpt_shape (YOLO-pose)"
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
@@ -34,7 +38,7 @@ def read_yolo(path: Path, reading: Reading) -> Labels:
     file = yolo_file(path)
     assert file is not None
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(read_text(file))
         count, values = (int(number) for number in config["kpt_shape"])
     except (yaml.YAMLError, TypeError, ValueError, KeyError) as error:
         raise FasthgError(f"{file}: kpt_shape is not [points, 2 or 3] ({error}); correct it") from None
@@ -44,8 +48,14 @@ def read_yolo(path: Path, reading: Reading) -> Labels:
     root = _root(file, config)
     for split, held in (("train", False), ("val", True)):
         for image in _images(file, root, config.get(split)):
-            size = np.array(picture_size(image), np.float64)
-            for row in _rows(image, kind, 5 + count * values):
+            if not (rows := _rows(image, kind, 5 + count * values)):
+                continue
+            try:
+                size = np.array(picture_size(image), np.float64)
+            except FasthgError as error:
+                log.warning("left out: %s", error)
+                continue
+            for row in rows:
                 marked = row[5:].reshape(count, values)
                 flags = marked[:, 2:] if values == 3 else (marked[:, :2] > 0).any(1, keepdims=True) * 2.0
                 points.append(np.hstack([marked[:, :2] * size, flags]))
@@ -103,9 +113,10 @@ def _images(file: Path, root: Path, places: Any) -> list[Path]:
         if at is None:
             raise FasthgError(f"{file}: {place} does not exist; correct the path")
         if at.is_file():
-            found += [root / line.strip() for line in at.read_text().splitlines() if line.strip()]
+            found += [root / line.strip() for line in read_text(at).splitlines() if line.strip()]
         else:
-            found += sorted(image for image in at.rglob("*") if image.suffix.lower() in _PICTURES)
+            files = (file for file in at.rglob("*") if not file.name.startswith("."))  # a Mac writes ._NAME beside NAME
+            found += sorted(image for image in files if image.suffix.lower() in _PICTURES)
     return found
 
 
@@ -119,7 +130,7 @@ def _rows(image: Path, kind: int, wanted: int) -> list[NDArray[np.float64]]:
     if not file.is_file():
         return []
     rows = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         try:
             row = np.array([float(text) for text in line.split()])
         except ValueError:

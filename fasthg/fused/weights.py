@@ -71,10 +71,11 @@ class Packer:
         self.dtype, self.device = dtype, device
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         network = fold(model, torch.float64).cpu()
-        self.names = {module: name for name, module in network.named_modules()}
+        self._names = {module: name for name, module in network.named_modules()}
         self.eps = next((module.eps for module in network.modules() if isinstance(module, nn.GroupNorm)), 0.0)
         self.stem = self._stem(network.stem)
         self.stacks = [self._stack(stack) for stack in _stacks(network)]
+        del self._names  # it would keep the whole network in float64
 
     def _stem(self, stem: Stem) -> StemWeights:
         assert stem.conv.bias is not None
@@ -84,7 +85,7 @@ class Packer:
 
     def _stack(self, stack: Stack) -> StackWeights:
         return StackWeights(
-            self.names[stack],
+            self._names[stack],
             self._hourglass(stack.hourglass),
             self._chain(stack.blocks),
             self._conv(stack.features, exact=stack.merge_features is None),
@@ -116,7 +117,7 @@ class Packer:
             bias, skip_weight = bias + block.skip.bias, layout.pack_conv1x1(self._cast(block.skip.weight))
         expand = Conv(layout.pack_conv1x1(self._cast(last.weight)), self._widen(layout.pack_bias(bias)))
         packed = [*(self._conv(conv) for conv in convs[:-1]), expand]
-        return Block(self.names[block], affines, tuple(packed), skip_weight)
+        return Block(self._names[block], affines, tuple(packed), skip_weight)
 
     def _conv(self, conv: nn.Conv2d, exact: bool = False) -> Conv:
         assert conv.bias is not None

@@ -168,7 +168,7 @@ def _identify(out: Place, answers: dict[str, Any], options: LabelOptions, model:
 
     Raises FasthgError where the folder holds other files, or labels of another network or path.
     """
-    about, names = out.child(ABOUT), out.names()
+    about, names = out.child(ABOUT), [name for name in out.names() if not name.startswith(".")]
     if ABOUT not in names:
         if names:
             raise FasthgError(f"{out.where} holds other files and no {ABOUT}; give another -o")

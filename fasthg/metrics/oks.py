@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fasthg.data.coco import choose_categories, is_coco_file, read_coco
+from fasthg.data.coco import choose_categories, image_name, is_coco_file, read_coco
 from fasthg.data.dataset import Dataset
 from fasthg.data.people import HALF_PIXEL, load_json
 from fasthg.data.reading import Reading
@@ -43,7 +43,7 @@ def oks(
     if not skeleton.sigmas:
         raise FasthgError(f"OKS is not defined for {skeleton}: nobody publishes its sigmas; score by PCK or RMSE")
     document = load_json(truth)
-    ids = {str(image["file_name"]): image["id"] for image in document["images"]}
+    ids = {image_name(image): image["id"] for image in document["images"]}
     _check(results, set(ids.values()), len(skeleton))
     chosen = sorted(ids.values()) if images is None else sorted({ids[_name_in(ids, name)] for name in images})
     if not results:
@@ -72,7 +72,7 @@ def coco_results(
     box_scores  [N], of detections; a result's score is its box's times its points' mean
     """
     document = load_json(truth)
-    ids = {str(image["file_name"]): image["id"] for image in document["images"]}
+    ids = {image_name(image): image["id"] for image in document["images"]}
     kind = choose_categories(truth, document, category)[0]["id"]
     joints, scores = np.asarray(joints, np.float64), np.asarray(scores, np.float64)
     whole = scores.mean(axis=1) * (1.0 if box_scores is None else np.asarray(box_scores, np.float64))

@@ -131,7 +131,7 @@ def _arrays_of_h5(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
     try:
         with h5py.File(path, "r") as file:
             content = {name: file[name][()] for name in names if name in file}
-    except OSError as error:
+    except Exception as error:  # h5py raises whatever its library meets in a damaged file
         raise FasthgError(f"{path}: cannot be read as an HDF5 file ({error}); check the name") from None
     return _chosen(path, content, names)
 

@@ -12,6 +12,7 @@ from fasthg.pixels.skeleton import Skeleton
 
 RED = (230, 25, 25)
 OUTLINE = (20, 20, 20)
+_FAR = 1e5  # pixels: what lies further away is left out, since OpenCV's whole numbers end
 _MIN_SCORE = 0.05  # of a joint that is drawn
 _SHIFT = 4  # bits of a pixel's fraction that OpenCV draws with
 
@@ -24,14 +25,15 @@ def draw_poses(
 ) -> NDArray[np.uint8]:
     """A copy of `image` [H, W, 3] uint8 RGB with people's joints, each [J, 2] in continuous pixels, drawn over it.
 
-    Joints that are NaN or whose score (of scores [J] for each person) is below 0.05 are left out, with the
-    limbs that end in them. Lines are scaled to the person.
+    Joints that are NaN or far away, or whose score (of scores [J] for each person) is below 0.05, are left out, with
+    the limbs that end in them. Lines are scaled to the person.
     """
     canvas = np.ascontiguousarray(image).copy()
     people = [np.asarray(person, np.float64) for person in joints]
     confidences = [np.ones(len(person)) for person in people] if scores is None else [np.asarray(s) for s in scores]
     for person, confidence in zip(people, confidences):
-        _draw_person(canvas, person, skeleton, np.isfinite(person).all(axis=1) & (confidence >= _MIN_SCORE))
+        is_near = (np.abs(person) < _FAR).all(axis=1)  # NaN is not
+        _draw_person(canvas, person, skeleton, is_near & (confidence >= _MIN_SCORE))
     return canvas
 
 

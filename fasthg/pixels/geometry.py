@@ -65,6 +65,23 @@ def crop_to_center_scale(center: ArrayLike, side: ArrayLike) -> tuple[NDArray[np
     return np.asarray(center, np.float64) - drop, scale
 
 
+def turned(points: ArrayLike, size: tuple[int, int], turn: int) -> NDArray[np.float64]:
+    """Points [..., 2] of a stored image of `size` (width, height) in the upright one, which lies on its side to it.
+
+    turn  the image's EXIF orientation, 5 to 8
+    """
+    x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)
+    across = y if turn in (5, 8) else size[1] - y
+    down = x if turn in (5, 6) else size[0] - x
+    return np.stack([across, down], axis=-1)
+
+
+def turned_boxes(boxes: NDArray[np.float64], size: tuple[int, int], turn: int) -> NDArray[np.float64]:
+    """`turned` for boxes [P, 4] of corner, width and height."""
+    corners = np.stack([turned(boxes[:, :2], size, turn), turned(boxes[:, :2] + boxes[:, 2:], size, turn)])
+    return np.concatenate([corners.min(axis=0), np.ptp(corners, axis=0)], axis=1)
+
+
 def apply(matrix: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
     """Map points [..., n, 2] by [..., 2, 3], or points [..., 2] by one [2, 3]."""
     matrix, points = np.asarray(matrix, np.float64), np.asarray(points, np.float64)

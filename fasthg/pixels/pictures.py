@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -25,16 +26,25 @@ _SIGNATURES = (
 )
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF = {b"avif", b"avis"}
+_ONE = (b"\xff\xd8", b"BM")  # how files begin that hold one picture, whatever their name says
 _SEVERAL = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}  # whose pictures are all wanted; a JPEG's others are depth and gain
 _TIFF_KIND, _NOT_A_PAGE = 254, 0b101  # the tag NewSubfileType; bits for a reduced copy and for a mask of another page
 _PAUSE = 0.1  # seconds that browsers show a picture of an animation that gives it none
+_LARGE = 1 << 22  # pixels of a page from which on it is decoded when its turn comes
 _MOST_PIXELS = 1 << 30  # OpenCV's limit, for every reader; Pillow's own refuses phones' 200 megapixels
+_TURN = 0x0112  # the EXIF tag Orientation
 _opening = threading.Lock()
+_few_large = threading.Semaphore(2)  # pages that are decoded at a time: Pillow takes several times their pixels
 
 
 def is_picture(start: bytes) -> bool:
     """Whether a file that begins with `start` (32 bytes) is a picture, whatever its name says."""
     return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or is_heif(start)
+
+
+def holds_one(start: bytes) -> bool:
+    """Whether a picture that begins with `start` is of a kind that has no others."""
+    return start.startswith(_ONE)
 
 
 def is_heif(start: bytes) -> bool:
@@ -51,22 +61,49 @@ def holds_several(data: bytes) -> int:
         return 1
 
 
-def read_several(data: bytes, name: str | Path) -> Iterator[tuple[Image, float | None]]:
-    """Each picture of a GIF, WebP, PNG, AVIF or TIFF [H, W, 3] uint8 RGB, upright, and the second at which it is shown.
+def read_several(data: bytes, name: str | Path) -> Iterator[tuple[Callable[[], Image], float | None, int]]:
+    """What gives each picture of a GIF, WebP, PNG, AVIF or TIFF [H, W, 3] uint8 RGB, upright, the second at which it is
+    shown, and the bytes that it keeps in memory.
 
-    A TIFF's pages have no time (None); its thumbnails and masks are left out. Raises FasthgError that names the file
-    and the first picture that is damaged.
+    A TIFF's pages have no time (None); its thumbnails and masks are left out. Large ones are decoded by whoever asks
+    for them, so that they do not pile up. Raises FasthgError that names the file and the first picture that is damaged.
     """
     image, time = open_picture(data), 0.0
     animated = image.format != "TIFF"
     for number, page in enumerate(_pages(image)):
+        load = partial(_page, data, name, number, page)
         try:
             image.seek(page)
-            pixels = from_pillow(image)
+            is_large = image.width * image.height >= _LARGE
         except Exception as error:
-            raise FasthgError(f"image {name}: picture {number} is damaged ({error}); copy the file again") from None
-        yield pixels, time if animated else None
+            raise _damaged(name, number, error) from None
+        held = 0
+        if animated or not is_large:
+            pixels = load(image)
+            load, held = partial(_same, pixels), pixels.nbytes
+        yield load, time if animated else None, held
         time += float(image.info.get("duration") or 0) / 1e3 or _PAUSE
+
+
+def _page(data: bytes, name: str | Path, number: int, page: int, image: Any = None) -> Image:
+    """Picture `number` of a file, which Pillow counts as `page`; of `image`, where that stands there already."""
+    try:
+        if image is not None:
+            return from_pillow(image)
+        with _few_large:
+            image = open_picture(data)
+            image.seek(page)
+            return from_pillow(image)
+    except Exception as error:
+        raise _damaged(name, number, error) from None
+
+
+def _damaged(name: str | Path, number: int, error: Exception) -> FasthgError:
+    return FasthgError(f"image {name}: picture {number} is damaged ({error}); copy the file again")
+
+
+def _same(image: Image) -> Image:
+    return image
 
 
 def decode_with_pillow(data: bytes, name: str | Path) -> Image:
@@ -82,7 +119,8 @@ def decode_with_pillow(data: bytes, name: str | Path) -> Image:
 
 def from_pillow(image: PIL.Image.Image) -> Image:
     """A Pillow image of any mode as [H, W, 3] uint8 RGB, turned upright by its EXIF orientation; opacity is dropped."""
-    image = PIL.ImageOps.exif_transpose(image)
+    if image.getexif().get(_TURN, 1) != 1:  # else Pillow would copy it
+        image = PIL.ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # 16-bit grey and wider, which Pillow would cut off at 255
         grey = np.asarray(image).astype(np.float64)
         top = 1.0 if image.mode == "F" and grey.max(initial=0) <= 1 else 65535.0 if grey.max(initial=0) > 255 else 255.0
@@ -90,7 +128,7 @@ def from_pillow(image: PIL.Image.Image) -> Image:
         return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in ("La", "RGBa"):  # opacity multiplied in, which has one way out
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -99,10 +137,16 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     Raises FasthgError that names a file that is missing or no image.
     """
     try:
-        with PIL.Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except OSError as error:
+        with open(path, "rb") as file:
+            if (start := file.read(12))[8:] in _HEIC and is_heif(start):
+                _register_heic(path)
+            file.seek(0)
+            with open_picture(file) as image:
+                turned = image.getexif().get(_TURN, 1) >= 5
+                return (image.height, image.width) if turned else (image.width, image.height)
+    except FasthgError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parsers meet
         reason = getattr(error, "strerror", None) or "not an image that can be read"
         raise FasthgError(f"image {path}: {reason}; check the name and the folder") from None
 
@@ -110,17 +154,17 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 def stored_turn(data: bytes) -> int:
     """The EXIF orientation, 1 to 8, by which a photograph is turned upright when it is read; 1 where there is none."""
     try:
-        return int(open_picture(data).getexif().get(0x0112, 1))
+        return int(open_picture(data).getexif().get(_TURN, 1))
     except Exception:
         return 1
 
 
-def open_picture(data: bytes) -> PIL.Image.Image:
-    """A file's content as a Pillow image that is decoded later."""
+def open_picture(source: bytes | BinaryIO) -> PIL.Image.Image:
+    """A file's content, or an open file, as a Pillow image that is decoded later."""
     with _opening:
         limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
         try:
-            image: Any = PIL.Image.open(io.BytesIO(data))
+            image: Any = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
     if image.width * image.height > _MOST_PIXELS:

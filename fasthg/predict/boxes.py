@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fasthg.data.coco import as_id, is_crowd, stated_size
 from fasthg.errors import FasthgError
+from fasthg.pixels.geometry import turned_boxes
 
 Boxes = NDArray[np.float64]  # [P, 4]
 
@@ -80,10 +84,7 @@ def upright(boxes: Boxes, stated: tuple[int, int], size: tuple[int, int], turn: 
             f"boxes of {name} are of an image of {stated[0]}x{stated[1]} pixels, the photograph has"
             f" {size[0]}x{size[1]}; give boxes in its pixels"
         )
-    x, y, w, h = boxes.T
-    across = y if turn in (5, 8) else stated[1] - y - h
-    down = x if turn in (5, 6) else stated[0] - x - w
-    return np.stack([across, down, h, w], axis=1)
+    return turned_boxes(boxes, stated, turn)
 
 
 def box_around(
@@ -122,33 +123,61 @@ class Listed:
 
 
 class Lookup(dict[str, Listed]):
-    """People by the names of their photographs; `ignored` counts by reason what a file lists and is no person's box."""
+    """People by the names of their photographs.
+
+    ignored   counts by reason what a file lists and is no person's box
+    unusable  what is wrong with each record that has no box of four finite numbers
+    """
 
     ignored: Counter[str]
+    unusable: list[str]
 
     def __init__(self, listed: Mapping[str, Listed] | None = None) -> None:
         super().__init__({name.replace("\\", "/"): people for name, people in (listed or {}).items()})
-        self.ignored = Counter()
+        self.ignored, self.unusable = Counter(), []
 
-    def of(self, path: str | Path) -> Listed | None:
-        """The people of a photograph: by its path, by the end of it that the file gives, or by its name or number."""
-        parts = Path(path).parts
-        for start in range(len(parts)):
-            if found := self.get("/".join(parts[start:])):
-                return found
-        same = {id(people): people for people in self._by_name.get(Path(path).name, ())}
+    def assign(self, paths: Sequence[str | Path]) -> list[Listed | None]:
+        """The people of each photograph, None where it is not listed: by its path or the end of it that the file gives;
+        else by its name or number, where the people are of none of the others.
+
+        Raises FasthgError where a name is that of several photographs.
+        """
+        found = [self._at(Path(path)) for path in paths]
+        owners: dict[int, str] = {}
+        for by_name in (False, True):
+            before = set(owners)
+            for place, path in enumerate(paths):
+                people = self._called(Path(path)) if by_name and found[place] is None else found[place]
+                if people is None or (by_name and id(people) in before):
+                    continue
+                owner = owners.setdefault(id(people), str(path))
+                if owner != str(path):
+                    raise FasthgError(f"boxes of {Path(path).name} are those of {owner} or of {path}; tell them apart")
+                found[place] = people
+        return found
+
+    def _at(self, path: Path) -> Listed | None:
+        ends = ("/".join(path.parts[start:]) for start in range(len(path.parts)))
+        return next((self[end] for end in ends if end in self), None)
+
+    def _called(self, path: Path) -> Listed | None:
+        same = {id(people): people for people in self._by_name.get(_plain(path.name), ())}
         if len(same) > 1:
-            raise FasthgError(
-                f"boxes of {len(same)} photographs called {Path(path).name}; give paths that tell them apart"
-            )
-        return next(iter(same.values()), None) or self.get(Path(path).stem.lstrip("0") or "0")
+            raise FasthgError(f"boxes of {len(same)} photographs called {path.name}; give paths that tell them apart")
+        return next(iter(same.values()), None) or self.get(path.stem.lstrip("0") or "0")
 
     @cached_property
     def _by_name(self) -> dict[str, list[Listed]]:
         names: dict[str, list[Listed]] = {}
         for name, people in self.items():
-            names.setdefault(name.rpartition("/")[2], []).append(people)
+            names.setdefault(_plain(name), []).append(people)
         return names
+
+
+def _plain(name: str) -> str:
+    """A file's name, without its folder, as labelling tools and other systems may also have written it."""
+    path = unquote(urlsplit(name).path) if "://" in name else unquote(name)
+    return unicodedata.normalize("NFC", path.rpartition("/")[2]).casefold()
 
 
 def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
@@ -161,42 +190,57 @@ def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
     """
     document = _load(path)
     if isinstance(document, list):
-        images: dict[Any, Any] = {}
-        annotations, people = document, {1 if category is None else int(category)}  # COCO's number of "person"
+        images: dict[str, Any] = {}
+        people: set[str | None]
+        annotations, people = document, {"1", "person"} if category is None else {category}  # COCO's number of people
     else:
-        listed, annotations = document.get("images"), document.get("annotations", ())
-        if not isinstance(listed, list) or not isinstance(annotations, list):
+        images, annotations = _images(path, document), document.get("annotations", ())
+        if not isinstance(annotations, list):
             raise FasthgError(f"{path}: no lists 'images' and 'annotations'; give boxes in COCO's format")
-        for i, image in enumerate(listed):
-            _field(path, f"images[{i}]", image, "file_name")
-        images = {_key(path, f"images[{i}]", image, "id"): image for i, image in enumerate(listed)}
         people = _category_ids(path, document, category)
     names = {key: str(image["file_name"]) for key, image in images.items()}
     found: dict[str, list[Boxes]] = {name: [] for name in names.values()}
     ignored: Counter[str] = Counter()
+    unusable: list[str] = []
     for i, annotation in enumerate(annotations):
-        where = f"annotations[{i}]" if images else f"[{i}]"
+        where = f"annotations[{i}]" if isinstance(document, dict) else f"[{i}]"
         key = _key(path, where, annotation, "image_id")
         if isinstance(document, dict) and key not in names:
-            raise FasthgError(f"{path}: {where} is of image {key!r}, which 'images' does not list")
-        name = names.get(key, str(key))
-        boxes = found.setdefault(name, [])
-        if people and annotation.get("category_id", 1) not in people:
+            raise FasthgError(f"{path}: {where} is of image {key}, which 'images' does not list")
+        boxes = found.setdefault(names.get(key, key), [])
+        if people and as_id(annotation.get("category_id", next(iter(people)))) not in people:
             ignored["of another category"] += 1
-        elif annotation.get("iscrowd"):
+        elif is_crowd(annotation):
             ignored["of a crowd"] += 1
         else:
-            box = _numbers(_field(path, where, annotation, "bbox"), f"{path}: {where}.bbox")
-            if (box[:, 2:] > 0).all():
+            try:
+                box = _numbers(_field(path, where, annotation, "bbox"), f"{path}: {where}.bbox")
+            except FasthgError as error:
+                unusable.append(str(error))
+                continue
+            if len(box) and (box[:, 2:] > 0).all():
                 boxes.append(box)
             else:
                 ignored["without an area"] += 1
-    sizes = {name: _size(images[key]) for key, name in names.items()}
+    sizes = {name: stated_size(images[key]) for key, name in names.items()}
     lookup = Lookup(
         {name: Listed(np.concatenate([np.empty((0, 4)), *rows]), sizes.get(name)) for name, rows in found.items()}
     )
-    lookup.ignored = ignored
+    lookup.ignored, lookup.unusable = ignored, unusable
     return lookup
+
+
+def _images(path: str | Path, document: dict[str, Any]) -> dict[str, Any]:
+    """The images of a COCO file by their numbers; raises FasthgError where two files have one number."""
+    if not isinstance(listed := document.get("images"), list):
+        raise FasthgError(f"{path}: no lists 'images' and 'annotations'; give boxes in COCO's format")
+    images: dict[str, Any] = {}
+    for i, image in enumerate(listed):
+        name = _field(path, f"images[{i}]", image, "file_name")
+        other = images.setdefault(_key(path, f"images[{i}]", image, "id"), image)
+        if other["file_name"] != name:
+            raise FasthgError(f"{path}: {other['file_name']} and {name} are both image {image['id']}; number them anew")
+    return images
 
 
 def _load(path: str | Path) -> dict[str, Any] | list[Any]:
@@ -217,27 +261,22 @@ def _field(path: str | Path, where: str, record: Any, name: str) -> Any:
     return record[name]
 
 
-def _key(path: str | Path, where: str, record: Any, name: str) -> int | str:
+def _key(path: str | Path, where: str, record: Any, name: str) -> str:
     value = _field(path, where, record, name)
-    if not isinstance(value, (int, str)):
+    key = as_id(value)
+    if key is None:
         raise FasthgError(f"{path}: {where}.{name} is {value!r:.40}; give a number or a name")
-    return value
+    return key
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    """Width and height of an image that COCO's file lists; None where it does not say."""
-    width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 < height else None
-
-
-def _category_ids(path: str | Path, document: dict[str, Any], wanted: str | None) -> set[Any]:
+def _category_ids(path: str | Path, document: dict[str, Any], wanted: str | None) -> set[str | None]:
     """Ids of the categories that `wanted` names, of those named "person", or of the only one; empty where the file has
     no categories, and then everything counts."""
     categories = [c for c in document.get("categories") or [] if isinstance(c, dict)]
     name = "person" if wanted is None else wanted.lower()
-    found = {c.get("id") for c in categories if name in (str(c.get("name", "")).lower(), str(c.get("id")))}
+    found = {as_id(c.get("id")) for c in categories if name in (str(c.get("name", "")).lower(), str(c.get("id")))}
     if not found and wanted is None and len(categories) == 1:
-        return {categories[0].get("id")}
+        return {as_id(categories[0].get("id"))}
     if categories and not found:
         names = ", ".join(str(c.get("name")) for c in categories[:5])
         raise FasthgError(f"{path}: no category is called {name} ({names}); choose one with --category")

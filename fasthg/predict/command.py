@@ -52,6 +52,7 @@ def predict_to_folder(
 
     Shows a progress bar and says what runs and how long it took. Nothing is left in `folder` where anything fails.
     """
+    formats = list(dict.fromkeys(name.strip().lower() for name in formats))
     if unknown := [name for name in formats if name not in FORMATS]:
         raise FasthgError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
     found = expand(inputs)
@@ -60,14 +61,23 @@ def predict_to_folder(
     if isinstance(boxes, np.ndarray) and len(found) > 1:
         raise FasthgError(f"one set of boxes for {len(found)} images; give boxes in COCO's format with --boxes")
     read, asked = [*found, *keep], Path(folder)
-    folder = new_folder(asked, [FORMATS[name][0] for name in formats], read, overwrite)
-    if folder != asked:
-        note(f"{asked} holds an earlier result: this one goes to {folder}; --overwrite replaces the earlier one")
+
+    def settle(names: list[str]) -> Path:
+        nonlocal folder
+        before, folder = folder, new_folder(asked, names, read, overwrite)
+        if folder not in (asked, before):
+            note(f"{asked} holds an earlier result: this one goes to {folder}; --overwrite replaces the earlier one")
+        return folder
+
+    settle([FORMATS[name][0] for name in formats])
     count = count_photos(found)
     left_out = LeftOut(strict)
     alone = count == 1 and not isinstance(boxes, Lookup)  # without it there is nothing to go on with
-    if isinstance(boxes, Lookup) and (flat := boxes.ignored["without an area"]):
-        left_out(f"{flat} boxes without an area", flat)
+    if isinstance(boxes, Lookup):
+        if flat := boxes.ignored["without an area"]:
+            left_out(f"{flat} boxes without an area", flat)
+        for problem in boxes.unusable:
+            left_out(problem)
     predictor = Predictor(batch_size=min(batch_size, count or batch_size), **options)
     note(f"path {predictor.path} ({predictor.precision}, {predictor.device}): {predictor.choice}")
     if boxes is None and not options.get("detect"):
@@ -78,8 +88,8 @@ def predict_to_folder(
         return target.is_symlink() or (target.exists() and (not overwrite or is_same_file(target, read)))
 
     poses: list[Pose] = []
-    with staged_files(folder) as aside:
-        with Overlays(aside, predictor.skeleton, is_taken) as drawn, progress_bar() as bar:
+    with staged_files(folder, settle) as aside:
+        with Overlays(aside, predictor.skeleton, is_taken, left_out) as drawn, progress_bar() as bar:
             task = bar.add_task("images", total=count)
             for photo, people in predictor.stream(photos(found, boxes, left_out), None if alone else left_out):
                 poses += people

@@ -14,7 +14,7 @@ from fasthg.files import write_bytes, write_json, write_text
 from fasthg.metrics.prediction_files import predictions_document
 from fasthg.pixels.skeleton import SKELETONS, Skeleton
 from fasthg.predict.predictor import Pose
-from fasthg.predict.tables import write_dlc_csv, write_dlc_h5, write_sleap
+from fasthg.predict.tables import as_text, write_dlc_csv, write_dlc_h5, write_sleap
 
 #: To a file, poses of a skeleton, with what is said beside the poses.
 Writer = Callable[[Path, Sequence[Pose], Skeleton, dict[str, Any]], None]
@@ -53,7 +53,7 @@ def _write_csv(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: dic
     for pose in poses:
         values = np.column_stack([pose.joints, pose.scores]).ravel()
         place = ["" if pose.frame is None else pose.frame, "" if pose.time is None else f"{pose.time:.6f}"]
-        writer.writerow([_text(pose.image), *place, *(f"{v:g}" for v in pose.box), *(f"{v:.4f}" for v in values)])
+        writer.writerow([as_text(pose.image), *place, *(f"{v:g}" for v in pose.box), *(f"{v:.4f}" for v in values)])
     write_text(path, text.getvalue())
 
 
@@ -104,7 +104,7 @@ def _write_mat(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: dic
         "boxes": np.array([pose.box for pose in poses]),
         "frames": np.array(frames),
         "times": np.array([np.nan if pose.time is None else pose.time for pose in poses]),
-        "images": np.array([_text(pose.image) for pose in poses], dtype=object),
+        "images": np.array([as_text(pose.image) for pose in poses], dtype=object),
     }
     buffer = io.BytesIO()
     savemat(buffer, content)
@@ -125,8 +125,3 @@ FORMATS: dict[str, tuple[str, Writer]] = {
 
 def _stacked(poses: Sequence[Pose]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([pose.joints for pose in poses]), np.stack([pose.scores for pose in poses])
-
-
-def _text(name: str) -> str:
-    """A file's name as text: bytes that are none are written as \\udcXX, as JSON writes them."""
-    return name.encode("utf-8", "backslashreplace").decode()

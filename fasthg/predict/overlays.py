@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +20,12 @@ from fasthg.errors import FasthgError
 from fasthg.pixels.draw import draw_poses
 from fasthg.pixels.image import Image
 from fasthg.pixels.skeleton import MPII, Skeleton
-from fasthg.predict.photo import Photo
+from fasthg.predict.photo import LeftOut, Photo
 from fasthg.predict.predictor import Pose
 
 _TICKS = 90_000  # of a second: MPEG's clock, which every usual frame rate divides
 _LARGE = 1 << 26  # bytes of pixels from which on pictures are drawn and encoded one at a time
+_LONGEST = 255  # bytes of a file's name
 _WAITING = 8  # overlays that may wait to be drawn or written, so that pictures do not pile up in memory
 
 
@@ -34,14 +37,20 @@ class Overlays:
 
     skeleton  whose limbs are drawn
     is_taken  whether a file's name may not be used in the folder that the files are meant for
+    left_out  told of a photograph that cannot be read any more; where None that is an error
     """
 
     def __init__(
-        self, folder: Path, skeleton: Skeleton = MPII, is_taken: Callable[[str], bool] = lambda name: False
+        self,
+        folder: Path,
+        skeleton: Skeleton = MPII,
+        is_taken: Callable[[str], bool] = lambda name: False,
+        left_out: LeftOut | None = None,
     ) -> None:
         self.folder, self.skeleton, self.is_taken = folder, skeleton, is_taken
+        self.left_out = left_out or LeftOut(strict=True)
         self.written: list[Path] = []
-        self._names: set[str] = set()  # in lower case: some file systems do not tell A from a
+        self._names: set[str] = set()  # as `_same` has them
         self._video: VideoFile | None = None
         self._drawer = ThreadPoolExecutor(2)
         self._encoder = ThreadPoolExecutor(1)  # a video's frames come one after the other
@@ -60,14 +69,22 @@ class Overlays:
             self._encoder.shutdown(cancel_futures=True)
 
     def add(self, photo: Photo, poses: Sequence[Pose]) -> None:
-        """Draw `poses` over the photograph and write it, soon; raises what went wrong with an earlier one."""
+        """Draw `poses` over the photograph and write it, soon; raises what went wrong with an earlier one.
+
+        A photograph that was predicted on and cannot be read again has no overlay, and is told to `left_out`.
+        """
 
         def draw(image: Image) -> Image:
             joints, scores = [pose.joints for pose in poses], [pose.scores for pose in poses]
             return draw_poses(image, joints, self.skeleton, scores)
 
         def draw_png(path: Path) -> None:
-            image = photo.load()
+            try:
+                image = photo.load()
+            except FasthgError as error:
+                self.written.remove(path)
+                self.left_out(f"the overlay of {photo.name}, which was predicted on: {error}")
+                return
             with self._one_large if image.nbytes >= _LARGE else nullcontext():
                 image = draw(image)
                 write_png(path, image)
@@ -95,13 +112,26 @@ class Overlays:
     def _new_path(self, name: str, suffix: str) -> Path:
         """A file of its own for each input, also where inputs of several folders have one name."""
         stem, number = Path(name).stem, 1
-        new = f"{stem}{suffix}"
-        while new.lower() in self._names or self.is_taken(new):
+        new = _named(stem, suffix)
+        while _same(new) in self._names or self.is_taken(new):
             number += 1
-            new = f"{stem}-{number}{suffix}"
-        self._names.add(new.lower())
+            new = _named(stem, f"-{number}{suffix}")
+        self._names.add(_same(new))
         self.written.append(self.folder / new)
         return self.written[-1]
+
+
+def _named(stem: str, end: str) -> str:
+    """A file's name, its stem cut where the disk takes no longer ones."""
+    while len(os.fsencode(stem + end)) > _LONGEST:
+        stem = stem[:-1]
+    return stem + end
+
+
+def _same(name: str) -> str:
+    """The same text for names that some file systems do not tell apart: A and a, or one way to write an umlaut and
+    another."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 class VideoFile:

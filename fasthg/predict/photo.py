@@ -24,6 +24,7 @@ class Photo:
     time    second at which it is shown; None where nothing says it
     boxes   people [P, 4]; None where the whole image is one person
     stated  width and height of the image that the boxes were drawn on, where their file says it
+    held    bytes of pixels that `load` keeps in memory
     """
 
     name: str
@@ -32,6 +33,7 @@ class Photo:
     time: float | None = None
     boxes: Boxes | None = None
     stated: tuple[int, int] | None = None
+    held: int = 0
 
 
 @dataclass

@@ -40,6 +40,7 @@ from fasthg.predict.sources import Source, flatten, photos
 from fasthg.runtimes.request import Mode
 
 _READERS = 4  # threads that decode and crop photographs while the network runs
+_HELD = 1 << 28  # bytes of pixels that wait for a batch, from which on it is run though it is not full
 
 
 @dataclass(frozen=True)
@@ -174,18 +175,30 @@ class Predictor:
                 with an entry for each; a mapping from file names; the path of a COCO annotation file or of a list of
                 detections
         """
-        inputs = list(flatten(images))
-        if not inputs:
+        if boxes is None and isinstance(images, Iterator):  # each when its turn comes, on this thread
+            stream = self.stream(photos(flatten(images)), ahead=0)
+        elif inputs := list(flatten(images)):
+            stream = self.stream(photos(inputs, as_boxes(boxes, len(inputs))))
+        else:
+            stream = iter(())
+        count, found = 0, list[Pose]()
+        for _photo, poses in stream:
+            count += 1
+            found += poses
+        if not count and boxes is None:
             raise FasthgError("nothing to predict on; give photographs, folders or videos")
-        found = photos(inputs, as_boxes(boxes, len(inputs)))
-        return [pose for _photo, poses in self.stream(found) for pose in poses]
+        return found
 
-    def stream(self, found: Iterable[Photo], left_out: LeftOut | None = None) -> Iterator[tuple[Photo, list[Pose]]]:
+    def stream(
+        self, found: Iterable[Photo], left_out: LeftOut | None = None, ahead: int = _READERS
+    ) -> Iterator[tuple[Photo, list[Pose]]]:
         """Each photograph with its people's poses, in order; threads read and crop photographs ahead.
 
         left_out  told of photographs that cannot be read, which are not given, and of boxes outside them; where None
                   they are errors
+        ahead     photographs that are drawn from `found` ahead, by a thread of its own; 0 draws them on this one
         """
+        self.runner.check_process()
         self.timing = timing = Timing()
         start = time.perf_counter()
         waiting: deque[_Seen] = deque()
@@ -198,7 +211,7 @@ class Predictor:
                 yield done.photo, done.poses
 
         left_out = left_out or LeftOut(strict=True)
-        for seen in map_ahead(self._read, walk_ahead(found, _READERS), _READERS):
+        for seen in map_ahead(self._read, walk_ahead(found, ahead) if ahead else found, _READERS):
             if isinstance(seen, FasthgError):
                 left_out(seen)
                 continue
@@ -206,18 +219,19 @@ class Predictor:
                 left_out(problem)
             waiting.append(seen)
             crops += [(seen, person) for person in range(len(seen.boxes))]
-            while len(crops) >= self.batch_size:
-                crops[: self.batch_size] = self._answer(crops[: self.batch_size], timing)
+            while len(crops) >= self.batch_size or (crops and sum(other.photo.held for other in waiting) > _HELD):
+                crops[: self.batch_size] = self._answer(crops[: self.batch_size], timing, fill=True)
+                yield from finished()
             yield from finished()
         while crops:
-            crops[: self.batch_size] = self._answer(crops[: self.batch_size], timing)
+            crops[: self.batch_size] = self._answer(crops[: self.batch_size], timing, fill=self.fill_first)
         yield from finished(everything=True)
 
-    def _answer(self, people: Sequence[tuple[_Seen, int]], timing: Timing) -> list[tuple[_Seen, int]]:
+    def _answer(self, people: Sequence[tuple[_Seen, int]], timing: Timing, fill: bool) -> list[tuple[_Seen, int]]:
         """Run the network on one batch of people and give each photograph its poses; those to be looked at again."""
         crops = np.stack([seen.crops[person] for seen, person in people])
-        # A last batch that is not full is filled up: a new shape would be compiled anew.
-        if timing.people or self.fill_first:
+        # A batch that is not full is filled up, where it is not the only one: a new shape would be compiled anew.
+        if timing.people or fill:
             crops = np.concatenate([crops, np.repeat(crops[-1:], self.batch_size - len(crops), axis=0)])
         points, scores = self._points(torch.from_numpy(crops), timing)
         again = []
@@ -299,7 +313,10 @@ def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | Loo
     if boxes is None:
         return None
     if isinstance(boxes, (str, Path)):
-        return read_coco_boxes(boxes)
+        lookup = read_coco_boxes(boxes)
+        if lookup.unusable:
+            raise FasthgError(lookup.unusable[0])
+        return lookup
     if isinstance(boxes, Mapping):
         return Lookup({str(name): Listed(check_boxes(rows, f"box of {name}")) for name, rows in boxes.items()})
     if isinstance(boxes, Sequence) and num_images > 1 and not all(np.isscalar(value) for value in boxes):

@@ -23,9 +23,8 @@ from fasthg.predict.photo import LeftOut, Photo
 
 Source = Any  # a path, a Pillow image, encoded bytes, an open file, an array or a tensor
 
-_ONE_PICTURE = {".jpg", ".jpeg", ".bmp"}
-_SEVERAL_PICTURES = {".png", ".webp", ".tif", ".tiff", ".gif", ".apng", ".heic", ".heif", ".avif"}
-IMAGE_SUFFIXES = _ONE_PICTURE | _SEVERAL_PICTURES
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif"}
+IMAGE_SUFFIXES |= {".heic", ".heif", ".avif"}
 _START = 32  # bytes by which a file is told to be a picture
 _FILES = "give photographs, folders or videos"
 
@@ -73,7 +72,7 @@ def expand(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def photos(
-    inputs: Sequence[Source], boxes: Boxes | list[Boxes | None] | Lookup | None = None, left_out: LeftOut | None = None
+    inputs: Iterable[Source], boxes: Boxes | list[Boxes | None] | Lookup | None = None, left_out: LeftOut | None = None
 ) -> Iterator[Photo]:
     """The photographs of what `flatten` gave, one after the other; a video gives one for each frame.
 
@@ -82,18 +81,13 @@ def photos(
     left_out  told of damaged frames; a file that cannot be read at all is a photograph whose `load` fails
     """
     left_out = left_out or LeftOut()
-    if isinstance(boxes, list) and len(boxes) != len(inputs):
-        raise FasthgError(f"boxes for {len(boxes)} images, but {len(inputs)} images; give boxes for each")
-    for i, item in enumerate(inputs):
-        listed: Listed | None
-        if isinstance(boxes, Lookup):
-            listed = boxes.of(item) if isinstance(item, (str, Path)) else None
-        else:
-            listed = Listed(boxes[i] if isinstance(boxes, list) else boxes)
+    stays = not isinstance(inputs, Iterator)
+    for i, (item, listed) in enumerate(_with_people(inputs, boxes)):
         if listed is None:
             continue
         try:
-            for photo in _of_file(Path(item), left_out) if isinstance(item, (str, Path)) else [_in_memory(item, i)]:
+            is_path = isinstance(item, (str, Path))
+            for photo in _of_file(Path(item), left_out) if is_path else [_in_memory(item, i, stays)]:
                 yield replace(photo, boxes=listed.boxes, stated=listed.size)
         except FasthgError as error:
             if left_out.strict:
@@ -101,15 +95,33 @@ def photos(
             yield Photo(str(item) if isinstance(item, (str, Path)) else f"array {i}", _raiser(error))
 
 
+def _with_people(
+    inputs: Iterable[Source], boxes: Boxes | list[Boxes | None] | Lookup | None
+) -> Iterator[tuple[Source, Listed | None]]:
+    """Each input with its people; None for one that is left alone."""
+    if not isinstance(boxes, (list, Lookup)):
+        yield from ((item, Listed(boxes)) for item in inputs)
+        return
+    given = list(inputs)
+    if isinstance(boxes, list):
+        if len(boxes) != len(given):
+            raise FasthgError(f"boxes for {len(boxes)} images, but {len(given)} images; give boxes for each")
+        yield from zip(given, map(Listed, boxes))
+        return
+    assigned = iter(boxes.assign([item for item in given if isinstance(item, (str, Path))]))
+    yield from ((item, next(assigned) if isinstance(item, (str, Path)) else None) for item in given)
+
+
 def count_photos(inputs: Sequence[Path]) -> int | None:
     """How many photographs `photos` will give, as far as the files say; None where a video does not."""
     counts = []
     for path in inputs:
         try:
-            if path.suffix.lower() in _ONE_PICTURE:
-                counts.append(1)
+            start = _start(path)
+            if not _is_picture(path, start):
+                counts.append(video.length(path))
             else:
-                counts.append(pictures.holds_several(read_encoded(path)) if _is_picture(path) else video.length(path))
+                counts.append(1 if pictures.holds_one(start) else pictures.holds_several(read_encoded(path)))
         except FasthgError:
             counts.append(1)  # one that cannot be read
     return None if 0 in counts else sum(counts)
@@ -136,7 +148,7 @@ def as_image(array: NDArray[Any] | Tensor) -> Image:
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also false for NaN
             raise FasthgError(f"{kind} of {pixels.dtype} has values outside 0..1; give those, or uint8")
         pixels = (pixels * 255).round().astype(np.uint8)
-    if pixels.dtype == np.uint16:
+    if pixels.dtype.newbyteorder("=") == np.uint16:  # also as a big-endian TIFF has them
         pixels = (pixels / 257).round().astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise FasthgError(f"{kind} is {pixels.dtype}; give uint8, uint16, or floats in 0..1")
@@ -145,25 +157,26 @@ def as_image(array: NDArray[Any] | Tensor) -> Image:
 
 def _of_file(path: Path, left_out: LeftOut) -> Iterator[Photo]:
     """The pictures of a file, whose kind its content says."""
-    if not _is_picture(path):
+    start = _start(path)
+    if not _is_picture(path, start):
         yield from video.frames(path, left_out)
         return
-    data = b"" if path.suffix.lower() in _ONE_PICTURE else read_encoded(path)
+    data = b"" if pictures.holds_one(start) else read_encoded(path)
     count, number = pictures.holds_several(data) if data else 1, -1
     if count == 1:
         yield Photo(str(path), lambda: read_image(path))
         return
     try:
-        for number, (pixels, time) in enumerate(pictures.read_several(data, path)):
-            yield Photo(str(path), _holder(pixels), number, time)
+        for number, (load, time, held) in enumerate(pictures.read_several(data, path)):
+            yield Photo(str(path), load, number, time, held=held)
     except FasthgError as error:
         if number < 0:
             raise
         left_out(error, count - number - 1)
 
 
-def _in_memory(item: Any, number: int) -> Photo:
-    """The photograph that an object is."""
+def _in_memory(item: Any, number: int, stays: bool) -> Photo:
+    """The photograph that an object is, which the caller keeps in memory anyway where it `stays`."""
     name = f"array {number}"
     if _is_file(item):
         name = item.name if isinstance(getattr(item, "name", None), str) else name
@@ -175,24 +188,27 @@ def _in_memory(item: Any, number: int) -> Photo:
         return Photo(name, lambda: decode_image(data, name))
     if isinstance(item, PIL.Image.Image):
         try:
-            return Photo(getattr(item, "filename", "") or name, _holder(pictures.from_pillow(item)))
+            pixels = pictures.from_pillow(item)
+            return Photo(getattr(item, "filename", "") or name, _holder(pixels), held=pixels.nbytes)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises when it decodes a damaged file
             raise FasthgError(f"image {getattr(item, 'filename', '') or name}: {error}") from None
-    return Photo(name, _holder(as_image(item)))
+    pixels = as_image(item)
+    return Photo(name, _holder(pixels), held=0 if stays else pixels.nbytes)
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether a file is read as a picture and not as a video: by its content, and by its name where that says nothing.
-
-    Raises FasthgError where it cannot be read.
-    """
+def _start(path: Path) -> bytes:
+    """How a file begins; raises FasthgError where it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FasthgError(f"image {path}: not a file; {_FILES}")
         with open(path, "rb") as file:
-            start = file.read(_START)
+            return file.read(_START)
     except OSError as error:
         raise FasthgError(f"image {path}: {error.strerror}; check the name and the folder") from None
+
+
+def _is_picture(path: Path, start: bytes) -> bool:
+    """Whether a file is read as a picture, not as a video: by its content, and by its name where that says nothing."""
     if pictures.is_picture(start):
         return path.suffix.lower() not in (".mjpeg", ".mjpg")  # JPEGs one after the other
     return path.suffix.lower() in IMAGE_SUFFIXES and not video.opens(path)

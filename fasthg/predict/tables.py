@@ -71,7 +71,13 @@ def by_frame(poses: Sequence[Pose], skeleton: Skeleton) -> Frames:
     for pose, (frame, who) in zip(poses, slots):
         points[frame, who], scores[frame, who] = pose.joints - 0.5, pose.scores
         times[frame] = np.nan if pose.time is None else pose.time
-    return Frames(list(keys), points, scores, times, videos[0] if videos else "")
+    index = list(keys) if videos else [as_text(name) for name in keys]
+    return Frames(index, points, scores, times, videos[0] if videos else "")
+
+
+def as_text(name: str) -> str:
+    """A file's name as text: bytes that are none are written as \\udcXX, as JSON writes them."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _columns(frames: Frames, skeleton: Skeleton) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -137,6 +143,6 @@ def write_sleap(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: di
         file["node_names"] = [name.encode() for name in skeleton.names]
         file["edge_names"] = np.array([[skeleton.names[a], skeleton.names[b]] for a, b in limbs], "S").reshape(-1, 2)
         file["edge_inds"] = limbs
-        file["video_path"] = frames.source.encode("utf-8", "backslashreplace")
+        file["video_path"] = as_text(frames.source).encode()
         file["frame_times"] = frames.times
         file["provenance"] = b'{"made_by": "fasthg"}'

@@ -52,6 +52,7 @@ def _frames(path: Path, left_out: LeftOut, start: int, stop: int | None, skipped
     with _open(path) as container:
         stream = _stream(container)
         announced = _announced(container, stream)
+        begins = max(0, container.start_time or 0) / 1e6  # broadcasts count from elsewhere; players show this as 0
         rate = stream.average_rate or stream.guessed_rate or _RATE
         stream.thread_type = "AUTO"
         for number, frame in decoder.run(container, stream):
@@ -62,8 +63,9 @@ def _frames(path: Path, left_out: LeftOut, start: int, stop: int | None, skipped
                 continue
             if stop is not None and number >= stop:
                 break
-            time = float(number / rate) if frame.time is None else frame.time
-            yield Photo(str(path), _loader(path, number, frame), number, time)
+            time = float(number / rate) if frame.time is None else max(0.0, frame.time - begins)
+            held = sum(plane.buffer_size for plane in frame.planes)
+            yield Photo(str(path), _loader(path, number, frame), number, time, held=held)
             count += 1
     if count == 0:
         where = f" from {start} on" if start else ""
@@ -212,7 +214,9 @@ def _open(path: Path) -> av.container.InputContainer:
     except (av.error.FFmpegError, ValueError) as error:
         file.close()
         reason = getattr(error, "strerror", None) or error
-        raise FasthgError(f"{path} cannot be opened as a video ({reason}); copy it again") from None
+        raise FasthgError(
+            f"{path} is neither a photograph nor a video that can be read ({reason}); give another, or copy it again"
+        ) from None
     if not _streams(container):
         container.close()
         file.close()

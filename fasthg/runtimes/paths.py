@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import tempfile
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +32,8 @@ from fasthg.network.variants import INPUT_SIZE
 from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, resolve_device
 
 log = logging.getLogger("fasthg")
+
+_preparing = threading.RLock()  # PyTorch's exporter and compiler serve one thread of a process at a time
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ PATHS: dict[str, ExecutionPath] = {
             "fused",
             "this project's fused kernels",
             "fused",
-            {"cpu": ("fp32", "bf16", "bf16+int12"), "cuda": ("fp16", "bf16")},
+            {"cpu": ("fp32", "bf16", "bf16+int12", "int8+int12"), "cuda": ("fp16", "bf16")},
         ),
         ExecutionPath(
             "onnxruntime",
@@ -224,12 +228,13 @@ def prepare(
         calibration=calibration,
         cache_dir=default_cache_dir() if cache_dir == "default" else Path(cache_dir) if cache_dir else None,
     )
-    start = time.perf_counter()
-    built = _build(PATHS[name], request)
-    prepared = replace(built, run=without_tf32()(built.run))
-    with torch.inference_mode():
-        prepared(request.example)
-    return replace(prepared, startup_s=time.perf_counter() - start)
+    with _preparing:
+        start = time.perf_counter()
+        built = _build(PATHS[name], request)
+        prepared = replace(built, run=without_tf32()(built.run))
+        with torch.inference_mode():
+            prepared(request.example)
+        return replace(prepared, startup_s=time.perf_counter() - start)
 
 
 def _build(path: ExecutionPath, request: Request) -> Prepared:
@@ -239,10 +244,20 @@ def _build(path: ExecutionPath, request: Request) -> Prepared:
     except BackendUnavailable:
         raise
     except Exception as error:
+        if not _has_temporary_folder():
+            reason = "there is no folder for temporary files; name one by TMPDIR=DIR, or a cache by FASTHG_CACHE=DIR"
+            raise BackendUnavailable(f"{path.name}: {reason}") from None
         if request.cache_dir is None:
             raise
         log.warning("%s: the cache %s does not serve (%s); it is done without", path.name, request.cache_dir, error)
         return path.build(replace(request, cache_dir=None))
+
+
+def _has_temporary_folder() -> bool:
+    try:
+        return bool(tempfile.gettempdir())
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -93,12 +93,19 @@ class Prepared:
         _ready_in.add(self.process)
 
     def __call__(self, images: Tensor) -> Tensor:
+        self.check_process()
+        return self.run(images)
+
+    def __reduce__(self) -> NoReturn:
+        raise FasthgError(f"{self.path} cannot be sent to another process; make it ready there, and send its weights")
+
+    def check_process(self) -> None:
+        """Raise FasthgError in a process that was forked off the one in which this was made ready."""
         if os.getpid() != self.process:
             raise FasthgError(
                 f"{self.path} was made ready in process {self.process} and cannot run in process {os.getpid()}, forked"
                 " off it; make it ready there, in a process started by 'spawn'"
             )
-        return self.run(images)
 
 
 def one_at_a_time(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -7,7 +7,9 @@ one instruction set where the best that the machine has would be taken.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,10 @@ except ImportError:  # `fasthg.kernels.cpu.NATIVE_ERROR` says why
 Arguments = tuple[Any, ...]
 Call = tuple[str, Arguments]
 
+DIRECT_TILES = 1  # of 4x4 pixels, up to which a 3x3 is not done by Winograd
+
 _packed: Any = WeakIdKeyDictionary()  # weight -> {key: its packed form}
+_packed_lock = threading.Lock()
 
 
 def runs(dtype: torch.dtype) -> bool:
@@ -41,11 +46,11 @@ class Program:
 
     def __init__(self, calls: Iterable[Call], precision: str = "fp32") -> None:
         self._native = _native.Program()
-        self._kept: list[Any] = []  # what the program points to
-        for name, arguments in calls:
-            for step in _BUILDERS[name](PRECISIONS[precision], *arguments):
-                self._native.add(step)
-            self._kept.append(arguments)
+        self._kept = list(calls)  # what the program points to
+        with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:  # to pack weights lets go of Python's lock
+            for steps in pool.map(lambda call: _BUILDERS[call[0]](PRECISIONS[precision], *call[1]), self._kept):
+                for step in steps:
+                    self._native.add(step)
 
     def __call__(self) -> None:
         self._native.run(torch.get_num_threads())
@@ -58,7 +63,7 @@ def operators() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Packer:
-    """Weights as the kernels read them: 1x1s in fp32 or bf16, 3x3s by Winograd in fp32 or int12.
+    """Weights as the kernels read them: 1x1s in fp32, bf16 or int8, 3x3s by Winograd in fp32 or int12.
 
     A packed form is kept as long as its weight lives unchanged.
     """
@@ -70,10 +75,16 @@ class Packer:
         """[in, out], or [9, in, out]."""
         return _packed_form(weight, self.conv1x1 if weight.ndim == 2 else self.conv3x3)
 
+    def direct(self, weight: Tensor) -> Any:
+        """[9, in, out] for a product of nine pixels side by side, in bf16 where 3x3s are rounded at all."""
+        arithmetic = "fp32" if self.conv3x3 == "fp32" else "bf16"
+        return _packed_form(weight, arithmetic, "direct", lambda: weight.flatten(0, 1))
+
     def over(self, weight: Tensor, skip_weight: Tensor) -> Any:
         """Two weights of one sum, for inputs side by side."""
         make = lambda: torch.cat([weight, skip_weight])  # noqa: E731
-        return _packed_form(weight, self.conv1x1, f"over {id(skip_weight)}", make)
+        rounded = "bf16" if self.conv1x1 == "int8" else self.conv1x1  # what lies side by side has no range in common
+        return _packed_form(weight, rounded, f"over {id(skip_weight)}", make)
 
 
 #: What is rounded to what, by precision. The first layer and the last head are fp32 in all of them; so are the buffers.
@@ -81,6 +92,7 @@ PRECISIONS = {
     "fp32": Packer(),
     "bf16": Packer("bf16"),
     "bf16+int12": Packer("bf16", "int12"),
+    "int8+int12": Packer("int8", "int12"),
 }
 
 
@@ -97,7 +109,8 @@ def _packed_form(
     weight: Tensor, arithmetic: str = "fp32", name: str = "", make: Callable[[], Tensor] | None = None
 ) -> Any:
     version = 0 if weight.is_inference() else weight._version
-    forms = _packed.setdefault(weight, {})
+    with _packed_lock:
+        forms = _packed.setdefault(weight, {})
     key = (os.environ.get("FASTHG_CPU_ISA"), arithmetic, name)
     if forms.get(key, (None,))[0] != version:
         forms[key] = (version, _native.Packed((make() if make else weight).detach().contiguous(), arithmetic))
@@ -110,15 +123,39 @@ def _step(size: tuple[int, ...]) -> Any:
     return step
 
 
-def _block(size: tuple[int, ...]) -> int:
-    """Tiles of a block: enough to use a weight often while it is in the cache, few enough to share out evenly."""
+def _tiles(size: tuple[int, ...]) -> int:
     batch, height, width = size
-    tiles = batch * -(-height // 4) * -(-width // 4)
-    return max(1, min(16, -(-tiles // 4)))
+    return batch * -(-height // 4) * -(-width // 4)
 
 
-def _convolve(pack: Packer, step: Any, t: Tensor, weight: Tensor, bias: Tensor, relu: bool = True) -> None:
-    step.winograd(t, pack(weight), bias, relu)
+def _block(size: tuple[int, ...]) -> int:
+    """Tiles of a block: enough to use a weight often while it is in the cache, few enough to share out evenly.
+
+    An image alone has few at its small levels, where every share reads all weights: no more shares than threads.
+    """
+    shares = max(2, min(4, torch.get_num_threads())) if size[0] == 1 else 4
+    return max(1, min(16, -(-_tiles(size) // shares)))
+
+
+def _convolves_directly(size: tuple[int, ...]) -> bool:
+    """Whether a 3x3 has so few pixels that to read weights takes longer than to multiply: Winograd's are four times as
+    many.
+    """
+    return _tiles(size) <= DIRECT_TILES
+
+
+def _convolve(
+    pack: Packer, step: Any, size: tuple[int, ...], t: Tensor, weight: Tensor, bias: Tensor, last: bool = False
+) -> None:
+    """ReLU of a 3x3 convolution of t; `last`: nothing else is multiplied in the step."""
+    if not _convolves_directly(size):
+        step.winograd(t, pack(weight), bias, True)
+    elif last:
+        step.taps(t)
+        step.expand(pack.direct(weight), bias, True)
+    else:
+        step.taps(t)
+        step.hidden(pack.direct(weight), bias)
 
 
 def _consume(pack: Packer, step: Any, consumers: Arguments) -> None:
@@ -183,7 +220,7 @@ def _stem(
 
 def _conv3x3(pack: Packer, t: Tensor, weight: Tensor, bias: Tensor, t_out: Tensor, *size: int) -> list[Any]:
     step = _step(size)
-    _convolve(pack, step, t, weight, bias)
+    _convolve(pack, step, size, t, weight, bias, last=True)
     step.out(t_out)
     return [step]
 
@@ -192,8 +229,9 @@ def _bottleneck(
     pack: Packer, t: Tensor, x: Tensor, conv_weight: Tensor, conv_bias: Tensor, expand_weight: Tensor,
     expand_bias: Tensor, skip_weight: Tensor | None, low: Tensor | None, *rest: Any,
 ) -> list[Any]:  # fmt: skip
-    step = _step(rest[10:])
-    _convolve(pack, step, t, conv_weight, conv_bias)
+    size = rest[10:]
+    step = _step(size)
+    _convolve(pack, step, size, t, conv_weight, conv_bias)
     _expand(pack, step, expand_weight, expand_bias, x, skip_weight, low)
     _consume(pack, step, rest[:10])
     return [step]
@@ -271,8 +309,13 @@ def _norm_conv3x3(
     partials_out: Tensor | None, *size: int,
 ) -> list[Any]:  # fmt: skip
     step = _step(size)
-    _convolve(pack, step, x, weight, bias, relu=False)
-    step.normalise(partials, affine, eps)
+    if _convolves_directly(size):
+        step.taps(x)
+        step.normalise(partials, affine, eps)
+        step.expand(pack.direct(weight), bias, False)
+    else:
+        step.winograd(x, pack(weight), bias, False)
+        step.normalise(partials, affine, eps)
     return _finish_norm(step, x_out, partials_out)
 
 

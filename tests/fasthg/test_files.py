@@ -16,7 +16,9 @@ from fasthg.errors import FasthgError
 from fasthg.files import (
     atomic_folder,
     atomic_path,
+    check_new,
     make_folder,
+    new_folder,
     sha256,
     staged_files,
     write_bytes,
@@ -113,6 +115,23 @@ def test_a_folder_with_other_peoples_files_is_not_replaced(tmp_path: Path) -> No
     with pytest.raises(FasthgError, match=r"holds other files and no metadata\.json"), atomic_folder(tmp_path):
         pass
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_names_may_be_as_long_as_the_disk_takes(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 255), "x")
+    assert len(os.listdir(tmp_path)[0]) == 255
+    with pytest.raises(FasthgError, match="the name is too long; choose a shorter one"):
+        write_text(tmp_path / ("n" * 256), "x")
+    check_new(tmp_path / ("n" * 256))
+
+
+def test_a_new_folder_lies_beside_the_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    for folder in (tmp_path, tmp_path / "inner"):
+        (folder / "a.json").touch()
+    expected = {".": "results-2", "..": "../results-2", "../inner": "../inner-2", "../inner/": "../inner-2"}
+    assert {asked: str(new_folder(asked, ["a.json"])) for asked in expected} == expected
 
 
 def test_staged_files_come_together_beside_what_is_there(tmp_path: Path) -> None:

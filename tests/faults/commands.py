@@ -53,7 +53,7 @@ def _resume(run: Path) -> list[str]:
 
 
 def commands(material: Path) -> list[Command]:
-    """predict, convert, export, pack and training."""
+    """predict, convert, export, pack, training and the sweep."""
     weights, people = str(material / "tiny.safetensors"), str(material / "people")
     predict = ["-m", "fasthg.cli", "predict", str(material / "photos"), "--weights", weights, "--path", "eager"]
     export = ["-m", "fasthg.cli", "export", "--weights", weights, "--size", "64", "--batch", "1"]
@@ -63,6 +63,10 @@ def commands(material: Path) -> list[Command]:
 
     def training(out: Path) -> list[str]:
         return [*train, "--out", str(out / "run")]
+
+    def sweep(out: Path) -> list[str]:
+        narrow = ["--variants", "small", "--paths", "eager,onnxruntime", "--modes", "infer", "--minutes", "1"]
+        return ["-m", "bench.sweep", *narrow, "--data", people, "--out", str(out / "sweep")]
 
     def plain(name: str, first: list[str], option: str, inside: str, again: tuple[str, ...] = ()) -> Command:
         return Command(
@@ -77,4 +81,5 @@ def commands(material: Path) -> list[Command]:
         plain("export", export, "-o", "artefact", ("--overwrite",)),
         plain("pack", ["-m", "training.pack", "--data", people], "--out", "crops.h5", ("--overwrite",)),
         Command("train", training, lambda out: [*training(out), *_resume(out / "run")]),
+        Command("sweep", sweep, lambda out: [*sweep(out), "--resume"]),
     ]

@@ -47,6 +47,16 @@ const Kernels& find_kernels(std::string name) {
     throw std::invalid_argument("FASTHG_CPU_ISA is '" + name + "'; this machine has " + names);
 }
 
+// How a weight is rounded: a 3x3 in fp32 or int12, a 1x1 in fp32, bf16 or int8.
+Arithmetic arithmetic_of(const std::string& name, bool conv) {
+    if (name == "fp32") {
+        return Arithmetic::fp32;
+    }
+    require(conv ? name == "int12" : name == "bf16" || name == "int8",
+            "a [in, out] is packed in fp32, bf16 or int8, a [9, in, out] in fp32 or int12");
+    return conv ? Arithmetic::int12 : name == "bf16" ? Arithmetic::bf16 : Arithmetic::int8;
+}
+
 template <class Array>
 auto buffer(const Array& x, const Grid& grid, int channels) {
     require(int(x.shape(1)) == channels && channels % 16 == 0, "a buffer has " + std::to_string(x.shape(1)) +
@@ -174,10 +184,9 @@ void bind_core(nb::module_& module) {
                  require(weight.ndim() == 2 || (weight.ndim() == 3 && weight.shape(0) == 9), "a weight is [in, out] or [9, in, out]");
                  const bool conv = weight.ndim() == 3;
                  const Kernels& kernels = find_kernels(isa);
-                 const Arithmetic kind = arithmetic == "fp32" ? Arithmetic::fp32 : conv ? Arithmetic::int12 : Arithmetic::bf16;
-                 require(kind == Arithmetic::fp32 || arithmetic == (conv ? "int12" : "bf16"), "a [in, out] is packed in fp32 or bf16, a [9, in, out] in fp32 or int12");
+                 const Arithmetic kind = arithmetic_of(arithmetic, conv);
                  require(kind == Arithmetic::fp32 || kernels.halves, std::string(kernels.name) + " has no " + arithmetic);
-                 require(weight.shape(conv ? 1 : 0) % 2 == 0 || kind == Arithmetic::fp32, "a weight in halves needs an even number of inputs");
+                 require(weight.shape(conv ? 1 : 0) % 4 == 0 || kind == Arithmetic::fp32, "a rounded weight needs a multiple of four inputs");
                  const int inputs = int(weight.shape(conv ? 1 : 0)), outputs = int(weight.shape(conv ? 2 : 1));
                  nb::gil_scoped_release unlocked;
                  new (self) Packed(kernels, conv ? Packed::Kind::winograd : Packed::Kind::linear, weight.data(), inputs, outputs, kind);

@@ -78,9 +78,19 @@ class Block {
             m_ = arena_.take(FREQUENCIES * m_stride_);
         }
         if (step.hidden.panels) {
-            hidden_pitch_ = spread(step.hidden.outputs);
+            hidden_pitch_ = spread(step.hidden.outputs + (step.project_residual ? step.residual_channels : 0));
             hidden_ = arena_.take(hidden_pitch_ * CHUNK_ROWS);
         }
+        int byte_inputs = 0, outputs = 0;
+        const Linear* linears[] = {&step.hidden, &step.score, &step.expand, &step.next.linear, &step.pool.linear};
+        for (const Linear* linear : linears) {
+            byte_inputs = larger(byte_inputs, linear->arithmetic == Arithmetic::int8 ? linear->inputs : 0);
+            outputs = larger(outputs, linear->outputs);
+        }
+        byte_pitch_ = spread(byte_inputs / 4);
+        bytes_ = arena_.take(byte_pitch_ * MAX_ROWS);
+        sums_pitch_ = spread(outputs + PANEL);
+        sums_ = arena_.take(sums_pitch_ * MAX_ROWS);
         if (step.expand.panels) {
             x_ = arena_.take(x_pitch_ * CHUNK_ROWS);
         }
@@ -111,7 +121,7 @@ class Block {
             run_chunk(first, smaller(CHUNK, tile_count_ - first));
         }
         if (s.pool.t) {
-            enter(pooled_, pooled_count_, s.pool, pooled_rows_);
+            enter(pooled_, pooled_count_, s.pool, [&](int r) { return pooled_rows_[r]; });
         }
     }
 
@@ -191,25 +201,17 @@ class Block {
     void convolve() {
 #if FASTHG_HALVES
         if (s.conv.arithmetic == Arithmetic::int12) {
-            for (int k = 0; k < FREQUENCIES; k++) {
-                peaks_[k] = Vector{};
-            }
-            transform([&](float* to, int k, Vector value) __attribute__((always_inline)) {
-                store(to + k * v_stride_, value);
-                peaks_[k] = larger_magnitude(peaks_[k], value);
-            });
+            transform();
             quantise();
             multiply_frequencies<Int16>(v16_, v16_pitch_, step_stride(), s.channels / 2);
             return;
         }
 #endif
-        transform([&](float* to, int k, Vector value)
-                      __attribute__((always_inline)) { store(to + k * v_stride_, value); });
+        transform();
         multiply_frequencies<Float>(v_, v_pitch_, v_stride_, s.channels);
     }
 
-    template <class Put>
-    inline __attribute__((always_inline)) void transform(const Put& put) {
+    void transform() {
         const size_t pitch = s.grid.pitch() * s.channels;
         for (int t = 0; t < tile_count_; t++) {
             const Tile& tile = tiles_[t];
@@ -217,6 +219,7 @@ class Block {
             const float* corner = s.input + (s.grid.row(tile.image, tile.y, tile.x) - s.grid.pitch() - 1) * s.channels;
             for (int c = 0; c < s.channels; c += LANES) {
                 float* to = v_ + t * v_pitch_ + c;
+                const auto put = [&](int k, Vector value) __attribute__((always_inline)) { store(to + k * v_stride_, value); };
                 for (int y = 0; y < 6; y++) {  // the next tile's four new columns
                     for (int x = 6; x < 10; x++) {
                         __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
@@ -227,11 +230,10 @@ class Block {
                         [&](int y, int x) __attribute__((always_inline)) {
                             return load(corner + y * pitch + (size_t)x * s.channels + c);
                         },
-                        [&](int k, Vector value) __attribute__((always_inline)) { put(to, k, value); });
+                        put);
                 } else {
                     transform_input(
-                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); },
-                        [&](int k, Vector value) __attribute__((always_inline)) { put(to, k, value); });
+                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, put);
                 }
             }
         }
@@ -245,7 +247,13 @@ class Block {
     void quantise() {
         const float limit = (float)int_limit(s.channels);
         for (int k = 0; k < FREQUENCIES; k++) {
-            const float peak = largest_magnitude(peaks_[k]);
+            Vector magnitude = {};
+            for (int t = 0; t < tile_count_; t++) {
+                for (int c = 0; c < s.channels; c += LANES) {
+                    magnitude = larger_magnitude(magnitude, load(v_ + k * v_stride_ + t * v_pitch_ + c));
+                }
+            }
+            const float peak = largest_magnitude(magnitude);
             const bool finite = peak <= 3.402823466e38f;
             const float scale = peak > 1e-30f && finite ? limit / peak : 0.0f;
             worth_[k] = finite ? peak / limit : __builtin_nanf("");
@@ -267,12 +275,10 @@ class Block {
         for (int first = 0; first < s.conv.outputs; first += PANEL) {
             const float* panels = s.conv.panels + (size_t)first * FREQUENCIES * units;
             for (int k = 0; k < FREQUENCIES; k++) {
-                float* m = m_ + k * m_stride_;
-                multiply_panel<Kind>(v + k * v_stride, v_pitch, tile_count_, panels + (size_t)k * units * PANEL, units, [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                                   store(m + row * PANEL, left);
-                                   store(m + row * PANEL + LANES, right);
-                               },
-                               [&] { return fetch_ahead(); });
+                each_group(tile_count_, [&](int begin, int count) {
+                    multiply_group<MAX_ROWS, Kind>(count, v + k * v_stride + begin * v_pitch, v_pitch, panels + (size_t)k * units * PANEL,
+                                                   units, fetch_ahead(), m_ + k * m_stride_ + begin * PANEL, PANEL);
+                });
             }
             for (int lane = 0; lane < PANEL && first + lane < s.conv.outputs; lane += LANES) {
                 const float* m = m_ + lane;
@@ -363,12 +369,12 @@ class Block {
         }
         size_t pitch = source_pitch_;
         if (s.hidden.panels) {
-            const auto keep = [&](auto half) __attribute__((always_inline)) {
-                multiply(a, pitch, rows, s.hidden, s.hidden.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                    put(hidden_ + r * hidden_pitch_, c, relu(value + load(s.hidden.bias + c)), half);
-                });
-            };
-            halves(s.expand) ? keep(Yes{}) : keep(No{});
+            const bool half = halves(s.expand);
+            multiply(a, pitch, rows, s.hidden, [&](int r, const float* sums) {
+                for (int c = 0; c < s.hidden.outputs; c += LANES) {
+                    put(hidden_ + r * hidden_pitch_, c, relu(load(sums + c) + load(s.hidden.bias + c)), half);
+                }
+            });
             a = hidden_;
             pitch = hidden_pitch_;
         }
@@ -383,10 +389,7 @@ class Block {
             pass_on(a, pitch, rows, pixels);
         }
         if (s.next.t) {
-            multiply(entrance_, x_pitch_, rows, s.next.linear, s.next.linear.inputs,
-                     [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                         store(s.next.t + pixels[r].row * s.next.linear.outputs + c, relu(value + load(s.next.linear.bias + c)));
-                     });
+            enter(entrance_, rows, s.next, [&](int r) { return pixels[r].row; });
         }
         for (int t = first; t < first + count; t++) {
             const float* x = a + (tiles_[t].first - row) * pitch;
@@ -399,43 +402,80 @@ class Block {
         }
     }
 
-    // rows @ linear, each vector to epilogue(row, column, value).
-    template <class Epilogue>
+    // rows @ linear; finish(row, its sums).
+    template <class Finish>
     inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                        int inputs, const Epilogue& epilogue) {
-#if FASTHG_HALVES
-        if (halves(linear)) {
-            multiply_as<Bfloat>(a, pitch, rows, linear, inputs / 2, epilogue);
-            return;
-        }
-#endif
-        multiply_as<Float>(a, pitch, rows, linear, inputs, epilogue);
-    }
-
-    // A group's rows stay in the L1 while the weights, which lie in a row, stream past them.
-    template <class Kind, class Epilogue>
-    inline __attribute__((always_inline)) void multiply_as(const float* a, size_t pitch, int rows, const Linear& linear,
-                                                           int inputs, const Epilogue& epilogue) {
+                                                        const Finish& finish) {
         each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
-            for (int first = 0; first < linear.outputs; first += PANEL) {
-                const bool both = first + LANES < linear.outputs;
-                multiply_group<MAX_ROWS, Kind>(count, a + begin * pitch, pitch, linear.panels + (size_t)first * inputs, inputs, fetch_ahead(),
-                               [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                                   epilogue(begin + row, first, left);
-                                   if (both) {
-                                       epilogue(begin + row, first + LANES, right);
-                                   }
-                               });
+            multiply_few(a + begin * pitch, pitch, count, linear);
+            for (int r = 0; r < count; r++) {
+                finish(begin + r, sums_ + r * sums_pitch_);
             }
         });
     }
 
+    // A group of rows, which stay in the L1 while the weights, which lie in a row, stream past them.
+    void multiply_few(const float* a, size_t pitch, int rows, const Linear& linear) {
+#if FASTHG_HALVES
+        if (halves(linear)) {
+            return multiply_panels<Bfloat>(a, pitch, rows, linear, linear.inputs / 2);
+        }
+        if (linear.arithmetic == Arithmetic::int8) {
+            return multiply_bytes(a, pitch, rows, linear);
+        }
+#endif
+        multiply_panels<Float>(a, pitch, rows, linear, linear.inputs);
+    }
+
+    template <class Kind>
+    void multiply_panels(const float* a, size_t pitch, int rows, const Linear& linear, int units) {
+        for (int first = 0; first < linear.outputs; first += PANEL) {
+            multiply_group<MAX_ROWS, Kind>(rows, a, pitch, linear.panels + (size_t)first * units, units, fetch_ahead(),
+                                           sums_ + first, sums_pitch_);
+        }
+    }
+
+#if FASTHG_HALVES
+    // The same with each row rounded to bytes: 0 to 255 stand for its smallest, or zero, to its largest magnitude.
+    void multiply_bytes(const float* a, size_t pitch, int rows, const Linear& linear) {
+        const int inputs = linear.inputs, padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
+        const float *weight_worth = linear.panels + (size_t)padded * inputs / 4, *weight_sums = weight_worth + padded;
+        float worth[MAX_ROWS], zero[MAX_ROWS];
+        for (int r = 0; r < rows; r++) {
+            round_row(a + r * pitch, inputs, (uint8_t*)(bytes_ + r * byte_pitch_), worth[r], zero[r]);
+        }
+        multiply_panels<Int8>(bytes_, byte_pitch_, rows, linear, inputs / 4);
+        for (int r = 0; r < rows; r++) {
+            for (float *sum = sums_ + r * sums_pitch_, *end = sum + linear.outputs; sum < end; sum += LANES) {
+                const size_t c = sum - (sums_ + r * sums_pitch_);
+                store(sum, (from_int32(load(sum)) - zero[r] * load(weight_sums + c)) * (worth[r] * load(weight_worth + c)));
+            }
+        }
+    }
+
+    // A row as bytes, what one of them is worth, and which of them is zero. Where the row is not finite, it is worth NaN.
+    static void round_row(const float* row, int inputs, uint8_t* bytes, float& worth, float& zero) {
+        Vector magnitudes = {}, low = {};
+        for (int c = 0; c < inputs; c += LANES) {
+            magnitudes = larger_magnitude(magnitudes, load(row + c));
+            low = lesser(low, load(row + c));
+        }
+        const float largest = largest_magnitude(magnitudes), least = smallest(low), range = largest - least;
+        const bool finite = largest <= 3.402823466e38f;
+        const float scale = range > 1e-30f && finite ? 255.0f / range : 0.0f;
+        worth = finite ? range / 255.0f : __builtin_nanf("");
+        zero = finite ? __builtin_rintf(-least * scale) : 0.0f;
+        for (int c = 0; c < inputs; c += LANES) {
+            store_bytes(bytes + c, load(row + c), scale, zero);
+        }
+    }
+#endif
+
     void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
         const size_t plane = (size_t)s.grid.height * s.grid.width;
-        multiply(a, pitch, rows, s.score, s.score.inputs, [&](int r, int c, Vector value) {
-            value += load(s.score.bias + c);
-            for (int lane = 0; lane < LANES && c + lane < s.joints; lane++) {
-                s.heatmaps[pixels[r].heatmap + (c + lane) * plane] = value[lane];
+        multiply(a, pitch, rows, s.score, [&](int r, const float* sums) {
+            for (int joint = 0; joint < s.joints; joint++) {
+                s.heatmaps[pixels[r].heatmap + joint * plane] = sums[joint] + s.score.bias[joint];
             }
         });
     }
@@ -450,39 +490,36 @@ class Block {
                 }
             }
         }
-        multiply(a, pitch, rows, s.expand, s.expand.inputs, [&](int r, int c, Vector value) __attribute__((always_inline)) {
-            store(x_ + r * x_pitch_ + c, value);
-        });
         const float* residual = s.project_residual ? nullptr : s.residual;
-        for (int r = 0; r < rows; r++) {
+        multiply(a, pitch, rows, s.expand, [&](int r, const float* sums) {
             const size_t place = pixels[r].row * channels, low = s.low ? pixels[r].low_row * channels : 0;
             if (residual && s.low) {
-                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
+                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
             } else if (residual) {
-                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
+                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
             } else if (s.low) {
-                finish(r, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
+                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
             } else {
-                finish(r, place, [](int) __attribute__((always_inline)) { return Vector{}; });
+                finish(r, sums, place, [](int) __attribute__((always_inline)) { return Vector{}; });
             }
-        }
+        });
     }
 
     // A row's sums, plus bias and added(column): x, and what its readers start from.
     template <class Added>
-    inline __attribute__((always_inline)) void finish(int r, size_t place, const Added& added) {
+    inline __attribute__((always_inline)) void finish(int r, const float* sums, size_t place, const Added& added) {
         const int channels = s.expand.outputs;
         const bool keep = s.pooled || s.tile_statistics, enters = s.next.t, half = halves(s.next.linear);
         const float *bias = s.expand.bias, *scale = s.next.affine, *shift = scale + channels;
         const Vector floor = s.expand_relu ? Vector{} : Vector{} - __builtin_inff();
-        float *sums = x_ + r * x_pitch_, *x = s.x ? s.x + place : nullptr, *entrance = enters ? entrance_ + r * x_pitch_ : nullptr;
+        float *kept = keep ? x_ + r * x_pitch_ : nullptr, *x = s.x ? s.x + place : nullptr, *entrance = enters ? entrance_ + r * x_pitch_ : nullptr;
         for (int c = 0; c < channels; c += LANES) {
             const Vector value = larger(floor, load(sums + c) + load(bias + c) + added(c));
             if (x) {
                 store(x + c, value);
             }
-            if (keep) {
-                store(sums + c, value);
+            if (kept) {
+                store(kept + c, value);
             }
             if (enters) {
                 put(entrance, c, relu(value * load(scale + c) + load(shift + c)), half);
@@ -530,9 +567,14 @@ class Block {
     // [3, 7, 7] of an image from its pixel (top, left) on, zeros outside.
     void gather_window(int image, int top, int left, float* to) const {
         const int from = left < 0 ? -left : 0, until = smaller(STEM_SIDE, s.image_width - left);
+        const bool whole = from == 0 && until == STEM_SIDE && top >= 0 && top + STEM_SIDE <= s.image_height;
         for (int c = 0; c < 3; c++) {
             const float* plane = s.input + ((size_t)image * 3 + c) * s.image_height * s.image_width;
             for (int r = 0; r < STEM_SIDE; r++, to += STEM_SIDE) {
+                if (whole) {
+                    __builtin_memcpy(to, plane + (size_t)(top + r) * s.image_width + left, STEM_SIDE * sizeof(float));
+                    continue;
+                }
                 const bool inside = top + r >= 0 && top + r < s.image_height;
                 const float* line = plane + (long)(top + r) * s.image_width + left;
                 for (int i = 0; i < STEM_SIDE; i++) {
@@ -563,11 +605,16 @@ class Block {
         }
     }
 
-    void enter(const float* a, int rows, const Entrance& reader, const long* to) {
-        multiply(a, x_pitch_, rows, reader.linear, reader.linear.inputs,
-                 [&](int r, int c, Vector value) __attribute__((always_inline)) {
-                     store(reader.t + to[r] * reader.linear.outputs + c, relu(value + load(reader.linear.bias + c)));
-                 });
+    // What a reader starts from, of rows that lie in its pixels to(row).
+    template <class To>
+    inline __attribute__((always_inline)) void enter(const float* a, int rows, const Entrance& reader, const To& to) {
+        const int outputs = reader.linear.outputs;
+        multiply(a, x_pitch_, rows, reader.linear, [&](int r, const float* sums) {
+            float* t = reader.t + to(r) * outputs;
+            for (int c = 0; c < outputs; c += LANES) {
+                store(t + c, relu(load(sums + c) + load(reader.linear.bias + c)));
+            }
+        });
     }
 
     // Count, mean and squared deviations of a tile, in two passes.
@@ -597,9 +644,8 @@ class Block {
     Arena arena_;
     const int rows_;
     const size_t source_pitch_, x_pitch_;
-    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0;
+    size_t v_pitch_ = 0, v16_pitch_ = 0, v_stride_ = 0, m_stride_ = 0, hidden_pitch_ = 0, byte_pitch_ = 0, sums_pitch_ = 0;
     int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
-    Vector peaks_[FREQUENCIES];
     Ahead wanted_[4];
     int wanted_count_ = 0;
     float worth_[FREQUENCIES];  // of one unit of the integers
@@ -607,12 +653,16 @@ class Block {
     Pixel* pixels_;
     long* pooled_rows_ = nullptr;
     float *source_, *scales_ = nullptr, *v_ = nullptr, *v16_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
-          *entrance_ = nullptr, *pooled_ = nullptr;
+          *entrance_ = nullptr, *pooled_ = nullptr, *bytes_ = nullptr, *sums_ = nullptr;
 };
 
 size_t linear_floats(int inputs, int outputs, Arithmetic arithmetic) {
-    const size_t floats = (size_t)inputs * ((outputs + PANEL - 1) / PANEL) * PANEL;
-    return arithmetic == Arithmetic::fp32 ? floats : floats / 2;
+    const size_t padded = (outputs + PANEL - 1) / PANEL * PANEL, floats = inputs * padded;
+    switch (arithmetic) {
+        case Arithmetic::bf16: return floats / 2;
+        case Arithmetic::int8: return floats / 4 + 2 * padded;
+        default: return floats;
+    }
 }
 
 size_t winograd_floats(int inputs, int outputs, Arithmetic arithmetic) {
@@ -623,8 +673,10 @@ size_t winograd_floats(int inputs, int outputs, Arithmetic arithmetic) {
 void pack(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed) {
     if (arithmetic == Arithmetic::fp32) {
         pack_panels(weight, inputs, outputs, packed);
-    } else {
+    } else if (arithmetic == Arithmetic::bf16) {
         pack_panels_bf16(weight, inputs, outputs, (uint16_t*)packed);
+    } else {
+        pack_panels_int8(weight, inputs, outputs, (int8_t*)packed);
     }
 }
 

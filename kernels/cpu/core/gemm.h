@@ -1,7 +1,7 @@
-// Matrix products rows [m, k] x packed weights -> whatever the caller does with each vector of the result.
+// Matrix products rows [m, k] x packed weights.
 //
 // Weights are packed in panels [outputs / PANEL][k][PANEL] of units, zeros where the last panel is longer than the
-// outputs. A unit of halves holds inputs 2 k and 2 k + 1.
+// outputs. A unit of halves holds inputs 2 k and 2 k + 1, one of bytes four.
 #pragma once
 
 #include "vector.h"
@@ -9,7 +9,7 @@
 namespace fasthg {
 namespace FASTHG_ISA {
 
-// What a product multiplies: units of four bytes, which hold a float, or two halves that are multiplied and added.
+// What a product multiplies: units of four bytes, which hold a float, or halves or bytes that are multiplied and added.
 struct Float {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) { return sum + *a * b; }
 };
@@ -22,6 +22,11 @@ static inline __m512i broadcast_unit(const float* a) {
 struct Bfloat {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
         return _mm512_dpbf16_ps(sum, (__m512bh)broadcast_unit(a), (__m512bh)b);
+    }
+};
+struct Int8 {  // rows of unsigned, weights of signed bytes; the sums are 32-bit integers
+    static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
+        return (Vector)_mm512_dpbusd_epi32((__m512i)sum, broadcast_unit(a), (__m512i)b);
     }
 };
 struct Int16 {  // the sums are 32-bit integers
@@ -37,11 +42,12 @@ struct Ahead {
     int mask;  // lines - 1
 };
 
-// R rows times one panel: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds, and a line
-// of what is wanted next asked for. One at a time: a burst of requests would hold up the loads behind it.
-template <int R, class Kind, class Epilogue>
-static inline __attribute__((always_inline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k,
-                                                                Ahead ahead, const Epilogue& epilogue) {
+// R rows times one panel, to `out`: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds, and
+// a line of what is wanted next asked for. One at a time: a burst of requests would hold up the loads behind it. Never
+// inlined: what surrounds it would take the registers that its accumulators and addresses need.
+template <int R, class Kind>
+static __attribute__((noinline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k, Ahead ahead,
+                                                    float* out, size_t out_pitch) {
     Vector left[R], right[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
@@ -58,19 +64,19 @@ static inline __attribute__((always_inline)) void multiply_rows(const float* a, 
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-        epilogue(r, left[r], right[r]);
+        store(out + r * out_pitch, left[r]);
+        store(out + r * out_pitch + LANES, right[r]);
     }
 }
 
-// `multiply_rows` for a number of rows known at run time; epilogue(row, left, right).
-template <int R, class Kind, class Epilogue>
-static inline __attribute__((always_inline)) void multiply_group(int rows, const float* a, size_t pitch,
-                                                                 const float* panel, int k, Ahead ahead,
-                                                                 const Epilogue& epilogue) {
+// `multiply_rows` for a number of rows known at run time.
+template <int R, class Kind>
+static inline void multiply_group(int rows, const float* a, size_t pitch, const float* panel, int k, Ahead ahead,
+                                  float* out, size_t out_pitch) {
     if (rows == R) {
-        multiply_rows<R, Kind>(a, pitch, panel, k, ahead, epilogue);
+        multiply_rows<R, Kind>(a, pitch, panel, k, ahead, out, out_pitch);
     } else if constexpr (R > 1) {
-        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, ahead, epilogue);
+        multiply_group<R - 1, Kind>(rows, a, pitch, panel, k, ahead, out, out_pitch);
     }
 }
 
@@ -82,19 +88,6 @@ static inline __attribute__((always_inline)) void each_group(int rows, const Vis
         visit(first, count);
         first += count;
     }
-}
-
-// All rows times one panel; epilogue(row, left, right). ahead() names what a group asks for.
-template <class Kind, class Epilogue, class Next>
-static inline __attribute__((always_inline)) void multiply_panel(const float* a, size_t pitch, int rows,
-                                                                 const float* panel, int k, const Epilogue& epilogue,
-                                                                 const Next& ahead) {
-    each_group(rows, [&](int first, int count) __attribute__((always_inline)) {
-        multiply_group<MAX_ROWS, Kind>(count, a + first * pitch, pitch, panel, k, ahead(),
-                                 [&](int row, Vector left, Vector right) __attribute__((always_inline)) {
-                                     epilogue(first + row, left, right);
-                                 });
-    });
 }
 
 // The upper half of a float's bits, rounded to nearest, ties to even; for finite values.
@@ -115,6 +108,28 @@ static inline void pack_panels_bf16(const float* weight, int k, int outputs, uin
                 }
             }
         }
+    }
+}
+
+// weight [k, outputs], k a multiple of four -> panels of bytes, then what one of an output's integers is worth, and their
+// sum over the inputs: [padded outputs] each.
+static inline void pack_panels_int8(const float* weight, int k, int outputs, int8_t* panels) {
+    const int padded = (outputs + PANEL - 1) / PANEL * PANEL;
+    float *worth = (float*)(panels + (size_t)k * padded), *sums = worth + padded;
+    for (int output = 0; output < padded; output++) {
+        float largest = 0, total = 0;
+        for (int i = 0; i < k && output < outputs; i++) {
+            const float magnitude = __builtin_fabsf(weight[(size_t)i * outputs + output]);
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        int8_t* lane = panels + ((size_t)(output / PANEL) * k * PANEL + output % PANEL * 4);
+        for (int i = 0; i < k; i++) {
+            const float rounded = largest > 0 ? __builtin_rintf(weight[(size_t)i * outputs + output] / largest * 127) : 0;
+            lane[(size_t)(i / 4) * PANEL * 4 + i % 4] = (int8_t)rounded;
+            total += rounded;
+        }
+        worth[output] = largest / 127;
+        sums[output] = total;
     }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <new>
@@ -69,7 +70,11 @@ void pause() {
 #endif
 }
 
-constexpr int SPINS = 400;  // some 10 us: steps end within that of each other; whoever waits longer sleeps
+// How long a thread that has nothing left in a step looks for its end before it sleeps: longer than the last block takes,
+// because to be woken takes 0.1 to 0.3 ms on a virtual machine, as long as many a step. Bounded, because the core may
+// be wanted by somebody else, by the thread that is waited for even.
+constexpr std::chrono::microseconds PATIENCE{500};
+constexpr int GLANCES = 64;  // between two looks at the clock
 
 }  // namespace
 
@@ -108,12 +113,15 @@ struct Program::Run : Job {
     }
 
     void await(std::size_t steps) {
-        for (int spin = 0; spin < SPINS; spin++) {
-            if (completed.load(std::memory_order_acquire) >= steps) {
-                return;
+        const auto limit = std::chrono::steady_clock::now() + PATIENCE;
+        do {
+            for (int glance = 0; glance < GLANCES; glance++) {
+                if (completed.load(std::memory_order_acquire) >= steps) {
+                    return;
+                }
+                pause();
             }
-            pause();
-        }
+        } while (std::chrono::steady_clock::now() < limit);
         std::unique_lock<std::mutex> lock(mutex);
         sleepers.fetch_add(1);
         wake.wait(lock, [&] { return completed.load() >= steps; });

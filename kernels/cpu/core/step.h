@@ -37,6 +37,7 @@ struct Grid {
 enum class Arithmetic {
     fp32,
     bf16,
+    int8,  // 8-bit integers, scaled row by row
     int12  // 12-bit integers in the Winograd domain, scaled block by block; up to 15 bits where few channels are summed
 };
 
@@ -116,7 +117,7 @@ struct Step {
 struct Kernels {
     const char* name;
     bool halves;  // whether they know more than fp32
-    // weight [inputs, outputs], in fp32 or bf16; and [9, inputs, outputs], in fp32 or int12.
+    // weight [inputs, outputs], in fp32, bf16 or int8; and [9, inputs, outputs], in fp32 or int12.
     size_t (*linear_floats)(int inputs, int outputs, Arithmetic arithmetic);
     void (*pack_linear)(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed);
     size_t (*winograd_floats)(int inputs, int outputs, Arithmetic arithmetic);

@@ -69,6 +69,15 @@ static inline void store_int16(int16_t* to, Vector value, float scale) {
     _mm256_storeu_si256((__m256i*)to, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(value * scale)));
 }
 
+// Sixteen floats times `scale`, plus `zero`, rounded to bytes; none is below zero.
+static inline void store_bytes(uint8_t* to, Vector value, float scale, float zero) {
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(value * scale + zero)));
+}
+
+static inline float smallest(Vector a) { return _mm512_reduce_min_ps(a); }
+
+static inline Vector lesser(Vector a, Vector b) { return _mm512_min_ps(a, b); }
+
 // The larger of magnitudes; infinity and NaN are the largest of all.
 static inline Vector larger_magnitude(Vector a, Vector b) {
     return (Vector)_mm512_max_epu32((__m512i)a, _mm512_and_epi32((__m512i)b, _mm512_set1_epi32(0x7fffffff)));
@@ -93,6 +102,8 @@ static inline float sum(Vector x) {
 }
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
+
+static inline int larger(int a, int b) { return a > b ? a : b; }
 
 }  // namespace FASTHG_ISA
 }  // namespace fasthg

@@ -242,7 +242,7 @@ def test_a_defect_of_the_program_shows_its_traceback() -> None:
 
 
 def test_the_command_runs_as_a_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fasthg.cli.app", "predict", str(tmp_path / "absent.jpg")]
+    command = [sys.executable, "-m", "fasthg.cli", "predict", str(tmp_path / "absent.jpg")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3], timeout=300)
     assert done.returncode == 2
     assert done.stdout == ""

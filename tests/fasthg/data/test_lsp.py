@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -19,14 +18,6 @@ from fasthg.pixels.skeleton import MPII
 
 #: The order of the sets' own README, in MPII's names.
 ORDER = ["rank", "rkne", "rhip", "lhip", "lkne", "lank", "rwri", "relb", "rsho", "lsho", "lelb", "lwri", "neck", "head"]
-
-
-@pytest.fixture(scope="session")
-def lspet_dir() -> Path:
-    """Folder with the extended set's photographs; it is not part of the project."""
-    if not (folder := os.environ.get("FASTHG_LSPET")):
-        pytest.skip("FASTHG_LSPET is not set: the tests on real athletes need its folder")
-    return Path(folder)
 
 
 def write_extended(folder: Path, count: int = 9_000) -> Path:

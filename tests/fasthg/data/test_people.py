@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fasthg.cli.app import main
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.pixels.skeleton import COCO, MPII
 
 
-@pytest.fixture(scope="session")
-def keypoints_dir() -> Path:
-    """Folder with small real files in COCO's format; it is not part of the project."""
-    if not (folder := os.environ.get("FASTHG_KEYPOINTS")):
-        pytest.skip("FASTHG_KEYPOINTS is not set: the tests on real keypoint files need its folder")
-    return Path(folder)
-
-
-def test_coco_s_people_keep_each_limb_joint_under_mpii_s_name(keypoints_dir: Path) -> None:
-    theirs = load_dataset(keypoints_dir / "coco" / "test_coco.json", "all", check_files=False)
+def test_coco_s_people_keep_each_limb_joint_under_mpii_s_name(keypoints: Path) -> None:
+    theirs = load_dataset(keypoints / "coco" / "test_coco.json", "all", check_files=False)
     ours = theirs.under(MPII)
     assert (ours.people.skeleton, ours.annotations) == (MPII, theirs.annotations)
     kept = theirs.people.labelled[:, 5:].any(axis=1)  # nose, eyes and ears have no name among MPII's
@@ -41,7 +34,19 @@ def test_coco_s_people_keep_each_limb_joint_under_mpii_s_name(keypoints_dir: Pat
     assert theirs.under(COCO) is theirs
 
 
-def test_animals_are_no_people(keypoints_dir: Path) -> None:
-    horses = load_dataset(keypoints_dir / "horse10" / "test_horse10.json", "all", check_files=False)
+def test_animals_are_no_people(keypoints: Path) -> None:
+    horses = load_dataset(keypoints / "horse10" / "test_horse10.json", "all", check_files=False)
     with pytest.raises(FasthgError, match=r"horse \(22 points\) where mpii"):
         horses.under(MPII)
+
+
+def test_eval_compares_the_points_that_both_name_and_says_so(
+    keypoints: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", "--data", str(keypoints / "coco" / "test_coco.json"), "--split", "all", "--path", "eager"]
+    assert main([*command, "--size", "64", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "another skeleton; compared are rank, rkne, rhip, lhip, lkne, lank, rwri, relb, rsho, lsho, lelb, lwri" in (
+        " ".join(said.err.split())
+    )
+    assert json.loads(said.out)["protocol"] == "pck-box@0.1"

@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from fasthg.data.dataset import load_dataset
@@ -151,6 +153,37 @@ def test_one_of_several_kinds_of_a_coco_file_is_chosen(tmp_path: Path) -> None:
     assert len(load_dataset(tmp_path, "all", reading=Reading("2")).people.skeleton) == 2
 
 
+@pytest.mark.parametrize("turn", [5, 6, 7, 8])
+def test_labels_of_a_photograph_as_it_is_stored_are_turned_with_it(tmp_path: Path, turn: int) -> None:
+    """Pillow turns the pixels: one white pixel has to stay under its point."""
+    stored = np.zeros((30, 40, 3), np.uint8)
+    stored[7, 21] = 255
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    PIL.Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    row, column = np.argwhere(PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / "a.png")).convert("L"))[0]
+    annotation = {"image_id": 7, "category_id": 1, "bbox": [20, 5, 10, 4], "keypoints": [21, 7, 2, 0, 0, 0, 0, 0, 0]}
+    (tmp_path / "labels.json").write_text(json.dumps(coco_document([CAT], [annotation])))
+    people = load_dataset(tmp_path, "all").people
+    assert people.joints[0, 0].tolist() == [column + 0.5, row + 0.5]
+    x, y = people.center[0] + (0, 15 * people.scale[0])  # of the box
+    assert (x - column, y - row) == {5: (0, 4), 6: (1, 4), 7: (1, -3), 8: (0, -3)}[turn]
+
+
+def test_no_two_images_of_a_coco_file_have_one_number(tmp_path: Path) -> None:
+    document = json.loads((coco_project(tmp_path) / "labels.json").read_text())
+    document["images"].append({"id": 7, "file_name": "c.png"})
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    with pytest.raises(FasthgError, match=r"a\.png and c\.png are both image 7; number them anew"):
+        load_dataset(tmp_path, "all", reading=Reading("cat"))
+
+
+def test_a_coco_file_of_windows_finds_its_images(tmp_path: Path) -> None:
+    text = (coco_project(tmp_path) / "labels.json").read_text()
+    (tmp_path / "labels.json").write_text(text.replace('"a.png"', '"images\\\\a.png"'))
+    assert load_dataset(tmp_path, "all", reading=Reading("cat"), check_files=False).people.images[0] == "images/a.png"
+
+
 def test_pairs_can_be_given(tmp_path: Path) -> None:
     people = load_dataset(coco_project(tmp_path), "all", reading=Reading("bird", pairs="beak:tail")).people
     assert people.skeleton.pairs == ((0, 1),)
@@ -193,6 +226,20 @@ def test_a_yolo_folder_has_shares_of_the_image_and_its_own_split(tmp_path: Path)
     assert 200 * data.people.scale[0] == pytest.approx(20)
     np.testing.assert_allclose(data.people.center[0] + (0, 15 * data.people.scale[0]), (20, 15))  # of the crop
     assert data.people.visible[0].tolist() == [True, False]
+
+
+def test_a_folder_that_windows_and_a_mac_wrote_is_read(tmp_path: Path) -> None:
+    """A mark before the text, and ._NAME beside NAME; a photograph that is damaged is left out."""
+    folder = yolo_project(tmp_path, "train: train/images\nval: val/images\nkpt_shape: [2, 3]\n")
+    before = load_dataset(folder, "all").people
+    for file in [*folder.rglob("*.txt"), *folder.rglob("*.yaml")]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    image = folder / "train" / "images" / "a.png"
+    image.with_name(f"._{image.name}").write_bytes(b"\0\5\x16\7")
+    after = load_dataset(folder, "all").people
+    np.testing.assert_array_equal(before.joints, after.joints)
+    image.write_bytes(b"")
+    assert load_dataset(folder, "all").people.images == ("val/images/a.png",)
 
 
 def test_sleaps_labels_bring_their_frames_and_symmetries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

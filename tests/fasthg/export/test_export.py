@@ -278,7 +278,7 @@ def test_an_export_that_is_ended_in_the_middle_leaves_nothing(
     number: signal.Signals, weights: Path, tmp_path: Path
 ) -> None:
     # A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "fasthg.cli.app", "export", "--onnx"]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "fasthg.cli", "export", "--onnx"]
     command += ["--weights", str(weights)]
     process = subprocess.Popen(
         [*command, "-o", str(tmp_path / "artefact")], stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]

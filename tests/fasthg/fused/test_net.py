@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -17,9 +19,11 @@ from bench.gpu.checks import crossing_plan, finds_a_late_overflow, lively, reduc
 from bench.gpu.checks import relative_error as distance
 from fasthg.data.crops import load_crops
 from fasthg.errors import FasthgError
+from fasthg.fused import weights
 from fasthg.fused.net import MAX_SHAPES, FusedNet, fuse
 from fasthg.fused.plan import Step
 from fasthg.fused.streams import InOrder, OnCuda
+from fasthg.network.fold import fold
 from fasthg.network.load import create_model
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import STUDY_VARIANTS, VARIANTS, HourglassConfig
@@ -53,6 +57,23 @@ def test_every_variant_of_the_study_answers_like_eager(variant: str) -> None:
 def test_other_architectures_in_double_precision(config: HourglassConfig) -> None:
     model, images = lively(config), torch.rand(3, 3, 32, 48, dtype=torch.float64) - 0.4
     assert relative_error(model.double(), fuse(model, images, torch.float64), images) < 1e-12
+
+
+def test_the_folded_network_in_double_precision_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: HourglassConfig
+) -> None:
+    folded: list[weakref.ref[HourglassNet]] = []
+
+    def watched(model: HourglassNet, dtype: torch.dtype) -> HourglassNet:
+        network = fold(model, dtype)
+        folded.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(weights, "fold", watched)
+    fused = fuse(lively(tiny_config), torch.zeros(1, 3, 64, 64), torch.float32)
+    gc.collect()
+    assert [network() for network in folded] == [None]
+    assert fused.device.type == "cpu"
 
 
 def test_another_batch_size_is_planned_at_its_first_call(tiny_config: HourglassConfig) -> None:

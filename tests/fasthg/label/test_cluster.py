@@ -20,7 +20,7 @@ import fasthg
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
 
-pytest.importorskip("ray")
+pytest.importorskip("ray.data")
 from fasthg.label.places import Place
 from fasthg.label.rows import read_rows
 from fasthg.label.run import LabelOptions, label

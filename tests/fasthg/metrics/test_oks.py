@@ -69,7 +69,9 @@ def test_the_figures_are_pycocotools_own(truth: Path, shift: float) -> None:
 @pytest.fixture(scope="module")
 def poses(truth: Path) -> list[dict[str, Any]]:
     """Real answers in the detected boxes: those of the shipped network, whose joints are put in COCO's places."""
-    dataset, box_scores = at_detections(load_dataset(truth, "all"), truth.with_name("test_coco_det_AP_H_56.json"), None)
+    dataset, box_scores = at_detections(
+        load_dataset(truth, "all"), truth.with_name("test_coco_det_AP_H_56.json"), None, pytest.fail
+    )
     best = np.argsort(-box_scores)[:16]
     net = load_network()
     as_mpii = replace(dataset, people=replace(dataset.people, skeleton=MPII))

@@ -13,7 +13,7 @@ import PIL.ImageOps
 import pytest
 
 from fasthg.errors import FasthgError
-from fasthg.predict.boxes import Lookup, read_coco_boxes, upright
+from fasthg.predict.boxes import Listed, Lookup, read_coco_boxes, upright
 
 
 def read(tmp_path: Path, document: Any) -> Lookup:
@@ -22,7 +22,7 @@ def read(tmp_path: Path, document: Any) -> Lookup:
 
 
 def people(lookup: Lookup, name: str) -> list[list[float]] | None:
-    listed = lookup.of(name)
+    (listed,) = lookup.assign([name])
     return None if listed is None or listed.boxes is None else listed.boxes.tolist()
 
 
@@ -62,7 +62,62 @@ def test_photographs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path)
     assert people(lookup, "/data/one/a.jpg") == [[1, 0, 9, 9]]
     assert people(lookup, "/data/two/a.jpg") == [[2, 0, 9, 9]]
     with pytest.raises(FasthgError, match=r"boxes of 2 photographs called a\.jpg"):
-        lookup.of("/elsewhere/a.jpg")
+        lookup.assign(["/elsewhere/a.jpg"])
+
+
+def test_a_photograph_does_not_get_the_people_of_another_one_of_its_name(tmp_path: Path) -> None:
+    listed = read(tmp_path, {"images": [{"id": 1, "file_name": "train/1.jpg"}], "annotations": []})
+    assert [people is None for people in listed.assign(["data/train/1.jpg", "data/test/1.jpg"])] == [False, True]
+    assert listed.assign(["moved/1.jpg"]) != [None]  # by its name, where nobody else has it
+    for name in ("old/1.jpg", "1.jpg", "00001.jpg"):
+        known = [{"image_id": 1, "bbox": [0, 0, 9, 9]}]
+        one = read(tmp_path, known) if name == "00001.jpg" else Lookup({name: Listed()})
+        with pytest.raises(FasthgError, match=r"boxes of 1\.jpg are those of train/1\.jpg or of test/1\.jpg"):
+            one.assign(["train/1.jpg", "test/1.jpg"])
+
+
+def test_ids_are_matched_as_files_mix_them_and_no_two_images_have_one(tmp_path: Path) -> None:
+    images = [{"id": "1", "file_name": "a.jpg"}, {"id": 2.0, "file_name": "b.jpg"}]
+    rows = [{"image_id": i, "category_id": c, "bbox": [i, 0, 9, 9]} for i, c in ((1.0, "1"), (2, 1))]
+    categories = [{"id": 1, "name": "person"}, {"id": "2", "name": "dog"}]
+    lookup = read(tmp_path, {"images": images, "annotations": rows, "categories": categories})
+    assert (people(lookup, "a.jpg"), people(lookup, "b.jpg")) == ([[1, 0, 9, 9]], [[2, 0, 9, 9]])
+    with pytest.raises(FasthgError, match=r"a\.jpg and b\.jpg are both image 1; number them anew"):
+        read(
+            tmp_path, {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}], "annotations": []}
+        )
+
+
+def test_a_record_without_a_usable_box_is_left_out_and_named(tmp_path: Path) -> None:
+    broken = [None, [], [1, 2, 3], [1, 2, float("nan"), 4], [1, 2, float("inf"), 4], "box", {}]
+    rows = [{"image_id": "a.jpg", "bbox": box, "iscrowd": "0"} for box in ([1, 2, 3, 4], *broken)]
+    lookup = read(
+        tmp_path, [*rows, {"image_id": "a.jpg"}, {"image_id": "a.jpg", "category_id": [1], "bbox": [0, 0, 1, 1]}]
+    )
+    assert people(lookup, "a.jpg") == [[1, 2, 3, 4]]
+    assert lookup.ignored == {"without an area": 1, "of another category": 1}
+    assert len(lookup.unusable) == 7
+    assert "[4].bbox 1,2,nan,4 is not finite" in lookup.unusable[2]
+    assert "[8] has no 'bbox'" in lookup.unusable[6]
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["my%20photo%20%C3%BC.jpg", "my photo u\u0308.jpg", "MY PHOTO Ü.JPG", "https://host/p/my%20photo%20%C3%BC.jpg?w=9"],
+)
+def test_a_file_name_is_known_as_tools_and_systems_write_it(tmp_path: Path, written: str) -> None:
+    lookup = read(tmp_path, [{"image_id": written, "bbox": [1, 2, 3, 4]}])
+    assert people(lookup, "photos/my photo \u00fc.jpg") == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("size", [("100", "60"), (100.0, 60.0)])
+def test_the_size_of_the_labelled_image_is_a_number_however_it_is_written(
+    tmp_path: Path, size: tuple[Any, Any]
+) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "width": size[0], "height": size[1]}
+    (listed,) = read(tmp_path, {"images": [image], "annotations": []}).assign(["a.jpg"])
+    assert listed is not None
+    assert listed.size == (100, 60)
 
 
 @pytest.mark.parametrize("turn", [5, 6, 7, 8])

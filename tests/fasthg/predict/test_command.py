@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import fasthg
 from fasthg.errors import FasthgError
 from fasthg.network.variants import HourglassConfig
+from fasthg.predict import command
 from fasthg.predict.boxes import read_coco_boxes
 from fasthg.predict.command import Written, predict_to_folder
 
@@ -88,12 +90,58 @@ def test_an_earlier_result_is_replaced_only_where_that_is_asked_for(
     assert after[tmp_path / "out" / "predictions.json"] != before[tmp_path / "out" / "predictions.json"]
 
 
+@pytest.mark.parametrize("name", ["n" * 251 + ".png", "ü" * 126 + ".x"])
+def test_a_name_that_is_too_long_for_an_overlay_is_cut(
+    net: fasthg.HourglassNet, photo: Path, tmp_path: Path, name: str
+) -> None:
+    os.replace(photo, photo.with_name(name))
+    for _again in range(2):
+        written = run(net, [photo.with_name(name)], photo.parent, formats=[" JSON", "json"], overwrite=True)
+    assert len(os.fsencode(written.files[1].name)) <= 255
+    assert all(file.is_file() for file in written.files)
+    assert written.files[1].name[:20] == name[:20]
+
+
+def test_a_result_that_appears_meanwhile_is_not_replaced(
+    net: fasthg.HourglassNet, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when `xargs -P` starts several commands with one output."""
+    write_poses = command.write_poses
+
+    def beside_another(*given: Any) -> list[Path]:
+        (tmp_path / "out" / "predictions.json").write_text("of another process")
+        return write_poses(*given)
+
+    monkeypatch.setattr(command, "write_poses", beside_another)
+    written = run(net, [photo], tmp_path / "out")
+    assert {file.parent for file in written.files} == {tmp_path / "out-2"}
+    assert all(file.is_file() for file in written.files)
+    assert (tmp_path / "out" / "predictions.json").read_text() == "of another process"
+    assert sorted(os.listdir(tmp_path / "out")) == ["predictions.json"]
+
+
+def test_a_photograph_that_goes_away_keeps_its_pose(
+    net: fasthg.HourglassNet, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = command.Overlays.add
+    monkeypatch.setattr(command.Overlays, "add", lambda *given: (photo.unlink(), add(*given)))
+    written = run(net, [photo], tmp_path / "out")
+    assert ([file.name for file in written.files], written.left_out) == (["predictions.json"], 1)
+
+
+def test_a_box_of_any_size_is_drawn(net: fasthg.HourglassNet, photo: Path, tmp_path: Path) -> None:
+    for size in (1e-9, 1e9, 1e300):
+        assert run(net, [photo], tmp_path / "out", boxes=np.array([[0, 0, size, size]])).left_out == 0
+
+
 def test_overlays_that_would_share_a_name_get_their_own(net: fasthg.HourglassNet, photo: Path, tmp_path: Path) -> None:
     shutil.copy(photo, photo.with_name("A.PNG"))  # one file where case does not count
     shutil.copy(photo, photo.with_name("a.bmp"))
+    for form in ("NFC", "NFD"):  # one name on a Mac
+        shutil.copy(photo, photo.with_name(unicodedata.normalize(form, "ü.png")))
     written = run(net, [photo.parent], tmp_path / "out")
-    names = [path.name.lower() for path in written.files]
-    assert len(set(names)) == len(names) == 4
+    names = [unicodedata.normalize("NFC", path.name.lower()) for path in written.files]
+    assert len(set(names)) == len(names) == 6
 
 
 def test_what_cannot_be_read_is_left_out_and_the_rest_is_kept(
@@ -154,7 +202,7 @@ def test_a_stack_of_pages_gets_an_overlay_each(net: fasthg.HourglassNet, tmp_pat
 def test_names_that_are_not_utf8_are_kept(net: fasthg.HourglassNet, photo: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(photo.parent) + b"/f\xff\xc3\xbc .png"))
     os.replace(photo, odd)
-    written = run(net, [odd.parent], tmp_path / "out", formats=["json", "csv", "coco", "mat"])
+    written = run(net, [odd.parent], tmp_path / "out", formats=["json", "csv", "coco", "mat", "dlc", "sleap"])
     assert json.loads(written.files[0].read_text())["predictions"][0]["image"] == str(odd)
     assert written.files[-1].name == odd.name
     assert "f\\udcffü .png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")

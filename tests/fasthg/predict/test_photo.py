@@ -38,7 +38,7 @@ def test_eval_names_a_few_of_many_photographs_that_are_missing(
     dataset = load_dataset(people, "val")
     for row in range(1, len(dataset)):
         dataset.image_path(row).unlink(missing_ok=True)
-    monkeypatch.setattr(app, "_NAMED", 2)
+    monkeypatch.setattr("fasthg.cli.evaluate._NAMED", 2)
     arguments = ["eval", "--data", people, "--weights", weights, "--path", "eager", "--size", "64", "--json"]
     with caplog.at_level(logging.WARNING, "fasthg"):
         assert app.main(list(map(str, arguments))) == 5

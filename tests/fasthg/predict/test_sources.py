@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fasthg.errors import FasthgError
 from fasthg.predict.photo import LeftOut, Photo
-from fasthg.predict.sources import expand, flatten, photos
+from fasthg.predict.sources import count_photos, expand, flatten, photos
 
 SIZE = (96, 64)  # width, height
 
@@ -68,10 +68,21 @@ def test_every_picture_of_a_file_is_given(tmp_path: Path, kind: str) -> None:
     frames = [PIL.Image.fromarray(picture(40 + 20 * i)) for i in range(4)]
     options = {} if kind == "TIFF" else {"duration": 250}
     frames[0].save(tmp_path / "a.dat", kind, save_all=True, append_images=frames[1:], **options)
+    os.link(tmp_path / "a.dat", tmp_path / "a.jpg")  # as pages serve them
+    assert [len(of(tmp_path / "a.jpg")), count_photos([tmp_path / "a.jpg"])] == [4, 4]
     found = of(tmp_path / "a.dat")
     assert [photo.frame for photo in found] == [0, 1, 2, 3]
     assert shades(found) == pytest.approx([40, 60, 80, 100], abs=10)
     assert [photo.time for photo in found] == ([None] * 4 if kind == "TIFF" else pytest.approx([0, 0.25, 0.5, 0.75]))
+
+
+def test_large_pages_are_decoded_when_their_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fasthg.pixels.pictures._LARGE", 1)
+    pages = [PIL.Image.fromarray(picture(40 + 20 * i)) for i in range(4)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    found = of(tmp_path / "a.tif")
+    assert [photo.held for photo in found] == [0] * 4
+    assert shades(found[::-1]) == [100, 80, 60, 40]
 
 
 def test_a_thumbnail_in_a_tiff_and_the_other_pictures_of_a_jpeg_are_no_photographs(tmp_path: Path) -> None:
@@ -101,6 +112,7 @@ def test_a_container_is_told_by_its_content(tmp_path: Path, suffix: str, codec: 
         os.replace(next(tmp_path.iterdir()), tmp_path / name)
         found = of(tmp_path / name)
         assert [photo.frame for photo in found] == list(range(8))
+        assert found[0].time == pytest.approx(0, abs=1e-3)  # also where a stream's clock begins elsewhere
         assert shades(found) == pytest.approx([40 + 10 * i for i in range(8)], abs=12)
 
 
@@ -163,7 +175,7 @@ def test_text_playlists_and_music_are_no_videos(tmp_path: Path) -> None:
     (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile secret.ts\n")
     for name in ("notes.txt", "list.m3u8", "list.ffconcat"):
         (photo,) = of(tmp_path / name)
-        with pytest.raises(FasthgError, match=f"{name} cannot be opened as a video"):
+        with pytest.raises(FasthgError, match=f"{name} is neither a photograph nor a video"):
             photo.load()
 
 
@@ -208,6 +220,7 @@ FORMS: dict[str, tuple[Callable[[Path], object], int]] = {
     "[H, W, 4]": (lambda path: np.dstack([picture(100), picture(9)[..., 0]]), 1),
     "[N, H, W, 3]": (lambda path: np.stack([picture(100)] * 3), 3),
     "uint16": (lambda path: picture(100).astype(np.uint16) * 257, 1),
+    "uint16, big-endian": (lambda path: (picture(100).astype(np.uint16) * 257).astype(">u2"), 1),
     "float64": (lambda path: picture(100) / 255, 1),
     "tensor [N, 3, H, W]": (lambda path: torch.from_numpy(np.stack([picture(100)] * 2)).permute(0, 3, 1, 2), 2),
     "bfloat16": (lambda path: torch.full((3, *SIZE[::-1]), 100 / 255, dtype=torch.bfloat16), 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +41,23 @@ def test_eight_threads_get_their_own_answers(path: str, mode: str, tiny_config: 
         assert max(pool.map(ask, range(THREADS))) < 1e-5
 
 
+def test_several_threads_may_make_networks_ready_at_once(
+    tmp_path: Path, tiny_config: HourglassConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = [fasthg.HourglassNet(tiny_config).eval() for _ in range(3)]
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        wanted = [model.final(images) for model in models]
+
+    def ask(model: fasthg.HourglassNet) -> torch.Tensor:
+        return prepare(model, "onnxruntime", images, device="cpu", threads=1, cache_dir=tmp_path)(images)
+
+    with ThreadPoolExecutor(3) as pool:
+        for found, want in zip(pool.map(ask, models), wanted):
+            assert torch.allclose(found, want, atol=1e-4)
+    assert not caplog.messages  # such as that the cache is done without
+
+
 def test_several_threads_may_ask_for_other_batch_sizes(tiny_config: HourglassConfig) -> None:
     model = fasthg.HourglassNet(tiny_config).eval()
     run = prepare(model, "openvino:fp32", torch.rand(1, 3, 64, 64), device="cpu", threads=1)
@@ -54,6 +72,8 @@ def test_several_threads_may_ask_for_other_batch_sizes(tiny_config: HourglassCon
 # A process of its own: one that other tests have given threads may leave locks that nobody opens in its fork.
 FORKED = """
 import os, sys, torch
+import numpy as np
+from fasthg import Predictor
 from fasthg.errors import FasthgError
 from fasthg.network.load import create_model
 from fasthg.runtimes.paths import prepare
@@ -74,6 +94,10 @@ def ends_as(code, ask):
 ends_as(1, lambda: prepare(model, "eager", batch, device="cpu"))
 run = prepare(model, "eager", batch, device="cpu")
 ends_as(5, lambda: run(batch))
+predictor = Predictor(model, runtime="eager", device="cpu")
+photo = np.zeros((900, 900, 3), np.uint8)
+predictor(photo)  # OpenCV has threads from here on, for which a fork would wait too
+ends_as(5, lambda: predictor(photo))
 ends_as(5, lambda: prepare(model, "eager", batch, device="cpu"))
 """
 

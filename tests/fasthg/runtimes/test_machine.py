@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import fasthg
+from fasthg.errors import BackendUnavailable
 from fasthg.files import default_cache_dir
 from fasthg.network.variants import HourglassConfig
 from fasthg.runtimes.measured import Measurement, measurements, remember_measurement
@@ -56,6 +58,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert sum("no cache" in line for line in caplog.messages) == 1
 
 
+def test_a_machine_without_a_folder_for_temporary_files_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: HourglassConfig
+) -> None:
+    """As a container that may write nothing; what needs no files runs."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+    model, images = fasthg.HourglassNet(tiny_config).eval(), torch.rand(1, 3, 64, 64)
+    assert prepare(model, "eager", images, device="cpu", cache_dir=None)(images).isfinite().all()
+    with pytest.raises(BackendUnavailable, match="no folder for temporary files; name one by TMPDIR=DIR"):
+        prepare(model, "onnxruntime", images, device="cpu", cache_dir=None)
+
+
 @pytest.mark.parametrize("path", ["ncnn", "onnxruntime", "openvino:fp32"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 9, None])
 def test_a_damaged_cache_is_done_without(
@@ -74,8 +88,11 @@ def test_a_damaged_cache_is_done_without(
 PREDICTION = """
     import sys, torch, fasthg
     from fasthg.network.variants import HourglassConfig
+    from fasthg.runtimes.paths import PATHS
     model = fasthg.HourglassNet(HourglassConfig(num_stacks=1, num_feats=16, depths=2)).eval()
-    for path in ("eager", "channels_last", "fused", "ncnn", "onnxruntime", "openvino:fp32", "openvino:int8"):
+    paths = ["eager", "channels_last", "amp", "fused", "ncnn", "onnxruntime", "openvino:fp32", "openvino:int8"]
+    paths += [] if PATHS["openvino"].why_not("cpu", "bf16") else ["openvino:bf16"]
+    for path in paths:
         options = {"calibration": torch.rand(4, 3, 64, 64)} if "int8" in path else {}
         run = fasthg.prepare(model, path, torch.rand(1, 3, 64, 64), device="cpu", threads=1, **options)
         assert run(torch.rand(1, 3, 64, 64)).isfinite().all()

@@ -19,7 +19,7 @@ from fasthg.network.variants import HourglassConfig  # noqa: E402
 
 OPS = torch.ops.fasthg
 SETS = _native.instruction_sets()
-GRIDS = [Grid(1, 8, 8), Grid(2, 16, 20), Grid(1, 6, 10), Grid(3, 2, 2), Grid(1, 64, 64)]
+GRIDS = [Grid(1, 8, 8), Grid(2, 16, 20), Grid(1, 6, 10), Grid(3, 2, 2), Grid(1, 4, 4), Grid(1, 2, 4), Grid(1, 64, 64)]
 
 
 @pytest.fixture(params=SETS)
@@ -209,20 +209,58 @@ def test_fixed_point_convolution_says_nan_where_its_input_is_not_finite(bad: flo
     assert grid.images(out)[:, :, 3:6, 3:6].isnan().all()
 
 
+def product(images: Tensor, weight: Tensor, precision: str) -> Tensor:
+    """A 1x1 convolution, [N, C, H, W]."""
+    grid, outputs = Grid(images.shape[0], *images.shape[2:]), weight.shape[1]
+    out = grid.empty(outputs, torch.float32)
+    nothing = (None, None, 0.0)
+    call = (grid.pack(images), *nothing, weight, torch.zeros(outputs), None, None, None, out, None, *grid.size)
+    network.Program([("norm_conv1x1", call)], precision)()
+    return grid.images(out)
+
+
 @pytest.mark.usefixtures("needs_halves")
-@pytest.mark.parametrize("precision", ["bf16", "bf16+int12"])
+@pytest.mark.parametrize("inputs", [16, 256, 1024])
+def test_bytes_are_near_whatever_the_range_of_a_pixel_and_no_sum_overflows(inputs: int) -> None:
+    signed = torch.randn(1, inputs, 8, 12)
+    pixels = 10.0 ** torch.arange(-4.0, 4.0, 8 / 96).view(1, 1, 8, 12)
+    for images in (signed, signed.relu(), -signed.relu(), signed * pixels, signed + 5, 1e6 * torch.ones_like(signed)):
+        for weight in (torch.randn(inputs, 64) / inputs**0.5, torch.full((inputs, 64), 0.1)):
+            found, exact = product(images, weight, "int8+int12"), product(images, weight, "fp32")
+            bound = images.norm(dim=1, keepdim=True) * weight.norm(dim=0).view(1, -1, 1, 1)
+            assert ((found - exact).norm(dim=1) <= 1.5e-2 * bound.norm(dim=1)).all()
+    assert not product(torch.zeros(1, inputs, 8, 12), torch.randn(inputs, 64), "int8+int12").any()
+
+
+@pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_a_pixel_that_is_not_finite_is_nan_in_bytes_and_no_other_is(bad: float) -> None:
+    images = torch.randn(1, 16, 8, 8)
+    images[0, 3, 4, 5] = bad
+    found = product(images, torch.randn(16, 32), "int8+int12").isnan().all(1)[0]
+    assert found[4, 5]
+    assert found.sum() == 1
+
+
+@pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("bf16", 1e-4, 1.5e-2), ("bf16+int12", 1e-4, 1.5e-2), ("int8+int12", 2e-3, 5e-2)]
+)
 @pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_a_network_in_halves_is_near_and_really_rounded(precision: str, norm: Any) -> None:
+def test_a_rounded_network_is_near_and_really_rounded(precision: str, least: float, most: float, norm: Any) -> None:
     config = HourglassConfig(num_stacks=2, num_feats=32, depths=3, norm=norm)
     model, images = HourglassNet(config).eval(), torch.rand(2, 3, 96, 64)
     with torch.inference_mode():
         expected = model.final(images)
     error = (fuse(model, images, torch.float32, host_precision=precision)(images) - expected).norm() / expected.norm()
-    assert 1e-4 < error < 1.5e-2
+    assert least < error < most
 
 
 def test_halves_are_refused_where_the_instruction_set_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTHG_CPU_ISA", "portable")
     assert "use fp32" in (network.unavailable("bf16") or "")
-    with pytest.raises(ValueError, match="portable has no bf16"):
-        _native.Packed(torch.randn(16, 16), "bf16")
+    for name in ("bf16", "int8"):
+        with pytest.raises(ValueError, match=f"portable has no {name}"):
+            _native.Packed(torch.randn(16, 16), name)
+    with pytest.raises(ValueError, match="packed in fp32, bf16 or int8"):
+        _native.Packed(torch.randn(16, 16), "int12")
