@@ -50,8 +50,8 @@ def speed_chart(rows: Sequence[Row]) -> str:
         heights = [found[variant] for variant in variants if variant in found]
         axes.bar(places, heights, width * 0.92, label=path, color=colour_of(path))
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(_plain_numbers())
-    axes.yaxis.set_minor_formatter(_plain_numbers(only=(2, 5)))
+    axes.yaxis.set_major_formatter(plain_numbers())
+    axes.yaxis.set_minor_formatter(plain_numbers(only=(2, 5)))
     axes.set_ylabel("images/s")
     axes.set_xticks(range(len(variants)), [_wrapped(variant) for variant in variants])
     axes.set_xlim(-0.6, len(variants) - 0.4)
@@ -107,7 +107,7 @@ def to_svg(figure: Any) -> str:
     return re.sub(r'(<svg [^>]*?)width="[^"]+" height="[^"]+"', r"\1", svg, count=1)
 
 
-def _plain_numbers(only: tuple[int, ...] | None = None) -> Any:
+def plain_numbers(only: tuple[int, ...] | None = None) -> Any:
     from matplotlib.ticker import FuncFormatter
 
     def form(value: float, _position: int) -> str:

@@ -1,20 +1,21 @@
-"""Less network for the same people: one training's stacks, and a small network with and without a teacher.
+"""Less network for the same people: a small network that learns alone, and the same one with a teacher.
 
-    python -m bench.study.distil --data LSP --pack crops.h5 --out bench/results/distil-reduced
+    python -m training.pack --data LSP --out crops.h5 --density 136
+    python -m bench.study.distil --data LSP --pack crops.h5 --out bench/results/distil
 
-The teacher is `original` with its widths divided by `shrink`, on small crops. Its score after each stack comes from one
-training. The student is its first two stacks, trained from the start; it learns alone and with the teacher, with the
-same seeds, people and steps. Each finished run is a line of results.jsonl; the same command goes on with what is
-missing.
+The teacher is a trained network: the `small` that ships, or `--teacher`. The student starts from a reduced network that
+ships for the sweep, or from `--student`. It learns with and without the teacher by the same seeds, people, order and
+steps. Each finished run is a line of results.jsonl; the same command goes on with what is missing.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,14 +23,14 @@ import torch
 import typer
 
 from bench.report.tradeoff import Point, tradeoff_chart
-from bench.study.run import StudyPlan
 from bench.study.trainings import RESULTS, add_result, read_results, run_quietly
 from fasthg.console import note, run_command
 from fasthg.data.dataset import load_dataset
 from fasthg.files import make_folder, write_json, write_text
 from fasthg.metrics.evaluate import EvalOptions, evaluate
-from fasthg.network.checkpoint import load_model
+from fasthg.network.checkpoint import load_model, variant_name, weights_digest
 from fasthg.network.flops import count_flops, count_parameters
+from fasthg.network.load import WEIGHTS_DIR, find_weights
 from fasthg.network.model import HourglassNet
 from fasthg.network.stacks import first_stacks
 from fasthg.predict.depth import measured_ms
@@ -38,154 +39,181 @@ from training.recipes import Recipe
 from training.trainer import LATEST
 
 REPORT, CHART, TIMES = "report.md", "score-against-time.svg", "times.json"
-TEACHER, STUDENT = "original", "original@2"
-SHARES = (0.0, 0.5)  # of the teacher in the student's loss
+ALONE, TAUGHT = 0.0, 0.5  # shares of the teacher in the student's loss
 
 
 @dataclass(frozen=True)
 class DistilPlan:
-    """What every run has in common; `StudyPlan` says the rest of the recipe."""
+    """The two networks, and what every run of the student has in common."""
 
     data: Path
     pack: Path | None
     work: Path
-    size: int = 64
-    shrink: int = 8
-    epochs: int = 4
-    teacher_epochs: int = 5
-    batch_size: int = 32
-    lr: float = 2.5e-3
+    teacher: str = "default"
+    student: str = "original"
+    size: int = 128
+    epochs: int = 1
+    batch_size: int = 16
+    lr: float = 1.5e-3
+    clip_norm: float = 0.0
     seeds: int = 3
 
-    def runs(self) -> list[tuple[str, float, int]]:
-        """(variant, share of the teacher, seed) of every run, the teacher's first."""
-        return [(TEACHER, 0.0, 0)] + [(STUDENT, share, seed) for seed in range(self.seeds) for share in SHARES]
+    def runs(self) -> list[tuple[float, int]]:
+        """(share of the teacher, seed) of every run; both shares of a seed before the next one."""
+        return [(share, seed) for seed in range(self.seeds) for share in (ALONE, TAUGHT)]
 
-    def folder(self, variant: str, share: float, seed: int) -> Path:
-        return self.work / f"{variant}-{share:g}-{seed}"
+    def folder(self, share: float, seed: int) -> Path:
+        return self.work / f"{share:g}-{seed}"
 
-    @property
-    def teacher(self) -> Path:
-        return self.folder(TEACHER, 0.0, 0) / LATEST
+    def weights(self, name: str) -> Path:
+        """The checkpoint of the teacher, or of the student as it starts."""
+        reduced = WEIGHTS_DIR / f"reduced-{self.student}.safetensors"
+        if name == "teacher":
+            return find_weights(self.teacher)
+        return reduced if reduced.is_file() else find_weights(self.student)
 
-    def recipe(self, variant: str, share: float, seed: int) -> Recipe:
-        epochs = self.teacher_epochs if variant == TEACHER else self.epochs
-        study = StudyPlan(self.data, self.work, self.size, self.shrink, epochs, self.batch_size, self.lr)
-        return replace(study.recipe(variant, seed), teacher_share=share)
+    def network(self, name: str) -> HourglassNet:
+        """The network of `weights`."""
+        return load_model(self.weights(name))
+
+    def recipe(self, share: float, seed: int) -> Recipe:
+        """The seed decides the order of the people and their augmentation."""
+        return Recipe(
+            variant=self.network("student").config,
+            size=self.size,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            optimizer="adamw",
+            lr=self.lr,
+            weight_decay=0.01,
+            schedule="cosine",
+            warmup=50,
+            clip_norm=self.clip_norm,
+            path="amp",
+            ema=0.99,
+            teacher_share=share,
+            seed=seed,
+        )
 
     def settings(self) -> dict[str, Any]:
         """What has to be the same for two runs to stand in one table."""
-        names = ("size", "shrink", "epochs", "teacher_epochs", "batch_size", "lr")
-        return {name: value for name, value in asdict(self).items() if name in names}
+        digests = {f"{name}_digest": weights_digest(self.network(name)) for name in ("teacher", "student")}
+        return {name: getattr(self, name) for name in ("size", "epochs", "batch_size", "lr", "clip_norm")} | digests
 
 
-def run_one(plan: DistilPlan, variant: str, share: float, seed: int) -> dict[str, Any]:
-    """Train one network, or go on with it; returns its line of the results, with the scores after each stack."""
-    out = plan.folder(variant, share, seed)
+def run_one(plan: DistilPlan, share: float, seed: int) -> dict[str, Any]:
+    """Train one student, or go on with it; returns what its line of the results says of it."""
+    out = plan.folder(share, seed)
     _trainer, result = run_quietly(
         plan.data,
-        plan.recipe(variant, share, seed),
+        plan.recipe(share, seed),
         out,
         pack=plan.pack,
-        teacher=plan.teacher if share else None,
-        num_workers=0 if plan.pack is None else 1,
-        validate_every=max(plan.epochs, plan.teacher_epochs),
+        init_weights=plan.weights("student"),
+        teacher=plan.weights("teacher") if share else None,
+        validate_every=0,
     )
-    model = load_model(out / LATEST)
-    return {
-        "variant": variant,
-        "teacher_share": share,
-        "seed": seed,
-        **plan.settings(),
-        "steps": result.steps,
-        "parameters": count_parameters(model),
-        "stacks": score_stacks(plan, model),
-    }
+    return {"steps": result.steps, **describe(plan, load_model(out / LATEST))}
 
 
-def score_stacks(plan: DistilPlan, model: HourglassNet) -> list[dict[str, Any]]:
-    """Score and GFLOP of a network after each of its stacks, by the people's own protocol."""
-    people, found = load_dataset(plan.data, "val"), []
+def describe(plan: DistilPlan, model: HourglassNet) -> dict[str, Any]:
+    """Parameters of a network; score and GFLOP after each of its stacks, by the people's own protocol."""
+    people, stacks = load_dataset(plan.data, "val"), []
     options = EvalOptions(plan.size, 32, mean=model.config.mean)
     for count in range(1, model.config.num_stacks + 1):
         network = first_stacks(model, count)
         scores = evaluate(torch.inference_mode()(network.final), people, None, options)
         gflop = count_flops(network.config, plan.size) / 1e9
         score = scores.at.means["weighted14"]
-        found.append({"stack": count, "gflop": gflop, "score": score, "protocol": str(scores.protocol)})
-    return found
+        stacks.append({"stack": count, "gflop": gflop, "score": score, "protocol": str(scores.protocol)})
+    return {"people": len(people), "parameters": count_parameters(model), "stacks": stacks}
 
 
 def run_all(plan: DistilPlan, out: Path) -> list[dict[str, Any]]:
-    """Every run that is not in the results yet, one after the other; returns all results."""
-    done = read_results(out / RESULTS, plan.settings())
-    finished = {(row["variant"], row["teacher_share"], row["seed"]) for row in done}
-    for run in plan.runs():
-        if run in finished:
+    """Every line that is not in the results yet, both networks as they start first; returns all of them."""
+    settings = plan.settings()
+    done = read_results(out / RESULTS, settings)
+    finished = {(row["network"], row["teacher_share"], row["seed"]) for row in done}
+    todo: list[tuple[str, float | None, int | None]] = [("teacher", None, None), ("start", None, None)]
+    todo += [("student", share, seed) for share, seed in plan.runs()]
+    for network, share, seed in todo:
+        if (network, share, seed) in finished:
             continue
-        row = run_one(plan, *run)
+        found = describe(plan, plan.network(network)) if share is None or seed is None else run_one(plan, share, seed)
+        row = {"network": network, "teacher_share": share, "seed": seed, **settings, **found}
         add_result(out / RESULTS, row)
-        note(f"{row['variant']} share {run[1]:g} seed {run[2]}: {row['stacks'][-1]['score']:.2f}")
+        note(f"{network}{'' if share is None else f' share {share:g} seed {seed}'}: {row['stacks'][-1]['score']:.2f}")
         done.append(row)
     return done
 
 
 def measure(plan: DistilPlan, path: str) -> dict[str, float]:
-    """Milliseconds of one crop for every number of stacks of both networks, by name such as "original, 3"."""
+    """Milliseconds of one crop for every number of stacks of both networks, by name such as "student, 2"."""
     found = {}
-    for variant in (TEACHER, STUDENT):
-        model = HourglassNet(plan.recipe(variant, 0.0, 0).config).eval()
-        example = torch.zeros(1, 3, plan.size, plan.size)
+    for name in ("teacher", "student"):
+        model, example = plan.network(name), torch.zeros(1, 3, plan.size, plan.size)
         for count in range(1, model.config.num_stacks + 1):
             prepared = prepare(first_stacks(model, count), path, example, device="cpu", threads=1)
-            found[f"{variant}, {count}"] = measured_ms(prepared, example)
+            found[f"{name}, {count}"] = measured_ms(prepared, example)
     return found
 
 
-def draw(rows: Sequence[dict[str, Any]], times: dict[str, float]) -> str:
-    """The stacks of the first training, and of the students without and with it, in one plane."""
+def of(rows: Sequence[dict[str, Any]], network: str, share: float | None = None) -> list[dict[str, Any]]:
+    """The lines of a network, by seed."""
+    found = [row for row in rows if (row["network"], row["teacher_share"]) == (network, share)]
+    return sorted(found, key=lambda row: row["seed"] or 0)
+
+
+def last_scores(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """The scores after the last stack."""
+    return [row["stacks"][-1]["score"] for row in rows]
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation; None for one value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def draw(rows: Sequence[dict[str, Any]], times: dict[str, float], teacher: str) -> str:
+    """The stacks of the teacher, a network of that name, and of the students, in one plane."""
     points = []
-    for variant, share, series in (
-        (TEACHER, 0.0, f"{TEACHER}, one training"),
-        (STUDENT, 0.0, f"{STUDENT}, alone"),
-        (STUDENT, SHARES[-1], f"{STUDENT}, with a teacher"),
+    for series, network, name, runs in (
+        ("teacher", "teacher", teacher, of(rows, "teacher")),
+        ("student alone", "student", "student", of(rows, "student", ALONE)),
+        ("student with the teacher", "student", "student", of(rows, "student", TAUGHT)),
     ):
-        runs = [row for row in rows if (row["variant"], row["teacher_share"]) == (variant, share)]
-        for stack in range(len(runs[0]["stacks"])):
-            scores = [row["stacks"][stack]["score"] for row in runs]
-            spread = statistics.stdev(scores) if len(scores) > 1 else None
-            ms = times[f"{variant}, {stack + 1}"]
-            points.append(Point(series, str(stack + 1), ms, statistics.fmean(scores), spread))
+        last = len(runs[0]["stacks"])
+        for stack in range(1, last + 1):
+            scores = [row["stacks"][stack - 1]["score"] for row in runs]
+            label, ms = name if stack == last else f"{name}@{stack}", times[f"{network}, {stack}"]
+            points.append(Point(series, label, ms, statistics.fmean(scores), spread(scores)))
     return tradeoff_chart(points, rows[0]["stacks"][0]["protocol"])
 
 
 def report(rows: Sequence[dict[str, Any]], times: dict[str, float], command: str) -> str:
     """The two tables in Markdown."""
-    teacher = next(row for row in rows if row["variant"] == TEACHER)
-    student = next(row for row in rows if row["variant"] == STUDENT)
-    first = teacher["stacks"][0]
+    alone, taught = of(rows, "student", ALONE), of(rows, "student", TAUGHT)
+    some = alone[0]
     lines = [
-        "# One training's stacks, and a student with and without its teacher",
+        "# A student with and without its teacher",
         "",
         f"Made by `{command}`.",
         "",
-        f"Every width is divided by {teacher['shrink']}, crops have {teacher['size']} px, steps are of"
-        f" {teacher['batch_size']} people. Scores are {first['protocol']} (weighted14) on the "
-        "validation people of the same data.",
+        f"Crops have {some['size']} px. The student starts from the same weights each time and learns {some['steps']}"
+        f" steps of {some['batch_size']} people; a seed decides their order and augmentation. Scores are"
+        f" {some['stacks'][0]['protocol']} (weighted14) on the {some['people']} validation people.",
         "",
-        f"`{TEACHER}` after each of its stacks, one training of {teacher['steps']} steps:",
+        "| share of the teacher in the loss | stacks | mean | standard deviation | each seed |",
+        "|---:|---:|---:|---:|---|",
+        *(line for share in (ALONE, TAUGHT) for line in _student_lines(of(rows, "student", share), share)),
         "",
-        "| stacks | GFLOP | ms | score |",
-        "|---:|---:|---:|---:|",
-        *(_stack_line(row, times[f"{TEACHER}, {row['stack']}"]) for row in teacher["stacks"]),
+        _gain(last_scores(alone), last_scores(taught)),
         "",
-        f"`{STUDENT}` by how much of its loss is held to that network, {student['steps']} steps each:",
+        "Both networks before that, and what they cost, in milliseconds of one crop on one thread of a CPU:",
         "",
-        "| teacher's share | mean | standard deviation | each seed |",
-        "|---:|---:|---:|---|",
-        *(_student_line(rows, share) for share in SHARES),
-        "",
-        "Milliseconds are of one crop on one thread of a CPU.",
+        "| network | parameters | stacks | GFLOP | ms | score |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(line for name in ("teacher", "start") for line in _network_lines(name, of(rows, name)[0], times)),
         "",
         f"![score against milliseconds]({CHART})",
         "",
@@ -193,41 +221,62 @@ def report(rows: Sequence[dict[str, Any]], times: dict[str, float], command: str
     return "\n".join(lines)
 
 
-def _stack_line(row: dict[str, Any], ms: float) -> str:
-    return f"| {row['stack']} | {row['gflop']:.4f} | {ms:.2f} | {row['score']:.2f} |"
+def _student_lines(runs: Sequence[dict[str, Any]], share: float) -> list[str]:
+    """A line of the first table for each stack."""
+    lines = []
+    for stack in range(len(runs[0]["stacks"])):
+        scores = [row["stacks"][stack]["score"] for row in runs]
+        deviation = "" if (found := spread(scores)) is None else f"{found:.2f}"
+        each = " ".join(f"{score:.2f}" for score in scores)
+        lines.append(f"| {share:g} | {stack + 1} | {statistics.fmean(scores):.2f} | {deviation} | {each} |")
+    return lines
 
 
-def _student_line(rows: Sequence[dict[str, Any]], share: float) -> str:
-    runs = sorted((r for r in rows if (r["variant"], r["teacher_share"]) == (STUDENT, share)), key=lambda r: r["seed"])
-    scores = [row["stacks"][-1]["score"] for row in runs]
-    spread = f"{statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
-    mean = f"{statistics.fmean(scores):.2f}" if scores else ""
-    return f"| {share:g} | {mean} | {spread} | {' '.join(f'{score:.2f}' for score in scores)} |"
+def _gain(alone: Sequence[float], taught: Sequence[float]) -> str:
+    """What the teacher adds after the last stack, seed by seed."""
+    gains = [with_it - without for without, with_it in zip(alone, taught)]
+    said = f"The teacher adds {statistics.fmean(gains):+.2f} points after the last stack"
+    if (deviation := spread(gains)) is None:
+        return f"{said}, by one seed."
+    each = ", ".join(f"{gain:+.2f}" for gain in gains)
+    return f"{said}: {each} by seed, a standard error of {deviation / math.sqrt(len(gains)):.2f}."
+
+
+def _network_lines(name: str, row: dict[str, Any], times: dict[str, float]) -> list[str]:
+    """A line of the second table for each stack."""
+    known = "student" if name == "start" else name
+    lines = []
+    for found in row["stacks"]:
+        stack, ms = found["stack"], times[f"{known}, {found['stack']}"]
+        cost = f"{row['parameters']:,} | {stack} | {found['gflop']:.3f} | {ms:.2f}"
+        lines.append(f"| {known} | {cost} | {found['score']:.2f} |")
+    return lines
 
 
 def _command(
-    data: Annotated[Path, typer.Option(help="folder of people, such as that of LSP")],
+    data: Annotated[Path, typer.Option(help="folder of people, such as that of LSP Extended")],
     out: Annotated[Path, typer.Option(help="folder of the tables")],
     pack: Annotated[Path | None, typer.Option(help="packed crops of the same people")] = None,
     work: Annotated[Path, typer.Option(help="folder of the runs' checkpoints")] = Path("runs/distil"),
+    teacher: Annotated[str, typer.Option(help="trained network: a checkpoint or a name")] = DistilPlan.teacher,
+    student: Annotated[str, typer.Option(help="its start: a reduced variant or a checkpoint")] = DistilPlan.student,
     size: Annotated[int, typer.Option(help="side of the crops, pixels")] = DistilPlan.size,
-    shrink: Annotated[int, typer.Option(help="divide every width by this")] = DistilPlan.shrink,
-    epochs: Annotated[int, typer.Option(help="passes over the people, for every student")] = DistilPlan.epochs,
-    teacher_epochs: Annotated[int, typer.Option(help="the same, for the teacher")] = DistilPlan.teacher_epochs,
+    epochs: Annotated[int, typer.Option(help="passes over the people")] = DistilPlan.epochs,
     batch_size: Annotated[int, typer.Option(help="people in a step")] = DistilPlan.batch_size,
     lr: Annotated[float, typer.Option(help="learning rate after the warm-up")] = DistilPlan.lr,
+    clip_norm: Annotated[float, typer.Option(help="largest norm of the gradient; 0: any")] = DistilPlan.clip_norm,
     path: Annotated[str, typer.Option(help="execution path that is timed")] = "fused:fp32",
     seeds: Annotated[int, typer.Option(help="runs of the student with each share")] = DistilPlan.seeds,
 ) -> None:
-    """Train a network, score each of its stacks, and train a student with and without it."""
-    plan = DistilPlan(data, pack, work, size, shrink, epochs, teacher_epochs, batch_size, lr, seeds)
+    """Train a student with and without its teacher, and say what the teacher adds."""
+    plan = DistilPlan(data, pack, work, teacher, student, size, epochs, batch_size, lr, clip_norm, seeds)
     rows = run_all(plan, make_folder(out))
     if not (out / TIMES).exists():
         write_json(out / TIMES, measure(plan, path))
     times = json.loads((out / TIMES).read_text())
-    write_text(out / CHART, draw(rows, times))
+    write_text(out / CHART, draw(rows, times, variant_name(plan.network("teacher").config) or "teacher"))
     write_text(out / REPORT, report(rows, times, " ".join(["python -m bench.study.distil", *sys.argv[1:]])))
-    note(f"{len(rows)} runs; the report is {out / REPORT}")
+    note(f"{len(rows)} lines; the report is {out / REPORT}")
 
 
 def main(argv: list[str] | None = None) -> int:

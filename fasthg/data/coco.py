@@ -132,7 +132,8 @@ def _has_keypoints(path: Path) -> bool:
         return False
     if not isinstance(document, dict) or not {"images", "annotations", "categories"} <= document.keys():
         return False
-    return any("keypoints" in category for category in document["categories"] or () if isinstance(category, dict))
+    categories = document["categories"]
+    return isinstance(categories, list) and any("keypoints" in kind for kind in categories if isinstance(kind, dict))
 
 
 def read_coco(path: Path, reading: Reading) -> Labels:
@@ -252,7 +253,7 @@ def _choose(path: Path, document: dict[str, Any], reading: Reading) -> tuple[Ske
     first = chosen[0]
     try:
         limbs = [(int(a) - 1, int(b) - 1) for a, b in first.get("skeleton") or ()]  # COCO counts points from one
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise FasthgError(f"{path}: the category's skeleton is no list of pairs of numbers; correct it") from None
     name = str(first.get("name") if len(chosen) == 1 else "animal")
     kinds = {as_id(category.get("id")) for category in chosen}

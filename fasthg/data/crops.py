@@ -103,6 +103,13 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
             joints, labelled, head_size = file["joints"], file["labelled"], file["head_size"]
         encoded = np.split(jpegs, ends[:-1])
         whole = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), np.uint8) for jpeg in encoded]
+        joints, labelled = joints.astype(np.float64), labelled.astype(bool)
+        lengths = head_size.astype(np.float64)
+        shape = len(whole), len(MPII)
+        if (labelled.shape, joints.shape, lengths.shape) != (shape, (*shape, 2), shape[:1]) or not 0 <= split < shape[
+            0
+        ]:
+            raise ValueError(f"joints, labels or head sizes are not those of {shape[0]} crops")
     except Exception as error:  # NumPy, zip and zlib raise errors of their own where a file is damaged
         raise FasthgError(f"{path} holds no crops ({error}); give a dataset with --data DIR") from None
     factor = size / len(whole[0])
@@ -110,9 +117,9 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
     crops = np.stack(resized).astype(np.uint8, copy=False)
     return Crops(
         images=crops[split:],
-        joints=joints[split:].astype(np.float64) * factor,
+        joints=joints[split:] * factor,
         labelled=labelled[split:],
-        lengths=head_size[split:].astype(np.float64) * factor,
+        lengths=lengths[split:] * factor,
         calibration=crops[:split],
         source=f"{len(crops) - split} rendered people that ship with fasthg",
     )

@@ -40,13 +40,15 @@ def read_deeplabcut(path: Path, reading: Reading) -> Labels:
         config = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:
         raise FasthgError(f"{file}: not YAML ({error}); copy it again") from None
+    if not isinstance(config, dict):
+        raise FasthgError(f"{file}: no fields with names; give a DeepLabCut project")
     single = [str(name) for name in _listed(config.get("bodyparts"))]
     names = single or [str(name) for name in _listed(config.get("multianimalbodyparts"))]
     if not names:
         raise FasthgError(f"{file}: no list of bodyparts; give a DeepLabCut project")
     limbs = [
         (names.index(str(a)), names.index(str(b)))
-        for a, b in (pair for pair in _listed(config.get("skeleton")) if len(pair) == 2)
+        for a, b in (pair for pair in _listed(config.get("skeleton")) if len(_listed(pair)) == 2)
         if str(a) in names and str(b) in names
     ]
     skeleton = make_skeleton(str(config.get("Task") or "animal"), names, limbs, reading.pairs)

@@ -22,6 +22,7 @@ from fasthg.pixels.skeleton import COCO, Skeleton
 log = logging.getLogger("fasthg")
 
 LOOKED_FOR = "data.yaml with kpt_shape (YOLO-pose)"
+_MOST_POINTS = 10_000
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -40,28 +41,38 @@ def read_yolo(path: Path, reading: Reading) -> Labels:
     try:
         config = yaml.safe_load(read_text(file))
         count, values = (int(number) for number in config["kpt_shape"])
-    except (yaml.YAMLError, TypeError, ValueError, KeyError) as error:
-        raise FasthgError(f"{file}: kpt_shape is not [points, 2 or 3] ({error}); correct it") from None
-    kind = _kind(file, config, reading.category)
-    skeleton = _skeleton(config, kind, count, reading.pairs)
+        if not 0 < count < _MOST_POINTS or values not in (2, 3):
+            raise ValueError(f"kpt_shape is {config['kpt_shape']}")
+        kind = _kind(file, config, reading.category)
+        skeleton = _skeleton(config, kind, count, reading.pairs)
+        root = _root(file, config)
+        images = [
+            (image, held)
+            for held, split in enumerate(("train", "val"))
+            for image in _images(file, root, config.get(split))
+        ]
+    except FasthgError:
+        raise
+    except (yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError, OverflowError, OSError) as error:
+        raise FasthgError(
+            f"{file}: not YOLO-pose's fields, kpt_shape [points, 2 or 3] first ({error}); correct it"
+        ) from None
     names, points, boxes, sizes_held = [], [], [], []
-    root = _root(file, config)
-    for split, held in (("train", False), ("val", True)):
-        for image in _images(file, root, config.get(split)):
-            if not (rows := _rows(image, kind, 5 + count * values)):
-                continue
-            try:
-                size = np.array(picture_size(image), np.float64)
-            except FasthgError as error:
-                log.warning("left out: %s", error)
-                continue
-            for row in rows:
-                marked = row[5:].reshape(count, values)
-                flags = marked[:, 2:] if values == 3 else (marked[:, :2] > 0).any(1, keepdims=True) * 2.0
-                points.append(np.hstack([marked[:, :2] * size, flags]))
-                boxes.append(np.concatenate([(row[1:3] - row[3:5] / 2) * size, row[3:5] * size]))
-                names.append(image.relative_to(root).as_posix() if image.is_relative_to(root) else str(image))
-                sizes_held.append(held)
+    for image, held in images:
+        if not (rows := _rows(image, kind, 5 + count * values)):
+            continue
+        try:
+            size = np.array(picture_size(image), np.float64)
+        except FasthgError as error:
+            log.warning("left out: %s", error)
+            continue
+        for row in rows:
+            marked = row[5:].reshape(count, values)
+            flags = marked[:, 2:] if values == 3 else (marked[:, :2] > 0).any(1, keepdims=True) * 2.0
+            points.append(np.hstack([marked[:, :2] * size, flags]))
+            boxes.append(np.concatenate([(row[1:3] - row[3:5] / 2) * size, row[3:5] * size]))
+            names.append(image.relative_to(root).as_posix() if image.is_relative_to(root) else str(image))
+            sizes_held.append(bool(held))
     if not points:
         raise FasthgError(f"{file}: no labels beside its images; they belong in labels/, one .txt for each image")
     marked = np.array(points)

@@ -50,6 +50,8 @@ class HourglassConfig:
     def __post_init__(self) -> None:
         if isinstance(self.skeleton, Mapping):  # as `asdict` and JSON have it
             object.__setattr__(self, "skeleton", Skeleton.from_dict(self.skeleton))
+        if not isinstance(self.skeleton, Skeleton):
+            raise FasthgError(f"skeleton is {self.skeleton!r:.80}; give names, pairs and limbs of points")
         for name in ("num_stacks", "num_feats", "num_blocks"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

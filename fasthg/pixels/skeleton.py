@@ -82,7 +82,7 @@ class Skeleton:
         """The skeleton that `dataclasses.asdict` gave, by way of JSON or not; raises FasthgError for anything else."""
         try:
             return Skeleton(**content)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise FasthgError(f"a skeleton cannot be read ({error}); it may be of a newer fasthg") from None
 
 

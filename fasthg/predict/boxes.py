@@ -272,7 +272,8 @@ def _key(path: str | Path, where: str, record: Any, name: str) -> str:
 def _category_ids(path: str | Path, document: dict[str, Any], wanted: str | None) -> set[str | None]:
     """Ids of the categories that `wanted` names, of those named "person", or of the only one; empty where the file has
     no categories, and then everything counts."""
-    categories = [c for c in document.get("categories") or [] if isinstance(c, dict)]
+    listed = document.get("categories")
+    categories = [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
     name = "person" if wanted is None else wanted.lower()
     found = {as_id(c.get("id")) for c in categories if name in (str(c.get("name", "")).lower(), str(c.get("id")))}
     if not found and wanted is None and len(categories) == 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +26,26 @@ class Command:
 
     arguments  of Python, for a folder of results
     rerun      the same after it was killed
+    exact      patterns of the results that are the same, byte for byte, however often it was killed
     """
 
     name: str
     arguments: Callable[[Path], list[str]]
     rerun: Callable[[Path], list[str]]
+    exact: tuple[str, ...]
+
+    def result(self, out: Path) -> dict[str, str]:
+        """What has to be the same after a kill and a second run: names of all files, and the content of some."""
+        names = [path for path in sorted(out.rglob("*")) if path.is_file() and ".part" not in str(path)]
+        found = {str(path.relative_to(out)): "" for path in names if not path.name.startswith(".")}
+        for pattern in self.exact:
+            for path in out.glob(pattern):
+                found[str(path.relative_to(out))] = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        for path in out.rglob("results.jsonl"):  # of a sweep: each cell once
+            rows = [json.loads(line).get("row") for line in path.read_text().splitlines()]
+            cells = [f"{row['path']}:{row['precision']} at {row['batch_size']}" for row in rows if row]
+            found[str(path.relative_to(out))] = ", ".join(sorted(cells))
+        return found
 
 
 def make_material(folder: Path) -> None:
@@ -53,9 +70,11 @@ def _resume(run: Path) -> list[str]:
 
 
 def commands(material: Path) -> list[Command]:
-    """predict, convert, export, pack, training and the sweep."""
+    """predict, label, convert, export, pack, training and the sweep."""
     weights, people = str(material / "tiny.safetensors"), str(material / "people")
     predict = ["-m", "fasthg.cli", "predict", str(material / "photos"), "--weights", weights, "--path", "eager"]
+    label = ["-m", "fasthg.cli", "label", str(material / "photos"), "--weights", weights, "--path", "eager"]
+    label += ["--block", "3", "--format", "coco"]
     export = ["-m", "fasthg.cli", "export", "--weights", weights, "--size", "64", "--batch", "1"]
     convert = ["-m", "fasthg.cli", "convert", str(material / "published.pth.tar")]
     train = ["-m", "training.train", "--variant", "small", "--data", people, "--epochs", "2", "--batch-size", "4"]
@@ -68,18 +87,21 @@ def commands(material: Path) -> list[Command]:
         narrow = ["--variants", "small", "--paths", "eager,onnxruntime", "--modes", "infer", "--minutes", "1"]
         return ["-m", "bench.sweep", *narrow, "--data", people, "--out", str(out / "sweep")]
 
-    def plain(name: str, first: list[str], option: str, inside: str, again: tuple[str, ...] = ()) -> Command:
+    def plain(name: str, first: list[str], option: str, inside: str, exact: str, *again: str) -> Command:
         return Command(
             name,
             lambda out: [*first, option, str(out / inside)],
             lambda out: [*first, option, str(out / inside), *again],
+            (exact,),
         )
 
+    pack = ["-m", "training.pack", "--data", people]
     return [
-        plain("predict", predict, "-o", "poses", ("--overwrite",)),
-        plain("convert", convert, "-o", "network.safetensors", ("--overwrite",)),
-        plain("export", export, "-o", "artefact", ("--overwrite",)),
-        plain("pack", ["-m", "training.pack", "--data", people], "--out", "crops.h5", ("--overwrite",)),
-        Command("train", training, lambda out: [*training(out), *_resume(out / "run")]),
-        Command("sweep", sweep, lambda out: [*sweep(out), "--resume"]),
+        plain("predict", predict, "-o", "poses", "poses/predictions.json", "--overwrite"),
+        plain("label", label, "-o", "labels", "labels/*"),
+        plain("convert", convert, "-o", "network.safetensors", "*", "--overwrite"),
+        plain("export", export, "-o", "artefact", "artefact/*.onnx", "--overwrite"),
+        plain("pack", pack, "--out", "crops.h5", "*", "--overwrite"),
+        Command("train", training, lambda out: [*training(out), *_resume(out / "run")], ("run/*.safetensors",)),
+        Command("sweep", sweep, lambda out: [*sweep(out), "--resume"], ()),
     ]

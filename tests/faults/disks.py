@@ -2,54 +2,62 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tests.faults.commands import commands, make_material
+from tests.faults.commands import Command, commands, make_material
 from tests.faults.kills import digests
-from tests.faults.outcome import LIMIT_S, ROOT, Row, half_files, judge
+from tests.faults.outcome import Row, ended, half_files, judge, start
 
 SIZES = ("16k", "64k", "160k", "400k", "1m", "3m")
+#: What each fault mounts, and where: the folder of the results, or that of temporary files and the cache.
+FAULTS = {
+    "full disk": ("out", tuple(f"size={size}" for size in SIZES)),
+    "read-only disk": ("out", ("size=9m,ro",)),
+    "full temporary folder and cache": ("tmp", ("size=4k", "size=64k", "size=1m")),
+    "read-only temporary folder and cache": ("tmp", ("size=9m,ro",)),
+}
 
 
-def full_disks(folder: Path) -> list[Row]:
+def full_disks(folder: Path, names: Collection[str] | None = None) -> Iterator[Row]:
     """Every command with its results on disks of several sizes, and on a read-only one; needs root."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
-        return [Row("all", "full disk", failures=["not tried: unshare -m is not allowed here"])]
+        yield Row("all", "full disk", failures=["not tried: unshare -m is not allowed here"])
+        return
     material = folder / "material"
     make_material(material)
-    before, rows = digests(material), []
+    before = digests(material)
     for command in commands(material):
-        for fault, options in (("full disk", SIZES), ("read-only disk", ("ro",))):
-            row = Row(command.name, fault)
+        if names is not None and command.name not in names:
+            continue
+        for fault, (place, options) in FAULTS.items():
+            row, began = Row(command.name, fault), time.monotonic()
             for option in options:
-                out, kept = folder / "out", folder / "kept"
-                shutil.rmtree(kept, ignore_errors=True)
-                out.mkdir(exist_ok=True)
-                mount = f"size={option}" if option != "ro" else "size=9m,ro"
-                words = " ".join(f"'{word}'" for word in [sys.executable, *command.arguments(out)])
-                script = f"mount -t tmpfs -o {mount} tmpfs {out} && {words}; code=$?; cp -r {out} {kept}; exit $code"
-                try:
-                    done = subprocess.run(
-                        ["unshare", "-m", "sh", "-c", script],
-                        cwd=ROOT,
-                        capture_output=True,
-                        text=True,
-                        errors="replace",
-                        timeout=LIMIT_S,
-                        check=False,
-                    )
-                    code, output = done.returncode, done.stdout + done.stderr
-                except subprocess.TimeoutExpired:
-                    code, output = None, ""
                 row.tried += 1
+                code, problems = _one(command, folder, place, option)
                 row.hit += code != 0
-                problem = judge(code, output)
-                row.failures += [f"{option}: {problem}"] if problem else []
-                row.failures += [f"{option}: {half}" for half in half_files(kept)]
+                row.failures += [f"{option}: {problem}" for problem in problems]
                 if digests(material) != before:
                     row.failures.append(f"{option}: an input was changed")
-            rows.append(row)
-    return rows
+            row.seconds = time.monotonic() - began
+            yield row
+
+
+def _one(command: Command, folder: Path, place: str, option: str) -> tuple[int | None, list[str]]:
+    """Exit code of a command with a disk of these options, and what was wrong."""
+    out, kept, temporary = (folder / name for name in ("out", "kept", "tmp"))
+    for each in (out, kept, temporary):
+        shutil.rmtree(each, ignore_errors=True)
+    out.mkdir()
+    temporary.mkdir()
+    words = shlex.join([sys.executable, *command.arguments(out)])
+    script = f"mount -t tmpfs -o {option} tmpfs {folder / place} && {words}; code=$?; cp -r {out} {kept}; exit $code"
+    variables = {"TMPDIR": str(temporary), "FASTHG_CACHE": str(temporary / "cache")} if place == "tmp" else {}
+    code, output = ended(start(["-m", "sh", "-c", script], "unshare", **variables))
+    problem = judge(code, output)
+    return code, ([problem] if problem else []) + half_files(kept)

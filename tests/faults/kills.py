@@ -7,26 +7,32 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tests.faults.commands import Command, commands, make_material
 from tests.faults.outcome import Row, ended, half_files, judge, start
 
 
-def kills(folder: Path, count: int, seed: int) -> Iterator[Row]:
-    """`count` kills in turn over every command, half of them by SIGKILL and half by SIGTERM."""
+def kills(folder: Path, count: int, seed: int, names: Collection[str] | None = None) -> Iterator[Row]:
+    """`count` kills in turn over every command, half of them by SIGKILL and half by SIGTERM.
+
+    Half of them come at any moment, half after the first file appeared among the results.
+    """
     chance, material = random.Random(seed), folder / "material"
     make_material(material)
     before = digests(material)
-    known = commands(material)
+    known = [command for command in commands(material) if names is None or command.name in names]
     for number, command in enumerate(known):
         share = count // len(known) + (number < count % len(known))
         if not share:
             continue
-        began = time.monotonic()
-        code, output = ended(start(command.arguments(folder / "whole")))
+        whole = folder / f"{command.name}-whole"
+        began, process = time.monotonic(), start(command.arguments(whole))
+        writes_at = _first_file(process, whole) - began
+        code, output = ended(process)
         lasts = time.monotonic() - began
         by_signal = {
             kind: Row(command.name, f"kill -{kind.name.removeprefix('SIG')}")
@@ -35,11 +41,22 @@ def kills(folder: Path, count: int, seed: int) -> Iterator[Row]:
         if code:
             by_signal[signal.SIGKILL].failures.append(f"ends with {code} undisturbed: {output[-200:]}")
         for i in range(share):
-            kind = (signal.SIGKILL, signal.SIGTERM)[i % 2]
-            _one(command, folder / "out", kind, chance.uniform(0.1, 1.0) * lasts, by_signal[kind])
+            row = by_signal[kind := (signal.SIGKILL, signal.SIGTERM)[i % 2]]
+            writing = chance.random() < 0.5
+            after_s = chance.uniform(0, lasts - writes_at) if writing else chance.uniform(0.1, 1.0) * lasts
+            began = time.monotonic()
+            row.failures += _one(command, folder / "out", kind, writing, after_s, row, command.result(whole))
+            row.seconds += time.monotonic() - began
             if digests(material) != before:
-                by_signal[kind].failures.append("an input was changed")
+                row.failures.append("an input was changed")
         yield from by_signal.values()
+
+
+def _first_file(process: subprocess.Popen[str], out: Path) -> float:
+    """When something appeared in `out`, or the process ended."""
+    while process.poll() is None and not (out.exists() and any(path.is_file() for path in out.rglob("*"))):
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -48,11 +65,16 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _one(command: Command, out: Path, kind: signal.Signals, after_s: float, row: Row) -> None:
+def _one(
+    command: Command, out: Path, kind: signal.Signals, writing: bool, after_s: float, row: Row, whole: object
+) -> list[str]:
+    """Kill one process so long after it began, or began to write, and run it again; what was wrong, in words."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     process = start(command.arguments(out))
     row.tried += 1
+    if writing:
+        _first_file(process, out)
     time.sleep(after_s)
     if process.poll() is None:
         row.hit += 1
@@ -61,6 +83,9 @@ def _one(command: Command, out: Path, kind: signal.Signals, after_s: float, row:
     problems = [judge(code, output), *half_files(out)]
     code, output = ended(start(command.rerun(out)))
     problems += [judge(code, output), *half_files(out)]
+    moment = f"{after_s:.1f} s after its {'first file' if writing else 'start'}"
     if code:
-        problems.append(f"cannot be run again after {after_s:.1f} s: {output.strip()[-200:]}")
-    row.failures += [problem for problem in problems if problem]
+        problems.append(f"cannot be run again when killed {moment}: {output.strip()[-200:]}")
+    elif command.result(out) != whole:
+        problems.append(f"another result when killed {moment}: {command.result(out)} instead of {whole}"[:400])
+    return [problem for problem in problems if problem]

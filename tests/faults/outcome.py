@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fasthg.files import write_text
+
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 600  # a command that takes longer hangs
 
@@ -20,6 +22,7 @@ class Row:
     tried     how often
     hit       how often the fault met it: a process that had not ended, a file that was refused
     failures  what must not happen, in words
+    seconds   that it took
     """
 
     command: str
@@ -27,21 +30,46 @@ class Row:
     tried: int = 0
     hit: int = 0
     failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        counts = f"{self.tried:,} | {self.hit:,} | {len(self.failures)} | {self.seconds / 60:.1f}"
+        return f"| {self.command} | {self.fault} | {counts} |"
 
 
 def table(rows: list[Row]) -> str:
     """The rows as Markdown, failures below."""
-    lines = ["| command | fault | tried | met | failed |", "| --- | --- | ---: | ---: | ---: |"]
-    lines += [f"| {row.command} | {row.fault} | {row.tried:,} | {row.hit:,} | {len(row.failures)} |" for row in rows]
-    lines += [""] + [f"- {row.command}, {row.fault}: {failure}" for row in rows for failure in row.failures[:5]]
+    lines = ["| command | fault | tried | met | failed | minutes |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines += [str(row) for row in rows]
+    lines += [""] + [f"- {row.command}, {row.fault}: {failure}" for row in rows for failure in row.failures]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def start(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
-    """A Python process of the project with these arguments, in a group of its own."""
+def add_to(file: Path, row: Row) -> None:
+    """Add what was tried to the row of that name in a file that holds a table, text above it, or nothing yet."""
+    text, bar, old = (file.read_text() if file.exists() else "").partition("| command |")
+    rows: dict[tuple[str, str], Row] = {}
+    for line in (bar + old).splitlines()[2:]:
+        if line.startswith("| "):
+            command, fault, tried, hit, _failed, minutes = (cell.strip() for cell in line.strip("| ").split(" | "))
+            counts = int(tried.replace(",", "")), int(hit.replace(",", ""))
+            rows[command, fault] = Row(command, fault, *counts, seconds=60 * float(minutes))
+        elif line.startswith("- "):
+            name, _, failure = line[2:].partition(": ")
+            rows[tuple(name.rsplit(", ", 1))].failures.append(failure)  # type: ignore[index]
+    known = rows.setdefault((row.command, row.fault), Row(row.command, row.fault))
+    known.tried += row.tried
+    known.hit += row.hit
+    known.failures += row.failures
+    known.seconds += row.seconds
+    write_text(file, text + table(list(rows.values())))
+
+
+def start(arguments: list[str], program: str = sys.executable, **variables: str) -> subprocess.Popen[str]:
+    """A process with these arguments, of Python unless told otherwise, in a group of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        [program, *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -39,19 +39,53 @@ def test_the_report_shows_them_with_their_figures() -> None:
         assert "Score against time" not in {section.title for section in make_sections(rows)}
 
 
+def _places(svg: str, labels: list[str]) -> dict[str, list[float]]:
+    """Where the labels stand, in the SVG's units."""
+    places = {}
+    for label in labels:
+        found = re.search(rf'translate\(([\d.]+) ([\d.]+)\)[^>]*>{label}<|x="([\d.]+)" y="([\d.]+)"[^>]*>{label}<', svg)
+        assert found, label
+        places[label] = [float(value) for value in found.groups() if value]
+    return places
+
+
 def test_better_is_higher_and_quicker_further_left() -> None:
     pytest.importorskip("matplotlib")
     svg = tradeoff_chart(
         [Point("a", "LOW", 10, 50), Point("a", "HIGH", 30, 90, 1.5), Point("b", "FAR", 60, 91)], "PCKh"
     )
-    places = {}
-    for label in ("LOW", "HIGH", "FAR"):
-        found = re.search(rf'translate\(([\d.]+) ([\d.]+)\)[^>]*>{label}<|x="([\d.]+)" y="([\d.]+)"[^>]*>{label}<', svg)
-        assert found, label
-        places[label] = [float(value) for value in found.groups() if value]
+    places = _places(svg, ["LOW", "HIGH", "FAR"])
     assert places["LOW"][0] < places["HIGH"][0] < places["FAR"][0]
     assert places["LOW"][1] > places["HIGH"][1] > places["FAR"][1]  # SVG counts downwards
     assert "PCKh, %" in svg
+
+
+def test_stacks_of_one_network_are_joined_and_nothing_else() -> None:
+    pytest.importorskip("matplotlib")
+    points = [Point("a", "small@1", 10, 50), Point("a", "small", 20, 60), Point("a", "convs4", 30, 70)]
+    svg = tradeoff_chart([*points, Point("b", "small", 15, 60)], "PCKh")
+    joined = re.findall(r'd="M [\d.\s]+L[\d.\s]+" clip-path="[^"]+" style="[^"]*stroke-width: 1.2;', svg)
+    assert len(joined) == 1
+
+
+def test_paths_of_a_network_share_its_label_and_students_have_their_own() -> None:
+    pytest.importorskip("matplotlib")
+    paths = [Point("a", "small", 10, 90.1), Point("b", "small", 20, 90.0), Point("b", "original", 30, 40)]
+    svg = tradeoff_chart([*paths, Point("c", "student", 5, 60), Point("d", "student", 5, 70)], "PCKh")
+    assert [svg.count(f">{name}<") for name in ("small", "original", "student")] == [1, 1, 2]
+
+
+def test_times_far_apart_stand_on_a_logarithmic_axis() -> None:
+    pytest.importorskip("matplotlib")
+
+    def centre(middle: float) -> float:
+        points = [Point("a", name, ms, ms) for name, ms in (("LEFT", 1), ("MIDDLE", middle), ("RIGHT", middle**2))]
+        places = _places(tradeoff_chart(points, "PCKh"), [point.label for point in points])
+        left, here, right = (x for x, _y in places.values())
+        return (here - left) / (right - left)
+
+    assert centre(10) == pytest.approx(0.5, abs=0.01)  # 1, 10 and 100 ms
+    assert centre(2) == pytest.approx(1 / 3, abs=0.01)  # 1, 2 and 4 ms
 
 
 def test_a_path_has_one_colour_in_every_chart_and_no_two_share_one() -> None:

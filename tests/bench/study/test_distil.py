@@ -1,4 +1,4 @@
-"""The study of stacks and teachers: which runs it has, and that its report says their figures."""
+"""The study of teachers: which runs it has, what they differ in, and that its report says their figures."""
 
 from __future__ import annotations
 
@@ -6,44 +6,69 @@ from pathlib import Path
 
 import pytest
 
-from bench.study.distil import DistilPlan, draw, report
+from bench.study.distil import ALONE, TAUGHT, DistilPlan, draw, report
+from fasthg.errors import FasthgError
+from fasthg.network.load import WEIGHTS_DIR
 
-STACKS = [{"stack": k, "gflop": k / 100, "score": 30.0 + k, "protocol": "PCK@0.2"} for k in (1, 2)]
-TIMES = {"original, 1": 1.0, "original, 2": 2.0, "original@2, 1": 0.5, "original@2, 2": 0.75}
+TIMES = {"teacher, 1": 1.0, "teacher, 2": 2.0, "student, 1": 0.5, "student, 2": 0.75}
+PLAN = DistilPlan(Path("data"), None, Path("work"))
+
+
+def row(network: str, share: float | None, seed: int | None, last: float) -> dict:
+    stacks = [{"stack": k, "gflop": k / 100, "score": last - 2 + k, "protocol": "PCK@0.2"} for k in (1, 2)]
+    found = {"network": network, "teacher_share": share, "seed": seed, "stacks": stacks}
+    return found | {"size": 128, "batch_size": 16, "steps": 100, "people": 50, "parameters": 1234}
 
 
 def rows() -> list[dict]:
-    common = {"size": 64, "shrink": 8, "batch_size": 32, "steps": 100}
-    found = [{"variant": "original", "teacher_share": 0.0, "seed": 0, "stacks": STACKS, **common}]
-    for share in (0.0, 0.5):
-        for seed in range(3):
-            last = {**STACKS[1], "score": 20 + 10 * share + seed}
-            run = {"variant": "original@2", "teacher_share": share, "seed": seed, "stacks": [STACKS[0], last]}
-            found.append(run | common)
-    return found
+    """Students that gain 5, 5 and 8 points by their teacher, the last seed first."""
+    both = [row("student", ALONE, seed, 20.0 + seed) for seed in (2, 1, 0)]
+    both += [row("student", TAUGHT, seed, score) for seed, score in ((2, 30.0), (1, 26.0), (0, 25.0))]
+    return [row("teacher", None, None, 50.0), row("start", None, None, 5.0), *both]
 
 
 def test_students_differ_in_their_teacher_alone() -> None:
-    plan = DistilPlan(Path("data"), None, Path("work"), epochs=2, teacher_epochs=5)
-    runs = plan.runs()
-    assert runs[0] == ("original", 0.0, 0)
-    assert sorted(runs[1:]) == [("original@2", share, seed) for share in (0.0, 0.5) for seed in range(3)]
-    alone, taught = plan.recipe("original@2", 0.0, 1), plan.recipe("original@2", 0.5, 1)
-    assert {n for n, value in vars(alone).items() if vars(taught)[n] != value} == {"teacher_share"}
-    assert (plan.recipe("original", 0.0, 0).epochs, alone.epochs) == (5, 2)
-    assert (alone.config.num_feats, alone.config.num_stacks) == (16, 2)
-    assert plan.recipe("original", 0.0, 0).config.num_feats == 16
+    assert sorted(PLAN.runs()) == [(share, seed) for share in (ALONE, TAUGHT) for seed in range(3)]
+    alone, taught = PLAN.recipe(ALONE, 1), PLAN.recipe(TAUGHT, 1)
+    assert {name for name, value in vars(alone).items() if vars(taught)[name] != value} == {"teacher_share"}
+    assert {name for name, value in vars(alone).items() if vars(PLAN.recipe(ALONE, 2))[name] != value} == {"seed"}
+
+
+def test_the_networks_that_ship_are_taken_by_name_and_others_by_path(tmp_path: Path) -> None:
+    assert PLAN.weights("teacher") == WEIGHTS_DIR / "small.safetensors"
+    assert PLAN.weights("student") == WEIGHTS_DIR / "reduced-original.safetensors"
+    assert PLAN.recipe(ALONE, 0).config == PLAN.network("student").config
+    own = DistilPlan(Path("data"), None, Path("work"), str(tmp_path / "t.safetensors"), str(tmp_path / "s.safetensors"))
+    assert [own.weights(name).name for name in ("teacher", "student")] == ["t.safetensors", "s.safetensors"]
+    with pytest.raises(FasthgError, match="nobody"):
+        DistilPlan(Path("data"), None, Path("work"), student="nobody").weights("student")
+
+
+def test_other_weights_are_another_table() -> None:
+    other = DistilPlan(Path("data"), None, Path("work"), teacher="rendered")
+    ours, theirs = PLAN.settings(), other.settings()
+    assert {name for name, value in ours.items() if theirs[name] != value} == {"teacher_digest"}
 
 
 def test_the_report_has_every_figure() -> None:
     text = report(rows(), TIMES, "python -m bench.study.distil")
-    assert "| 2 | 0.0200 | 2.00 | 32.00 |" in text
-    assert "| 0 | 21.00 | 1.00 | 20.00 21.00 22.00 |" in text
-    assert "| 0.5 | 26.00 | 1.00 | 25.00 26.00 27.00 |" in text
+    assert "| 0 | 2 | 21.00 | 1.00 | 20.00 21.00 22.00 |" in text
+    assert "| 0.5 | 2 | 27.00 | 2.65 | 25.00 26.00 30.00 |" in text
+    assert "| 0.5 | 1 | 26.00 |" in text
+    assert "adds +6.00 points after the last stack: +5.00, +5.00, +8.00 by seed, a standard error of 1.00" in text
+    assert "| teacher | 1,234 | 2 | 0.020 | 2.00 | 50.00 |" in text
+    assert "| student | 1,234 | 1 | 0.010 | 0.50 | 4.00 |" in text
     assert "PCK@0.2" in text
 
 
-def test_the_chart_has_a_line_for_each_training() -> None:
+def test_one_seed_has_no_spread() -> None:
+    text = report([found for found in rows() if found["seed"] in (None, 0)], TIMES, "")
+    assert "| 0.5 | 2 | 25.00 |  | 25.00 |" in text
+    assert "+5.00 points after the last stack, by one seed" in text
+
+
+def test_the_chart_has_a_line_for_each_network() -> None:
     pytest.importorskip("matplotlib")
-    svg = draw(rows(), TIMES)
-    assert all(name in svg for name in ("original, one training", "original@2, alone", "original@2, with a teacher"))
+    svg = draw(rows(), TIMES, "small")
+    shown = ("teacher", "student alone", "student with the teacher", "small@1", "small", "student@1", "student")
+    assert all(f">{name}<" in svg for name in shown)
