@@ -25,7 +25,17 @@ from pathlib import Path
 
 from fasthg.kernels.triton.offline import SHARED_MEMORY
 from fasthg.kernels.triton.versions import Triton
-from fasthg.kernels.tuning import KERNELS, TABLES, Config, Entry, choose, read_table, shipped_capability, write_table
+from fasthg.kernels.tuning import (
+    KERNELS,
+    TABLES,
+    Config,
+    Entry,
+    choose,
+    in_order,
+    read_table,
+    shipped_capability,
+    write_table,
+)
 
 #: Tried in this order at each tile's length: deep loops hide more latency.
 _LOOPS = (
@@ -128,13 +138,13 @@ def first_that_fits(
     raise ValueError(f"{operator} with {channels} channels fits no tile on sm_{capability}")
 
 
-def without_repetition(entries: list[Entry]) -> list[Entry]:
+def without_repetition(entries: list[Entry]) -> tuple[Entry, ...]:
     """The fewest of one operator's and width's entries, found one by one, that choose the same for every shape."""
-    kept = list(entries)
+    kept = in_order(entries)
     for entry in entries:
         rest = tuple(other for other in kept if other is not entry)
         if rest and all(choose(rest, e.operator, e.channels, e.batch, e.pixels) == e.config for e in entries):
-            kept = list(rest)
+            kept = rest
     return kept
 
 
