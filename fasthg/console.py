@@ -180,7 +180,8 @@ def note(message: str) -> None:
 
 def output_console() -> Console:
     """Console for tables on stdout; wide enough for a table where the output is piped."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+    width = None if sys.stdout.isatty() else 160
+    return Console(width=width, markup=False, emoji=False)  # names have brackets and colons of their own
 
 
 def progress_bar() -> Progress:

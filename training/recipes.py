@@ -76,7 +76,7 @@ class Recipe:
         """The network's configuration, with this recipe's dropout and skeleton."""
         config = get_config(self.variant) if isinstance(self.variant, str) else self.variant
         config = config if self.skeleton is None else replace(config, skeleton=self.skeleton)
-        return replace(config, dropout=self.dropout) if self.dropout else config
+        return replace(config, dropout=self.dropout or config.dropout, input_size=self.size)
 
     @property
     def variant_name(self) -> str:

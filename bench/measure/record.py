@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,11 @@ class Cell:
     def name(self) -> str:
         """One word that can name a file."""
         return f"{self.mode}-{self.variant}-{self.path}-{self.precision}-b{self.batch_size}"
+
+    @property
+    def eager(self) -> Cell:
+        """What it is compared with: the same by eager in fp32."""
+        return replace(self, path="eager", precision="fp32")
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -223,7 +223,7 @@ def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Ba
     if not path.exists():
         expected = found
         if cell.path != "eager":
-            eager = make_learner(replace(cell, path="eager", precision="fp32"), settings)
+            eager = make_learner(cell.eager, settings)
             expected = take_first_step(eager, batch)
         expected.save(path)
     expected = FirstStep.load(path)
@@ -242,7 +242,7 @@ def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Ba
 
 def exact_first_step(cell: Cell, settings: Settings, batch: Batch) -> FirstStep:
     """The first step in float64."""
-    learner = make_learner(replace(cell, path="eager", precision="fp32"), settings)
+    learner = make_learner(cell.eager, settings)
     learner.model.double()
     return take_first_step(learner, batch._replace(images=batch.images.double()))
 

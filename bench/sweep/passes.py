@@ -107,7 +107,7 @@ class Measuring:
 
     def with_eager(self, cells: Sequence[Cell]) -> list[Cell]:
         """The cells, and eager first where it has a time: ratios come from rounds that both are timed in."""
-        eager = dataclasses.replace(cells[0], path="eager", precision="fp32")
+        eager = cells[0].eager
         return list(cells) if eager in cells or not self.timed(eager) else [eager, *cells]
 
     def take_rounds(
@@ -155,8 +155,7 @@ class Measuring:
         for name, value in found.items():
             setattr(row, name, value)
         all_turns = [*turns_of(before), *turns]
-        eager = dataclasses.replace(cell, path="eager", precision="fp32")
-        theirs = all_turns if cell == eager else turns_of(self.timed(eager))
+        theirs = all_turns if cell == cell.eager else turns_of(self.timed(cell.eager))
         if all_turns:
             take_times(row, all_turns, theirs, self.results.machine["limits"]["tflops"])
         row.finished = now()

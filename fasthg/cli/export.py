@@ -9,7 +9,6 @@ import typer
 
 from fasthg.cli import options as opt
 from fasthg.errors import FasthgError
-from fasthg.network.variants import INPUT_SIZE
 
 
 def export(
@@ -31,7 +30,7 @@ def export(
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help="uint8 crops in, joints and scores out.")] = False,
     flip: Annotated[bool, typer.Option(help="With --end-to-end: average with the mirrored crop, in the graph.")] = True,
     batch: Annotated[int, typer.Option(min=1, help="Largest batch that the artefact is made for.")] = 8,
-    size: Annotated[int, typer.Option(min=1, help="Side of the crops in pixels.")] = INPUT_SIZE,
+    size: opt.Size = None,
     data: Annotated[
         Path | None, typer.Option(help="Dataset to calibrate on and to compare on; the shipped crops where left out.")
     ] = None,

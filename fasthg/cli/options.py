@@ -23,7 +23,7 @@ PathName = Annotated[str, typer.Option("--path", help="Execution path, such as o
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Flip = Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="People in one run of the network.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; 256 where left out.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Side of the crops in pixels; the network's own if left out.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number where left out.")]
 Stacks = Annotated[int | None, typer.Option(min=1, help="Run the network's first stacks alone.")]
 EarlyExit = Annotated[

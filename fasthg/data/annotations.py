@@ -11,6 +11,7 @@ princeton .h5   x, y are 0, 0; coordinates are cut to whole pixels; centre and s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def _read_bearpaw(path: Path, records: list[dict[str, Any]], split: Split) -> Pe
         center=_column(path, records, "objpos", (2,)),
         scale=_column(path, records, "scale_provided", ()),
         joints=joints[..., :2],
-        labelled=(joints != 0).any(axis=-1),
+        labelled=(joints != 0).any(axis=-1) & _has_place(joints[..., :2], joints[..., 2] > 0),
         visible=joints[..., 2] > 0,
         head_size=head_size_of(boxes),
     )
@@ -151,16 +152,21 @@ def _read_princeton(path: Path) -> People:
         center=np.stack([center[:, 0], center[:, 1] - 15 * scale], axis=1),
         scale=scale,
         joints=joints,
-        labelled=(joints != 0).any(axis=-1),
+        labelled=(joints != 0).any(axis=-1) & _has_place(joints, visible > 0),
         visible=visible > 0,
         head_size=head_size,
     )
 
 
+def _has_place(joints: NDArray[np.float64], visible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether joints [N, J, 2] are anywhere: hidden ones without numbers, or at HRNet's -1, -1, are absent."""
+    return np.asarray(visible | (np.isfinite(joints).all(axis=-1) & (joints != -1).any(axis=-1)), bool)
+
+
 def _text(name: Any) -> str:
     """A file name of an HDF5 file: bytes, or one number for each character."""
     characters = name if isinstance(name, bytes) else np.asarray(name).astype(np.uint8).tobytes()
-    return characters.rstrip(b"\0").decode()
+    return os.fsdecode(characters.rstrip(b"\0"))
 
 
 def _check(path: Path, people: People) -> None:

@@ -111,7 +111,7 @@ def read_crops(path: Path, size: int = INPUT_SIZE) -> Crops:
         ]:
             raise ValueError(f"joints, labels or head sizes are not those of {shape[0]} crops")
     except Exception as error:  # NumPy, zip and zlib raise errors of their own where a file is damaged
-        raise FasthgError(f"{path} holds no crops ({error}); give a dataset with --data DIR") from None
+        raise FasthgError(f"{path} holds no crops ({error!s:.200}); give a dataset with --data DIR") from None
     factor = size / len(whole[0])
     resized = [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in whole] if factor != 1 else whole
     crops = np.stack(resized).astype(np.uint8, copy=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fasthg.data.people import PERSON_HEIGHT, People
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
 from fasthg.pixels.skeleton import SKELETONS, Skeleton, mirrored_pairs
@@ -194,8 +194,3 @@ def _listed(file: Path, names: Sequence[str]) -> set[str]:
     if missing := sorted(wanted - known):
         raise FasthgError(f"holdout {file}: {missing[0]} is none of the {len(names)} labelled images")
     return found
-
-
-def side_of(people: People) -> NDArray[np.float64]:
-    """The longer side [N] of each subject's box, pixels."""
-    return PERSON_HEIGHT * people.scale

@@ -148,6 +148,8 @@ def _rows(image: Path, kind: int, wanted: int) -> list[NDArray[np.float64]]:
             raise FasthgError(f"{file}: line {number} is not numbers") from None
         if len(row) and len(row) != wanted:
             raise FasthgError(f"{file}: line {number} has {len(row)} numbers, kpt_shape asks for {wanted}")
-        if len(row) and int(row[0]) == kind:
+        if len(row) and not float(row[0]).is_integer():
+            raise FasthgError(f"{file}: line {number} has no number of a class; correct it")
+        if len(row) and row[0] == kind:
             rows.append(row)
     return rows

@@ -32,7 +32,7 @@ from fasthg.network.load import create_model, default_weights, find_weights, loa
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import precision_attempts
 from fasthg.network.stacks import first_stacks
-from fasthg.network.variants import INPUT_SIZE, STRIDE
+from fasthg.network.variants import STRIDE
 from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise
 from fasthg.runtimes.onnx.graph import OPSET
@@ -53,7 +53,7 @@ class ExportOptions:
     end_to_end  uint8 crops in, keypoints and scores out: normalisation and decoding in the graph
     flip        with `end_to_end`: average with the mirrored crop, in the graph
     batch       largest batch; the engine's kernels are chosen for it
-    size        side of the crops in pixels
+    size        side of the crops in pixels; None for the network's own
     output      folder of the artefact; None for export/NAME
     overwrite   replace an earlier artefact there
     data        dataset whose crops are calibrated on and compared; None for the crops that ship with the package
@@ -68,7 +68,7 @@ class ExportOptions:
     end_to_end: bool = False
     flip: bool = True
     batch: int = 8
-    size: int = INPUT_SIZE
+    size: int | None = None
     output: str | Path | None = None
     overwrite: bool = False
     data: str | Path | None = None
@@ -103,16 +103,17 @@ def export(options: ExportOptions) -> ExportResult:
     if options.stacks is not None:
         weights += f", the first {options.stacks} of its {model.config.num_stacks} stacks"
         model = first_stacks(model, options.stacks)
-    check_input(model.config, torch.empty(1, 3, options.size, options.size, device="meta"))
+    size = options.size or model.config.input_size
+    check_input(model.config, torch.empty(1, 3, size, size, device="meta"))
     name = _name(model, options, precision)
     folder = Path(options.output) if options.output is not None else Path("export") / name
     earlier = (folder / METADATA).exists()  # what else is there, `atomic_folder` names and never replaces
     check_new(folder, _inputs(options), options.overwrite or not earlier)
     with atomic_folder(folder) as aside:
-        crops = load_crops(options.data, options.size, reading=options.reading)
+        crops = load_crops(options.data, size, reading=options.reading)
         if options.weights == RANDOM:
             crops = crops.first(_RANDOM_CROPS)
-        spec = _spec(model, options, precision, crops)
+        spec = _spec(model, size, options, precision, crops)
         built, comparison = _build(spec, aside, crops, name)
         _write_metadata(spec, built, aside, weights, comparison)
     summary = manifest.summary(folder, spec, built, weights, comparison, time.perf_counter() - start)
@@ -146,12 +147,12 @@ def _name(model: HourglassNet, options: ExportOptions, precision: str) -> str:
     return "-".join(parts + (["end-to-end"] if options.end_to_end else []))
 
 
-def _spec(model: HourglassNet, options: ExportOptions, precision: str, crops: Crops) -> ArtefactSpec:
+def _spec(model: HourglassNet, size: int, options: ExportOptions, precision: str, crops: Crops) -> ArtefactSpec:
     return ArtefactSpec(
         model=model,
         target=options.target,
         precision=precision,
-        size=options.size,
+        size=size,
         batch=options.batch,
         end_to_end=options.end_to_end,
         flip=options.flip and options.end_to_end,

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from fasthg.errors import FasthgError
 from fasthg.files import write_bytes
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
-from fasthg.pixels.geometry import MEAN
-from fasthg.pixels.skeleton import MPII, check_same_points
+from fasthg.pixels.skeleton import check_same_points
 from fasthg.version import __version__
 
 _SHOWN = 3  # keys of each kind that an error lists
@@ -129,14 +128,11 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def variant_name(config: HourglassConfig) -> str | None:
-    """The name of an architecture, such as "small" or "original@3", dropout, mean and skeleton aside.
-
-    None for another network.
-    """
+    """The name of an architecture, such as "small" or "original@3"; None for another network."""
     count = config.num_stacks
     first = {f"{name}@{count}": known.first(count) for name, known in VARIANTS.items() if count < known.num_stacks}
     for name, known in (VARIANTS | first).items():
-        if replace(config, dropout=known.dropout, skeleton=known.skeleton, mean=known.mean) == known:
+        if config.architecture == known.architecture:
             return name
     return None
 
@@ -144,9 +140,9 @@ def variant_name(config: HourglassConfig) -> str | None:
 def check_same_network(source: str, theirs: HourglassConfig, ours: HourglassConfig) -> None:
     """Raise FasthgError naming each field in which two configurations need different weights.
 
-    Dropout needs none; the mean and the skeleton are part of them.
+    What `HourglassConfig.architecture` leaves out needs none, or is part of them.
     """
-    theirs, ours = (replace(config, dropout=0.0, mean=MEAN, skeleton=MPII) for config in (theirs, ours))
+    theirs, ours = theirs.architecture, ours.architecture
     names = [field.name for field in fields(ours) if getattr(theirs, field.name) != getattr(ours, field.name)]
     if not names:
         return

@@ -69,7 +69,7 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
 
     weights   None: fresh (He) initialisation; "default": the weights that ship with the package (`small` only);
               another name that `fasthg list --weights` shows; else the path of a `.safetensors` checkpoint. It must be
-              of the same architecture; its mean and its skeleton come with it. A variant such as
+              of the same architecture; its mean, skeleton and side of crops come with it. A variant such as
               "original@3" takes the first stacks of original's weights
     """
     if isinstance(variant, str) and weights is not None:
@@ -81,7 +81,9 @@ def create_model(variant: str | HourglassConfig = "original", weights: str | Pat
         return HourglassNet(config)
     path = default_weights(variant) if weights == "default" else find_weights(weights)
     theirs = config_of(path, read_metadata(path))
-    model = HourglassNet(config if theirs is None else replace(config, mean=theirs.mean, skeleton=theirs.skeleton))
+    if theirs is not None:
+        config = replace(config, mean=theirs.mean, skeleton=theirs.skeleton, input_size=theirs.input_size)
+    model = HourglassNet(config)
     load_into(model, path)
     return model.eval()
 

@@ -29,6 +29,7 @@ class HourglassConfig:
     skeleton     what the heatmaps of each stack are of, one for each point
     stem_feats   bottleneck widths of the stem's first two blocks; (64, 64) is princeton-vl's stem
     mean         what is subtracted from RGB in 0..1; the weights were trained with it, and it goes where they go
+    input_size   side in pixels of the crops that the weights were trained on, which are also the usual ones to run
 
     Inputs are not divided by anything. Weights of a network that divides them by a standard deviation take it into
     their first convolution, which is exact; a mean they could not, because the zeros that pad an image stand for it.
@@ -46,6 +47,7 @@ class HourglassConfig:
     skeleton: Skeleton = MPII
     stem_feats: tuple[int, int] = (64, 128)
     mean: tuple[float, float, float] = MEAN
+    input_size: int = INPUT_SIZE
 
     def __post_init__(self) -> None:
         if isinstance(self.skeleton, Mapping):  # as `asdict` and JSON have it
@@ -75,6 +77,8 @@ class HourglassConfig:
         mean = tuple(self.mean)
         if len(mean) != 3 or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in mean):
             raise FasthgError(f"mean is {self.mean!r}; give three numbers, for R, G and B in 0..1")
+        if not isinstance(self.input_size, int) or self.input_size < 1:
+            raise FasthgError(f"input_size is {self.input_size!r}; give the side of the crops in pixels")
         object.__setattr__(self, "depths", depths)
         object.__setattr__(self, "mean", tuple(map(float, mean)))
         object.__setattr__(self, "stem_feats", stem)
@@ -93,6 +97,11 @@ class HourglassConfig:
     def num_joints(self) -> int:
         """Heatmaps of each stack."""
         return len(self.skeleton)
+
+    @property
+    def architecture(self) -> HourglassConfig:
+        """Itself less what weights of one architecture may differ in: dropout, skeleton, mean and side of the crops."""
+        return replace(self, dropout=0.0, skeleton=MPII, mean=MEAN, input_size=INPUT_SIZE)
 
     @property
     def channels(self) -> int:

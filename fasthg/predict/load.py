@@ -13,7 +13,7 @@ from fasthg.export.artefact import Artefact, is_artefact, load_artefact, read_ar
 from fasthg.network.checkpoint import check_same_network
 from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
-from fasthg.network.variants import INPUT_SIZE, get_config
+from fasthg.network.variants import get_config
 from fasthg.pixels.skeleton import Skeleton
 from fasthg.predict.depth import WHOLE, Depth, cut, leave_early
 from fasthg.runtimes.choose import choose_path
@@ -62,7 +62,7 @@ def load_runner(
     runtime     a path's name, or "auto": see `fasthg.runtimes.choose`; an exported network
                 is run by what it was exported for
     batch_size  people in one run; less where an exported network takes less
-    size        side of the crops in pixels; an exported network has its own
+    size        side of the crops in pixels; None for the network's own, and an exported one has no other
     mode        "latency" or "throughput"
     depth       how many of the network's stacks run
 
@@ -73,7 +73,7 @@ def load_runner(
             raise FasthgError(f"artefact {weights} runs as it was exported; give --stacks to `fasthg export` instead")
         return _load_exported(read_artefact(weights), variant, runtime, device, batch_size, size, threads, mode)
     model = weights if isinstance(weights, HourglassNet) else load_network(weights, variant)
-    size = size or INPUT_SIZE
+    size = size or model.config.input_size
     path, why = choose_path(model, device, batch_size, threads) if runtime == "auto" else (runtime, "as asked")
     if depth.early_exit is not None:
         path = "channels_last" if runtime == "auto" else path

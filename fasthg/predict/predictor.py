@@ -118,7 +118,7 @@ class Predictor:
     detect      find people on photographs without boxes, by YOLOX-Nano, whose weights are fetched once
     second_pass look again, closely, at the person of a whole image who fills little of it (people's skeletons only)
     batch_size  people in one run of the network
-    size        side of the crops in pixels, 256 where None; an exported network has its own
+    size        side of the crops in pixels; None for the network's own, and an exported one has no other
     threads     CPU threads of the network; PyTorch's number where None
     mode        "latency": each batch as soon as possible; "throughput": the most images a second, which OpenVINO and
                 ONNX Runtime reach by answering the images of a batch side by side

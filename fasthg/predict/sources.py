@@ -87,7 +87,7 @@ def photos(
             continue
         try:
             is_path = isinstance(item, (str, Path))
-            for photo in _of_file(Path(item), left_out) if is_path else [_in_memory(item, i, stays)]:
+            for photo in _of_file(Path(item), left_out) if is_path else _in_memory(item, i, stays, left_out):
                 yield replace(photo, boxes=listed.boxes, stated=listed.size)
         except FasthgError as error:
             if left_out.strict:
@@ -162,38 +162,53 @@ def _of_file(path: Path, left_out: LeftOut) -> Iterator[Photo]:
         yield from video.frames(path, left_out)
         return
     data = b"" if pictures.holds_one(start) else read_encoded(path)
-    count, number = pictures.holds_several(data) if data else 1, -1
-    if count == 1:
+    if data and (count := pictures.holds_several(data)) > 1:
+        yield from _several(data, str(path), count, left_out)
+    else:
         yield Photo(str(path), lambda: read_image(path))
-        return
+
+
+def _several(data: bytes, name: str, count: int, left_out: LeftOut) -> Iterator[Photo]:
+    """The pictures of a file's content, up to the first that is damaged."""
+    number = -1
     try:
-        for number, (load, time, held) in enumerate(pictures.read_several(data, path)):
-            yield Photo(str(path), load, number, time, held=held)
+        for number, (load, time, held) in enumerate(pictures.read_several(data, name)):
+            yield Photo(name, load, number, time, held=held)
     except FasthgError as error:
         if number < 0:
             raise
         left_out(error, count - number - 1)
 
 
-def _in_memory(item: Any, number: int, stays: bool) -> Photo:
-    """The photograph that an object is, which the caller keeps in memory anyway where it `stays`."""
+def _in_memory(item: Any, number: int, stays: bool, left_out: LeftOut) -> Iterator[Photo]:
+    """The photographs that an object is, which the caller keeps in memory anyway where it `stays`."""
     name = f"array {number}"
     if _is_file(item):
         name = item.name if isinstance(getattr(item, "name", None), str) else name
-        item = item.read()
+        try:
+            item = item.read()
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            raise FasthgError(f"{name}: {error}; open it again with 'rb'") from None
         if isinstance(item, str):
             raise FasthgError(f"{name} was opened as text; open it with 'rb'")
     if isinstance(item, (bytes, bytearray, memoryview)):
         data = bytes(item)
-        return Photo(name, lambda: decode_image(data, name))
-    if isinstance(item, PIL.Image.Image):
+        if not pictures.is_picture(data[:_START]) and video.opens(held := video.Held(name, data)):
+            yield from video.frames(held, left_out)
+        elif not pictures.holds_one(data[:_START]) and (count := pictures.holds_several(data)) > 1:
+            yield from _several(data, name, count, left_out)
+        else:
+            yield Photo(name, lambda: decode_image(data, name))
+    elif isinstance(item, PIL.Image.Image):
+        name = getattr(item, "filename", "") or name
         try:
             pixels = pictures.from_pillow(item)
-            return Photo(getattr(item, "filename", "") or name, _holder(pixels), held=pixels.nbytes)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises when it decodes a damaged file
-            raise FasthgError(f"image {getattr(item, 'filename', '') or name}: {error}") from None
-    pixels = as_image(item)
-    return Photo(name, _holder(pixels), held=0 if stays else pixels.nbytes)
+            raise FasthgError(f"image {name}: {error}") from None
+        yield Photo(name, _holder(pixels), held=pixels.nbytes)
+    else:
+        pixels = as_image(item)
+        yield Photo(name, _holder(pixels), held=0 if stays else pixels.nbytes)
 
 
 def _start(path: Path) -> bytes:

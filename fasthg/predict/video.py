@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,21 @@ _RATE = 25  # frames a second of a video that does not say
 _BLOCK = 1 << 20  # bytes that are read at a time
 
 
-def opens(path: Path) -> bool:
+@dataclass(frozen=True)
+class Held:
+    """A video in memory, under the name that records and errors give it."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Video = Path | Held
+
+
+def opens(path: Video) -> bool:
     """Whether a file is a video."""
     try:
         _open(path).close()
@@ -30,13 +46,13 @@ def opens(path: Path) -> bool:
     return True
 
 
-def length(path: Path) -> int:
+def length(path: Video) -> int:
     """Frames that a video says it has, or that its duration amounts to; 0 where it says neither."""
     with _open(path) as container:
         return _announced(container, _stream(container))
 
 
-def frames(path: Path, left_out: LeftOut, start: int = 0, stop: int | None = None) -> Iterator[Photo]:
+def frames(path: Video, left_out: LeftOut, start: int = 0, stop: int | None = None) -> Iterator[Photo]:
     """The frames of a video in the order of their times, up to where it ends or is cut off.
 
     A frame's number is its place among the packets, so that it stays the same where others are damaged. Those are named
@@ -46,7 +62,7 @@ def frames(path: Path, left_out: LeftOut, start: int = 0, stop: int | None = Non
     yield from _frames(path, left_out, start, stop, _key_packet(path, start) if start else 0)
 
 
-def _frames(path: Path, left_out: LeftOut, start: int, stop: int | None, skipped: int) -> Iterator[Photo]:
+def _frames(path: Video, left_out: LeftOut, start: int, stop: int | None, skipped: int) -> Iterator[Photo]:
     """Frames, the first `skipped` packets not decoded."""
     count, decoder = 0, _Decoder(skipped)
     with _open(path) as container:
@@ -169,7 +185,7 @@ class _Decoder:
         yield from (held for _pts, _arrival, held in waiting)
 
 
-def _key_packet(path: Path, start: int) -> int:
+def _key_packet(path: Video, start: int) -> int:
     """How many packets lie before the one to begin with, so that frame `start` is decoded whole; 0 to decode all."""
     import av
 
@@ -192,8 +208,8 @@ def _key_packet(path: Path, start: int) -> int:
 class _Nameless:
     """An open file for FFmpeg, which then goes by the content alone, takes any name, and opens nothing else."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115
+    def __init__(self, path: Video) -> None:
+        self._file = io.BytesIO(path.data) if isinstance(path, Held) else open(path, "rb")  # noqa: SIM115
         self.read, self.seek, self.tell, self.close = (
             self._file.read,
             self._file.seek,
@@ -202,7 +218,7 @@ class _Nameless:
         )
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Video) -> av.container.InputContainer:
     import av
 
     file = _Nameless(path)
@@ -242,7 +258,7 @@ def _announced(container: av.container.InputContainer, stream: Any) -> int:
     return round(container.duration / 1e6 * stream.average_rate)  # a container's duration is in microseconds
 
 
-def _loader(path: Path, number: int, frame: av.VideoFrame) -> Callable[[], Image]:
+def _loader(path: Video, number: int, frame: av.VideoFrame) -> Callable[[], Image]:
     """Gives a frame's pixels, upright: as decoded they take half the room of RGB, and threads convert them."""
 
     def load() -> Image:

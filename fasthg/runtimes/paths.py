@@ -28,7 +28,6 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.files import default_cache_dir
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import without_tf32
-from fasthg.network.variants import INPUT_SIZE
 from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, resolve_device
 
 log = logging.getLogger("fasthg")
@@ -194,7 +193,7 @@ def prepare(
 ) -> Prepared:
     """Make `model` ready to run by `path` ("name" or "name:precision") and answer one batch, so that the next is quick.
 
-    example      float32 [N, 3, H, W], a batch like those to come; one 256x256 crop where None
+    example      float32 [N, 3, H, W], a batch like those to come; one crop of the network's own size where None
     threads      CPU threads for one batch; as many as PyTorch uses where None
     mode         "latency" or "throughput"
     calibration  float32 [M, 3, H, W] of real crops, needed for int8
@@ -214,7 +213,8 @@ def prepare(
     if threads is not None and threads < 1:
         raise FasthgError(f"threads is {threads}; give at least 1")
     if example is None:
-        example = torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE)
+        size = model.config.input_size
+        example = torch.zeros(1, 3, size, size)
     check_input(model.config, example)
     if chosen == "int8" and calibration is None:
         raise FasthgError(f"{name}:int8 needs real crops to calibrate on; give calibration=[M, 3, H, W]")

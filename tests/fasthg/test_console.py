@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
-from fasthg.console import make_app, note, run_app
+from fasthg.console import make_app, note, output_console, run_app
 from fasthg.errors import FasthgError
 
 
@@ -96,6 +97,16 @@ def test_blanks_in_a_name_stay_and_a_message_is_one_line(capsys: pytest.CaptureF
 
     assert run(fail) == 2
     assert capsys.readouterr().err == "fasthg: a  b.jpg is no image: really\n"
+
+
+def test_brackets_and_colons_of_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("file")
+    table.add_row("pip install 'fasthg[ort]'")
+    table.add_row("shots :cat: [bold]/1.jpg")
+    output_console().print(table)
+    printed = capsys.readouterr().out
+    assert "pip install 'fasthg[ort]'" in printed
+    assert "shots :cat: [bold]/1.jpg" in printed
 
 
 def test_a_note_without_a_place_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +27,41 @@ class Command:
     arguments  of Python, for a folder of results
     rerun      the same after it was killed
     exact      patterns of the results that are the same, byte for byte, however often it was killed
+    lasting    patterns of those that stay from a killed run
     """
 
     name: str
     arguments: Callable[[Path], list[str]]
     rerun: Callable[[Path], list[str]]
     exact: tuple[str, ...]
+    lasting: tuple[str, ...] = ()
 
     def result(self, out: Path) -> dict[str, str]:
-        """What has to be the same after a kill and a second run: names of all files, and the content of some."""
+        """What has to be the same after a kill and a second run: names of all files, and the content of some; of a
+        sweep, each of its cells once, since how many of them get a time depends on the machine's load."""
+        if rows := list(_sweep_rows(out)):
+            return {"cells": ", ".join(sorted(cell for cell, _status in rows))}
         names = [path for path in sorted(out.rglob("*")) if path.is_file() and ".part" not in str(path)]
         found = {str(path.relative_to(out)): "" for path in names if not path.name.startswith(".")}
-        for pattern in self.exact:
-            for path in out.glob(pattern):
-                found[str(path.relative_to(out))] = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-        for path in out.rglob("results.jsonl"):  # of a sweep: each cell once
-            rows = [json.loads(line).get("row") for line in path.read_text().splitlines()]
-            cells = [f"{row['path']}:{row['precision']} at {row['batch_size']}" for row in rows if row]
-            found[str(path.relative_to(out))] = ", ".join(sorted(cells))
-        return found
+        return found | _digests(out, self.exact)
+
+    def done(self, out: Path) -> set[str]:
+        """What a killed command has done, of which nothing may be lost or change when it is run again."""
+        return {f"{cell} {status}" for cell, status in _sweep_rows(out) if status == "ok"} | {
+            f"{name} {digest}" for name, digest in _digests(out, self.lasting).items()
+        }
+
+
+def _digests(out: Path, patterns: tuple[str, ...]) -> dict[str, str]:
+    files = [path for pattern in patterns for path in out.glob(pattern) if not path.name.startswith(".")]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in files}
+
+
+def _sweep_rows(out: Path) -> Iterator[tuple[str, str]]:
+    """Each cell of a sweep with how it ended."""
+    for path in out.rglob("results.jsonl"):
+        for row in filter(None, (json.loads(line).get("row") for line in path.read_text().splitlines())):
+            yield f"{row['path']}:{row['precision']} at {row['batch_size']}", row["status"]
 
 
 def make_material(folder: Path) -> None:
@@ -78,7 +94,7 @@ def commands(material: Path) -> list[Command]:
     export = ["-m", "fasthg.cli", "export", "--weights", weights, "--size", "64", "--batch", "1"]
     convert = ["-m", "fasthg.cli", "convert", str(material / "published.pth.tar")]
     train = ["-m", "training.train", "--variant", "small", "--data", people, "--epochs", "2", "--batch-size", "4"]
-    train += ["--no-tensorboard", "--num-workers", "0"]
+    train += ["--no-tensorboard", "--num-workers", "0", "--size", "64"]
 
     def training(out: Path) -> list[str]:
         return [*train, "--out", str(out / "run")]
@@ -98,10 +114,10 @@ def commands(material: Path) -> list[Command]:
     pack = ["-m", "training.pack", "--data", people]
     return [
         plain("predict", predict, "-o", "poses", "poses/predictions.json", "--overwrite"),
-        plain("label", label, "-o", "labels", "labels/*"),
+        replace(plain("label", label, "-o", "labels", "labels/*"), lasting=("labels/part-*",)),
         plain("convert", convert, "-o", "network.safetensors", "*", "--overwrite"),
         plain("export", export, "-o", "artefact", "artefact/*.onnx", "--overwrite"),
         plain("pack", pack, "--out", "crops.h5", "*", "--overwrite"),
-        Command("train", training, lambda out: [*training(out), *_resume(out / "run")], ("run/*.safetensors",)),
+        Command("train", training, lambda out: [*training(out), *_resume(out / "run")], ("run/last.safetensors",)),
         Command("sweep", sweep, lambda out: [*sweep(out), "--resume"], ()),
     ]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 _GONE = "gone"
 _HUGE = 1 << 70
 _INSTEAD = (_GONE, None, True, 0, -1, 0.5, 3, 1e308, float("nan"), float("inf"), _HUGE, "", "x", "../a", [], {}, [[]])
+_WORDS = (_GONE, "", "x", "nan", "inf", "-1", "1e400", "0.5", "9" * 30)
 _ARRAYS = (
     np.zeros(0),
     np.zeros((0, 16, 2)),
@@ -89,6 +90,14 @@ def _places(value: Any, most: int | None = None) -> Iterator[tuple[Any, Any]]:
             yield from _places(inner, most)
 
 
+def _words(content: bytes, separator: str | None) -> list[list[str]]:
+    return [line.split(separator) for line in content.decode().splitlines()]
+
+
+def _joined(rows: list[list[str]], separator: str) -> bytes:
+    return "\n".join(separator.join(row) for row in rows).encode()
+
+
 def _write_arrays(arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -99,5 +108,7 @@ def _write_arrays(arrays: dict[str, Any]) -> bytes:
 _DOCUMENTS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes], tuple[Any, ...]]] = {
     ".json": (json.loads, lambda document: json.dumps(document).encode(), _INSTEAD),
     ".yaml": (yaml.safe_load, lambda document: yaml.safe_dump(document).encode(), _INSTEAD),
+    ".txt": (lambda content: _words(content, None), lambda rows: _joined(rows, " "), _WORDS),
+    ".csv": (lambda content: _words(content, ","), lambda rows: _joined(rows, ","), _WORDS),
     ".npz": (lambda content: dict(np.load(io.BytesIO(content))), _write_arrays, _ARRAYS),
 }

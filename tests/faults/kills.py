@@ -66,7 +66,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def _one(
-    command: Command, out: Path, kind: signal.Signals, writing: bool, after_s: float, row: Row, whole: object
+    command: Command, out: Path, kind: signal.Signals, writing: bool, after_s: float, row: Row, whole: dict[str, str]
 ) -> list[str]:
     """Kill one process so long after it began, or began to write, and run it again; what was wrong, in words."""
     shutil.rmtree(out, ignore_errors=True)
@@ -81,11 +81,18 @@ def _one(
         os.killpg(process.pid, kind)
     code, output = ended(process)
     problems = [judge(code, output), *half_files(out)]
+    done = command.done(out)
     code, output = ended(start(command.rerun(out)))
     problems += [judge(code, output), *half_files(out)]
     moment = f"{after_s:.1f} s after its {'first file' if writing else 'start'}"
     if code:
         problems.append(f"cannot be run again when killed {moment}: {output.strip()[-200:]}")
-    elif command.result(out) != whole:
-        problems.append(f"another result when killed {moment}: {command.result(out)} instead of {whole}"[:400])
+        return [problem for problem in problems if problem]
+    if lost := done - command.done(out):
+        problems.append(f"lost or changed when killed {moment}: {', '.join(sorted(lost))}"[:1000])
+    if command.result(out) != whole:
+        found = command.result(out)
+        other = sorted(name for name in {*found, *whole} if found.get(name) != whole.get(name))
+        values = ", ".join(f"{name} is {found.get(name)}, not {whole.get(name)}" for name in other)
+        problems.append(f"another result when killed {moment}: {values}"[:1000])
     return [problem for problem in problems if problem]

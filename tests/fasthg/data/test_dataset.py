@@ -165,6 +165,23 @@ def test_hrnets_absent_joints_are_not_labelled_wherever_they_are_put(tmp_path: P
     check_people(read_annotations(path), with_visible=False, with_heads=False)
 
 
+@pytest.mark.parametrize("place", [[-1.0, -1.0], [float("nan"), 5.0]])
+def test_hidden_joints_without_a_place_are_not_labelled_in_the_other_formats_either(
+    tmp_path: Path, place: list[float]
+) -> None:
+    path = write_bearpaw(tmp_path)
+    records = json.loads(path.read_text())
+    for record in records:
+        record["joint_self"] = [[*place, 0.0] if joint == [0, 0, 0] else joint for joint in record["joint_self"]]
+    path.write_text(json.dumps(records))
+    check_people(read_annotations(path, "all"))
+    with h5py.File(path := write_princeton(tmp_path), "r+") as file:
+        absent = (file["part"][:] == 0).all(axis=-1)
+        assert absent.any()
+        file["part"][:] = np.where(absent[..., None], place, file["part"][:])
+    check_people(read_annotations(path))
+
+
 def test_four_formats_hold_the_same_people(tmp_path: Path) -> None:
     check_people(read_annotations(write_bearpaw(tmp_path), "all"))
     check_people(read_annotations(write_hrnet(tmp_path)), with_visible=False, with_heads=False)

@@ -228,6 +228,14 @@ def test_a_yolo_folder_has_shares_of_the_image_and_its_own_split(tmp_path: Path)
     assert data.people.visible[0].tolist() == [True, False]
 
 
+@pytest.mark.parametrize("number", ["nan", "0.5", "inf"])
+def test_a_label_of_no_class_is_named(tmp_path: Path, number: str) -> None:
+    folder = yolo_project(tmp_path, "train: train/images\nval: val/images\nkpt_shape: [2, 3]\nnames: {0: fish}\n")
+    (folder / "val" / "labels" / "a.txt").write_text(f"{number} 0.5 0.5 0.5 0.4 0.25 0.5 2 0.75 0.5 1\n")
+    with pytest.raises(FasthgError, match="line 1 has no number of a class"):
+        load_dataset(folder, "all")
+
+
 def test_a_folder_that_windows_and_a_mac_wrote_is_read(tmp_path: Path) -> None:
     """A mark before the text, and ._NAME beside NAME; a photograph that is damaged is left out."""
     folder = yolo_project(tmp_path, "train: train/images\nval: val/images\nkpt_shape: [2, 3]\n")

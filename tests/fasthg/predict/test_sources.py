@@ -74,6 +74,8 @@ def test_every_picture_of_a_file_is_given(tmp_path: Path, kind: str) -> None:
     assert [photo.frame for photo in found] == [0, 1, 2, 3]
     assert shades(found) == pytest.approx([40, 60, 80, 100], abs=10)
     assert [photo.time for photo in found] == ([None] * 4 if kind == "TIFF" else pytest.approx([0, 0.25, 0.5, 0.75]))
+    for held in ((tmp_path / "a.dat").read_bytes(), (tmp_path / "a.dat").open("rb")):
+        assert [(photo.frame, photo.time) for photo in of(held)] == [(photo.frame, photo.time) for photo in found]
 
 
 def test_large_pages_are_decoded_when_their_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +236,22 @@ def test_whatever_holds_photographs_is_taken(tmp_path: Path, form: str) -> None:
     path.write_bytes(JPEG)
     make, count = FORMS[form]
     assert shades(of(make(path))) == [100] * count
+
+
+def test_a_video_in_memory_or_an_open_one_gives_what_its_file_gives(tmp_path: Path) -> None:
+    write_video(path := tmp_path / "a.mp4", "libx264", [0, 100, 200])
+    wanted = [(photo.frame, photo.time, photo.load().mean()) for photo in of(path)]
+    for held in (path.read_bytes(), path.open("rb")):
+        assert [(photo.frame, photo.time, photo.load().mean()) for photo in of(held)] == wanted
+
+
+def test_a_file_that_was_closed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    with (tmp_path / "a.jpg").open("rb") as file:
+        pass
+    (photo,) = of(file)
+    with pytest.raises(FasthgError, match="closed file; open it again"):
+        photo.load()
 
 
 @pytest.mark.parametrize("thing", [None, 0, 1.5, {"a": 1}, [None], object()])

@@ -90,12 +90,15 @@ PREDICTION = """
     from fasthg.network.variants import HourglassConfig
     from fasthg.runtimes.paths import PATHS
     model = fasthg.HourglassNet(HourglassConfig(num_stacks=1, num_feats=16, depths=2)).eval()
-    paths = ["eager", "channels_last", "amp", "fused", "ncnn", "onnxruntime", "openvino:fp32", "openvino:int8"]
-    paths += [] if PATHS["openvino"].why_not("cpu", "bf16") else ["openvino:bf16"]
-    for path in paths:
-        options = {"calibration": torch.rand(4, 3, 64, 64)} if "int8" in path else {}
-        run = fasthg.prepare(model, path, torch.rand(1, 3, 64, 64), device="cpu", threads=1, **options)
+    on_cpu = [(path, precision) for path in PATHS.values() for precision in path.on.get("cpu", ())]
+    for path, precision in on_cpu:
+        if path.name == "compile" or path.why_not("cpu", precision):  # its compiler takes a minute
+            continue
+        options = {"calibration": torch.rand(4, 3, 64, 64)} if precision == "int8" else {}
+        name = f"{path.name}:{precision}"
+        run = fasthg.prepare(model, name, torch.rand(1, 3, 64, 64), device="cpu", threads=1, **options)
         assert run(torch.rand(1, 3, 64, 64)).isfinite().all()
+        print(name)
     print("done")
 """
 
@@ -115,6 +118,7 @@ def test_a_prediction_talks_to_nobody_and_leaves_no_ids(tmp_path: Path) -> None:
         timeout=900,
     )
     assert done.stdout.endswith("done\n"), done.stderr[-2000:]
+    assert {"eager:fp32", "fused:bf16+int12"} <= set(done.stdout.split())
     calls = trace.read_text().splitlines()
     assert not [call for call in calls if "AF_INET" in call or "sendmmsg" in call]
     assert [path for path in home.rglob("*") if path.is_file()] == []
