@@ -152,7 +152,7 @@ def ship(folders: Sequence[Path] = (), capabilities: Sequence[int] = (80, 90, 10
     """Write the tables of these capabilities, each for its whole generation."""
     tritons = Tritons(folders)
     for capability in capabilities:
-        path, table = TABLES / f"sm_{capability}.json", []
+        path, table = TABLES / f"sm_{capability}.json", list[Entry]()
         before = read_table(path) if path.exists() else ()
         for operator, widths in _WIDTHS.items():
             for channels in widths:
