@@ -160,7 +160,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _flush(aside)
             os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, which a read-only disk says in its own way
+            aside.unlink()
 
 
 @contextmanager

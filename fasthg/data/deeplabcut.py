@@ -105,6 +105,8 @@ def _read_csv(path: Path) -> Rows:
     parts, axes = labels["bodyparts"][first:], labels["coords"][first:]
     who = labels.get("individuals", [""] * len(lines[0]))[first:]
     columns = list(zip(who, parts, axes))
+    if not set(axes) <= {"x", "y"}:
+        raise FasthgError(f"{path}: 'coords' are not x and y alone; give DeepLabCut's CollectedData")
     rows: Rows = {}
     for number, line in enumerate(lines[heads:], start=heads + 1):
         try:

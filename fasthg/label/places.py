@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import posixpath
 from collections.abc import Callable
 from glob import glob as local_glob
@@ -23,8 +24,8 @@ class Place:
 
         self.where = str(where)
         self.is_local = "://" not in self.where
-        if self.is_local:
-            self.system, self.path = fs.LocalFileSystem(), self.where
+        if self.is_local:  # by Python itself: pyarrow's names have to be UTF-8
+            self.path = self.where
             return
         try:
             self.system, self.path = fs.FileSystem.from_uri(self.where)
@@ -39,6 +40,8 @@ class Place:
         """ "file", "folder" or "" where there is nothing."""
         from pyarrow import fs
 
+        if self.is_local:
+            return "folder" if os.path.isdir(self.path) else "file" if os.path.isfile(self.path) else ""
         found = _told(self, lambda: self.system.get_file_info(self.path).type)
         return {fs.FileType.File: "file", fs.FileType.Directory: "folder"}.get(found, "")
 
@@ -46,6 +49,8 @@ class Place:
         """Names of a folder's files, sorted; none where there is no folder."""
         from pyarrow import fs
 
+        if self.is_local:
+            return _told(self, lambda: _files(self.path)) if os.path.lexists(self.path) else []
         selector = fs.FileSelector(self.path, allow_not_found=True)
         found = _told(self, lambda: self.system.get_file_info(selector))
         return sorted(info.base_name for info in found if info.type != fs.FileType.Directory)
@@ -54,6 +59,8 @@ class Place:
         """A file's content."""
 
         def content() -> bytes:
+            if self.is_local:
+                return Path(self.path).read_bytes()
             with self.system.open_input_stream(self.path) as file:
                 return file.read()
 
@@ -77,6 +84,11 @@ class Place:
             make_folder(self.where)
         else:
             _told(self, lambda: self.system.create_dir(self.path, recursive=True))
+
+
+def _files(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.is_dir())
 
 
 def glob(pattern: str) -> list[str]:

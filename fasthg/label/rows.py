@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fasthg.errors import FasthgError
 from fasthg.label.items import LIST_SUFFIX
 from fasthg.label.places import Place
 from fasthg.pixels.skeleton import Skeleton
@@ -85,22 +86,27 @@ def parts(out: Place) -> list[Place]:
     return [out.child(name) for name in out.names() if name.startswith(PART) and name.endswith(LIST_SUFFIX)]
 
 
-def done_items(out: Place) -> frozenset[str]:
-    """The keys of all items that have rows."""
+def _table(part: Place) -> pa.Table:
+    """The rows of a file; raises FasthgError where it is damaged, or holds something else."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found: set[str] = set()
-    for part in parts(out):
-        found.update(pq.read_table(io.BytesIO(part.read()), columns=["item"])["item"].to_pylist())
-    return frozenset(found)
+    try:
+        return pq.read_table(io.BytesIO(part.read())).select(schema().names)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FasthgError(f"{part.where} holds no rows ({reason:.200}); delete it, and they are made again") from None
+
+
+def done_items(out: Place) -> frozenset[str]:
+    """The keys of all items that have rows."""
+    return frozenset(key for part in parts(out) for key in _table(part)["item"].to_pylist())
 
 
 def read_rows(out: Place) -> Iterator[Row]:
     """All rows, file after file."""
-    import pyarrow.parquet as pq
-
     for part in parts(out):
-        for record in pq.read_table(io.BytesIO(part.read())).to_pylist():
+        for record in _table(part).to_pylist():
             yield Row(record["item"], record["image"], _pose(record), record["reason"])
 
 

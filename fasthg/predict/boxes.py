@@ -21,6 +21,7 @@ from fasthg.pixels.geometry import turned_boxes
 
 Boxes = NDArray[np.float64]  # [P, 4]
 
+_LARGEST = 1 << 30  # pixels of any number of a box, more than a photograph may have
 _SEEN = 0.2  # a heatmap's peak from which a joint says where its person is
 _AROUND = 1.2  # a person's box, in widths of their joints: hands, feet and the hair lie outside
 _FILLS = 0.75  # of the image's longer side, from which a closer look shows nothing new
@@ -61,6 +62,8 @@ def _numbers(boxes: ArrayLike, where: str) -> Boxes:
     for row in rows:
         if not np.isfinite(row).all():
             raise FasthgError(f"{where} {show_box(row)} is not finite; give x,y,w,h in pixels")
+        if np.abs(row).max() > _LARGEST:
+            raise FasthgError(f"{where} {show_box(row)} is larger than any photograph; give x,y,w,h in pixels")
     return rows
 
 

@@ -18,7 +18,7 @@ from fasthg.pixels.skeleton import Skeleton
 from fasthg.predict.depth import WHOLE, Depth, cut, leave_early
 from fasthg.runtimes.choose import choose_path
 from fasthg.runtimes.paths import parse_path, prepare
-from fasthg.runtimes.request import Mode, Prepared
+from fasthg.runtimes.request import Mode, Prepared, check_can_run
 
 log = logging.getLogger("fasthg")
 
@@ -68,6 +68,7 @@ def load_runner(
 
     Raises FasthgError for what does not fit together, BackendUnavailable for what cannot run here.
     """
+    check_can_run()
     if isinstance(weights, (str, Path)) and is_artefact(weights):
         if depth != WHOLE:
             raise FasthgError(f"artefact {weights} runs as it was exported; give --stacks to `fasthg export` instead")

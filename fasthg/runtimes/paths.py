@@ -28,7 +28,7 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.files import default_cache_dir
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import without_tf32
-from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, resolve_device
+from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, check_can_run, resolve_device
 
 log = logging.getLogger("fasthg")
 
@@ -201,6 +201,7 @@ def prepare(
 
     Raises BackendUnavailable with the reason where the path cannot run here, and FasthgError for bad arguments.
     """
+    check_can_run()
     name, named_precision = parse_path(path)
     if precision and named_precision and precision != named_precision:
         raise FasthgError(f"path {path!r} and precision {precision!r} disagree; give one of them")

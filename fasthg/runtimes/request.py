@@ -24,6 +24,19 @@ _ready_in: set[int] = set()  # processes, this one and those it was forked off, 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def check_can_run() -> None:
+    """Raise FasthgError in a process that was forked off one that had made a network ready.
+
+    The libraries' threads stayed behind, and most of them would wait for those for ever, PyTorch's even to fill a
+    tensor: it is asked before anything else is done.
+    """
+    if before := _ready_in - {os.getpid()}:
+        raise FasthgError(
+            f"process {os.getpid()} was forked off {max(before)}, which had made a network ready, and cannot run"
+            " one; start it by 'spawn', or fork before the first network"
+        )
+
+
 @dataclass(frozen=True)
 class Request:
     """One network to be made ready.
@@ -37,8 +50,7 @@ class Request:
     calibration  float32 [M, 3, H, W] of real crops, for int8
     cache_dir    folder for converted and compiled networks; None to keep nothing between processes
 
-    Raises FasthgError in a process that was forked off one that had made a network ready: the libraries' threads stayed
-    behind, and most of them would wait for those for ever.
+    Raises FasthgError like `check_can_run`.
     """
 
     model: HourglassNet
@@ -51,11 +63,7 @@ class Request:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        if before := _ready_in - {os.getpid()}:
-            raise FasthgError(
-                f"process {os.getpid()} was forked off {max(before)}, which had made a network ready, and cannot run"
-                " one; start it by 'spawn', or fork before the first network"
-            )
+        check_can_run()
 
     @contextlib.contextmanager
     def conversions(self) -> Iterator[Path]:

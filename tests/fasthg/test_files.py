@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -82,6 +83,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_text(tmp_path, "")
     with pytest.raises(FasthgError, match=r"cannot write /proc/a\.txt"):
         write_text("/proc/a.txt", "")
+
+
+def test_a_read_only_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses to remove a file, too, before it looks whether there is one."""
+
+    def refuse(path: Path, *_args: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for name in ("touch", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(FasthgError, match=r"cannot write .*a\.txt: the file system is read-only"):
+        write_text(tmp_path / "a.txt", "a")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

@@ -38,9 +38,9 @@ class Command:
 
     def result(self, out: Path) -> dict[str, str]:
         """What has to be the same after a kill and a second run: names of all files, and the content of some; of a
-        sweep, each of its cells once, since how many of them get a time depends on the machine's load."""
+        sweep, its cells, since how many of them get a time depends on the machine's load."""
         if rows := list(_sweep_rows(out)):
-            return {"cells": ", ".join(sorted(cell for cell, _status in rows))}
+            return {"cells": ", ".join(sorted({cell for cell, _status in rows}))}
         names = [path for path in sorted(out.rglob("*")) if path.is_file() and ".part" not in str(path)]
         found = {str(path.relative_to(out)): "" for path in names if not path.name.startswith(".")}
         return found | _digests(out, self.exact)
@@ -54,7 +54,15 @@ class Command:
 
 def _digests(out: Path, patterns: tuple[str, ...]) -> dict[str, str]:
     files = [path for pattern in patterns for path in out.glob(pattern) if not path.name.startswith(".")]
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in files}
+    return {str(path.relative_to(out)): hashlib.sha256(_content(path)).hexdigest()[:8] for path in files}
+
+
+def _content(path: Path) -> bytes:
+    """What is in a file, without the times that it took: of weights the numbers alone, of predictions the poses."""
+    content = path.read_bytes()
+    if path.name == "predictions.json":
+        return json.dumps(json.loads(content)["predictions"]).encode()
+    return content[8 + int.from_bytes(content[:8], "little") :] if path.suffix == ".safetensors" else content
 
 
 def _sweep_rows(out: Path) -> Iterator[tuple[str, str]]:

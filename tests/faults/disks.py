@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tests.faults.commands import Command, commands, make_material
+from tests.faults.forked import Disk, Forked
 from tests.faults.kills import digests
-from tests.faults.outcome import Row, ended, half_files, judge, start
+from tests.faults.outcome import Row, half_files, judge
 
 SIZES = ("16k", "64k", "160k", "400k", "1m", "3m")
 #: What each fault mounts, and where: the folder of the results, or that of temporary files and the cache.
@@ -55,9 +54,7 @@ def _one(command: Command, folder: Path, place: str, option: str) -> tuple[int |
         shutil.rmtree(each, ignore_errors=True)
     out.mkdir()
     temporary.mkdir()
-    words = shlex.join([sys.executable, *command.arguments(out)])
-    script = f"mount -t tmpfs -o {option} tmpfs {folder / place} && {words}; code=$?; cp -r {out} {kept}; exit $code"
     variables = {"TMPDIR": str(temporary), "FASTHG_CACHE": str(temporary / "cache")} if place == "tmp" else {}
-    code, output = ended(start(["-m", "sh", "-c", script], "unshare", **variables))
+    code, output = Forked(command.arguments(out), Disk(folder / place, option, kept, variables)).ended()
     problem = judge(code, output)
-    return code, ([problem] if problem else []) + half_files(kept)
+    return code, ([problem] if problem else []) + half_files(kept if place == "out" else out)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tests.faults.commands import Command, commands, make_material
-from tests.faults.outcome import Row, ended, half_files, judge, start
+from tests.faults.forked import Forked
+from tests.faults.outcome import Row, half_files, judge
 
 
 def kills(folder: Path, count: int, seed: int, names: Collection[str] | None = None) -> Iterator[Row]:
@@ -30,9 +29,9 @@ def kills(folder: Path, count: int, seed: int, names: Collection[str] | None = N
         if not share:
             continue
         whole = folder / f"{command.name}-whole"
-        began, process = time.monotonic(), start(command.arguments(whole))
-        writes_at = _first_file(process, whole) - began
-        code, output = ended(process)
+        began, process = time.monotonic(), Forked(command.arguments(whole))
+        writes_at = process.first_file(whole) - began
+        code, output = process.ended()
         lasts = time.monotonic() - began
         by_signal = {
             kind: Row(command.name, f"kill -{kind.name.removeprefix('SIG')}")
@@ -52,13 +51,6 @@ def kills(folder: Path, count: int, seed: int, names: Collection[str] | None = N
         yield from by_signal.values()
 
 
-def _first_file(process: subprocess.Popen[str], out: Path) -> float:
-    """When something appeared in `out`, or the process ended."""
-    while process.poll() is None and not (out.exists() and any(path.is_file() for path in out.rglob("*"))):
-        time.sleep(0.005)
-    return time.monotonic()
-
-
 def digests(folder: Path) -> dict[str, str]:
     """Digest of every file by its place."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -71,18 +63,16 @@ def _one(
     """Kill one process so long after it began, or began to write, and run it again; what was wrong, in words."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    process = start(command.arguments(out))
+    process = Forked(command.arguments(out))
     row.tried += 1
     if writing:
-        _first_file(process, out)
+        process.first_file(out)
     time.sleep(after_s)
-    if process.poll() is None:
-        row.hit += 1
-        os.killpg(process.pid, kind)
-    code, output = ended(process)
+    row.hit += process.kill(kind)
+    code, output = process.ended()
     problems = [judge(code, output), *half_files(out)]
     done = command.done(out)
-    code, output = ended(start(command.rerun(out)))
+    code, output = Forked(command.rerun(out)).ended()
     problems += [judge(code, output), *half_files(out)]
     moment = f"{after_s:.1f} s after its {'first file' if writing else 'start'}"
     if code:

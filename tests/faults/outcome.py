@@ -65,11 +65,11 @@ def add_to(file: Path, row: Row) -> None:
     write_text(file, text + table(list(rows.values())))
 
 
-def start(arguments: list[str], program: str = sys.executable, **variables: str) -> subprocess.Popen[str]:
-    """A process with these arguments, of Python unless told otherwise, in a group of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """A Python process of the project with these arguments, in a group of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [program, *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,30 @@ def test_a_killed_run_leaves_no_half_block(weights: Path, photos: Path, tmp_path
     assert len(rows(tmp_path / "out")) == 2
     assert main(argv) == 5
     assert [Path(row.image).name for row in rows(tmp_path / "out")] == [f"{number}.jpg" for number in range(7)]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", None])
+def test_rows_that_are_damaged_or_of_something_else_are_named(
+    weights: Path, photos: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    label([str(photos)], str(tmp_path / "out"), options(weights))
+    part = next((tmp_path / "out").glob("part-*"))
+    if content is None:
+        pq.write_table(pa.table({"other": [1]}), part)
+    else:
+        part.write_bytes(content)
+    with pytest.raises(FasthgError, match=f"{part.name} holds no rows .*; delete it, and they are made again"):
+        label([str(photos)], str(tmp_path / "out"), options(weights))
+    part.unlink()
+    label([str(photos)], str(tmp_path / "out"), options(weights))
+    assert len(rows(tmp_path / "out")) == 7
+
+
+def test_names_that_are_not_utf8_are_labelled(weights: Path, photos: Path, tmp_path: Path) -> None:
+    os.rename(photos / "1.jpg", name := os.fsencode(photos) + b"/\xff.jpg")
+    label([str(photos), os.fsdecode(name)], str(tmp_path / "out"), options(weights))
+    found = [row for row in rows(tmp_path / "out") if row.pose]
+    assert [Path(row.image).name for row in found] == ["0.jpg", "2.jpg", "4.jpg", "5.jpg", "6.jpg", "\\udcff.jpg"]
 
 
 def test_a_list_of_paths_gives_each_person_a_row(weights: Path, photos: Path, tmp_path: Path) -> None:

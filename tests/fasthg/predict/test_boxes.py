@@ -89,16 +89,17 @@ def test_ids_are_matched_as_files_mix_them_and_no_two_images_have_one(tmp_path: 
 
 
 def test_a_record_without_a_usable_box_is_left_out_and_named(tmp_path: Path) -> None:
-    broken = [None, [], [1, 2, 3], [1, 2, float("nan"), 4], [1, 2, float("inf"), 4], "box", {}]
+    broken = [None, [], [1, 2, 3], [1, 2, float("nan"), 4], [1, 2, float("inf"), 4], "box", {}, [1, 2, 1e308, 1e308]]
     rows = [{"image_id": "a.jpg", "bbox": box, "iscrowd": "0"} for box in ([1, 2, 3, 4], *broken)]
     lookup = read(
         tmp_path, [*rows, {"image_id": "a.jpg"}, {"image_id": "a.jpg", "category_id": [1], "bbox": [0, 0, 1, 1]}]
     )
     assert people(lookup, "a.jpg") == [[1, 2, 3, 4]]
     assert lookup.ignored == {"without an area": 1, "of another category": 1}
-    assert len(lookup.unusable) == 7
+    assert len(lookup.unusable) == 8
     assert "[4].bbox 1,2,nan,4 is not finite" in lookup.unusable[2]
-    assert "[8] has no 'bbox'" in lookup.unusable[6]
+    assert "[8].bbox 1,2,1e+308,1e+308 is larger than any photograph" in lookup.unusable[6]
+    assert "[9] has no 'bbox'" in lookup.unusable[7]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,8 @@ photo = np.zeros((900, 900, 3), np.uint8)
 predictor(photo)  # OpenCV has threads from here on, for which a fork would wait too
 ends_as(5, lambda: predictor(photo))
 ends_as(5, lambda: prepare(model, "eager", batch, device="cpu"))
+ends_as(5, lambda: prepare(model, "eager", device="cpu"))  # with an example that PyTorch's threads fill
+ends_as(5, lambda: Predictor(model, runtime="eager", device="cpu"))
 """
 
 
