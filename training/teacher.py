@@ -1,16 +1,21 @@
 """A trained network that another one learns from (Zhang, Zhu, Ye: "Fast Human Pose Estimation", CVPR 2019).
 
 The student's heatmaps, of every stack, are held to the teacher's last ones as well as to the labels. The teacher sees
-the same augmented crops, and answers for joints that nobody labelled too.
+the same augmented crops, and answers for a joint that a person has no label of, where others have one. A joint that
+the data never labels has no answer: a teacher from the same data gives anything there, and its error would be most of
+the loss.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fasthg.data.people import People
 from fasthg.errors import FasthgError
 from fasthg.network.checkpoint import weights_digest
 from fasthg.network.load import load_network
@@ -30,15 +35,24 @@ class Teacher:
     variant   what the network must be; None takes it from the file
     student   the network that learns: any other with the same joints, since all have heatmaps of a quarter of the crop
     share     of the loss that is held to the teacher, 0 to 1; the rest is held to the labels
+    labelled  bool [J], the joints that the data labels in somebody
 
     Raises FasthgError where the teacher has other joints.
     """
 
-    def __init__(self, weights: str | Path, variant: str | None, student: HourglassConfig, share: float) -> None:
+    def __init__(
+        self,
+        weights: str | Path,
+        variant: str | None,
+        student: HourglassConfig,
+        share: float,
+        labelled: NDArray[np.bool_],
+    ) -> None:
         self.model, self.share = load_network(weights, variant).requires_grad_(False), share
         theirs, ours = self.model.config, student
         check_same_points(f"teacher {weights}", theirs.skeleton, ours.skeleton)
         self.digest = weights_digest(self.model)
+        self._labelled = torch.from_numpy(labelled).float()
         shift = [our - their for our, their in zip(ours.mean, theirs.mean)]
         self._shift = torch.tensor(shift)[:, None, None] if any(shift) else None
 
@@ -46,6 +60,7 @@ class Teacher:
         """The teacher itself, moved to a device and a memory format."""
         self.model = self.model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
         self._shift = self._shift if self._shift is None else self._shift.to(device)
+        self._labelled = self._labelled.to(device)
         return self
 
     @torch.no_grad()
@@ -57,13 +72,13 @@ class Teacher:
         """The student's loss against the labels, mixed with that against the teacher.
 
         heatmaps  [N, S, J, h, w] of the student's stacks
-        taught    float32 [N, J, h, w], the teacher's answer; all of its joints count
+        taught    float32 [N, J, h, w], the teacher's answer
         """
-        everyone = taught.new_ones(taught.shape[:2])
-        return (1 - self.share) * loss + self.share * heatmap_loss(heatmaps, taught, everyone)
+        counted = self._labelled.expand(len(taught), -1)
+        return (1 - self.share) * loss + self.share * heatmap_loss(heatmaps, taught, counted)
 
 
-def make_teacher(options: TrainOptions, recipe: Recipe) -> Teacher | None:
+def make_teacher(options: TrainOptions, recipe: Recipe, people: People) -> Teacher | None:
     """The teacher that a run of `recipe` asks for, if any; raises FasthgError for one that is half asked for."""
     if options.teacher is None:
         if recipe.teacher_share or options.teacher_variant:
@@ -71,4 +86,6 @@ def make_teacher(options: TrainOptions, recipe: Recipe) -> Teacher | None:
             raise FasthgError(f"the teacher has {what} and no weights; give --teacher F.safetensors")
         return None
     share = recipe.teacher_share or HALF
-    return Teacher(options.teacher, options.teacher_variant, recipe.config, share)
+    return Teacher(
+        options.teacher, options.teacher_variant, recipe.config, share, np.asarray(people.labelled.any(axis=0))
+    )

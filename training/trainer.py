@@ -73,7 +73,7 @@ class Trainer:
         self.validation = load_validation(options, self.dataset) if options.validate_every else None
         self.loader: Loader = open_loader(options, self.dataset, self.world)
         self.total_steps = self.recipe.epochs * len(self.loader)
-        self.teacher = make_teacher(options, self.recipe)
+        self.teacher = make_teacher(options, self.recipe, self.dataset.people)
         self.learner = Learner(
             self.recipe, self.total_steps, self.world, options.init_weights, options.start, self.teacher
         )

@@ -7,7 +7,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from fasthg.fused.net import FusedNet
 from fasthg.fused.plan import Bound, Buffer, Plan, Step
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.layout import MAX_TILE, Grid
-from fasthg.kernels.tuning import KERNELS, TABLES, Choice, Config, Question, read_table
+from fasthg.kernels.tuning import KERNELS, TABLES, Choice, Config, Question, read_table, trial
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
 
@@ -57,14 +59,21 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def check_calls(network: FusedNet, images: Tensor) -> Iterator[tuple[Call, float]]:
-    """Every distinct call, at its place in a run of the network over poisoned memory, with its relative error."""
+def check_calls(network: FusedNet, images: Tensor, choices: Sequence[Choice] = ()) -> Iterator[tuple[Call, float]]:
+    """Every distinct call, at its place in a run of the network over poisoned memory, with its relative error.
+
+    By each of `choices` of configurations; without any, by what the network itself runs with.
+    """
     with torch.inference_mode():
         steps, buffers = network.load(images), _poisoned(network, images)
         calls = {id(call.step): call for call in distinct_calls(network, tuple(images.shape))}
         for step in steps:
             if id(step) in calls:
-                yield calls[id(step)], Oracle(calls[id(step)]).relative_error()
+                oracle = Oracle(calls[id(step)])
+                for choice in choices or (None,):
+                    with trial(choice) if choice else nullcontext():
+                        error = oracle.relative_error()
+                    yield oracle.call, error
             _run_each([step], buffers)
 
 
@@ -138,20 +147,24 @@ def unordered(steps: Sequence[Step]) -> list[tuple[int, int]]:
 def crossing_plan() -> Bound:
     """A plan whose main stream works at the side stream's resolution meanwhile, which no hourglass has.
 
-    Steps: first, side (reads the first's), main, last (joins), later.
+    Steps, twice: first, side (reads the first's), main, last (joins), later.
     """
     plan, grid = Plan(), Grid(1, 4, 4)
-    read, elsewhere, made, after = (Buffer(grid, 16) for _ in range(4))
 
     def copy(source: Tensor, target: Tensor) -> None:
         target.copy_(source)
 
-    plan.call("first", torch.zero_, read, writes=(0,))
-    plan.on_side(lambda: plan.call("side", copy, read, made, writes=(1,)))
-    plan.call("main", torch.zero_, elsewhere, writes=(0,))
-    plan.join()
-    plan.call("last", torch.zero_, made, writes=(0,))
-    plan.call("later", torch.zero_, after, writes=(0,))
+    def side(read: Buffer, made: Buffer) -> None:
+        plan.call("side", copy, read, made, writes=(1,))
+
+    for _ in range(2):
+        read, elsewhere, made, after = (Buffer(grid, 16) for _ in range(4))
+        plan.call("first", torch.zero_, read, writes=(0,))
+        plan.on_side(partial(side, read, made))
+        plan.call("main", torch.zero_, elsewhere, writes=(0,))
+        plan.join()
+        plan.call("last", torch.zero_, made, writes=(0,))
+        plan.call("later", torch.zero_, after, writes=(0,))
     return plan.bind(torch.float32, torch.device("cpu"))
 
 
@@ -202,16 +215,16 @@ class Rounds:
     """Configurations for runs of small networks that together take every one that ships.
 
     Calls with `rounds` as their `trial`: each question of an operator gets the operator's next configuration, and once
-    it has had them all what `after` gives; without `after` the first again.
+    it has had them all what `after` gives.
     """
 
-    def __init__(self, ways: dict[str, list[Config]], after: Choice | None = None) -> None:
+    def __init__(self, ways: dict[str, list[Config]], after: Choice) -> None:
         self.ways, self._after, self._asked = ways, after, dict.fromkeys(ways, 0)
 
     def __call__(self, question: Question) -> Config | None:
         ways, asked = self.ways[question.operator], self._asked[question.operator]
         self._asked[question.operator] += 1
-        return self._after(question) if self._after and asked >= len(ways) else ways[asked % len(ways)]
+        return ways[asked] if asked < len(ways) else self._after(question)
 
     def missing(self) -> list[str]:
         """Operators that were asked for less often than they have configurations."""

@@ -143,10 +143,13 @@ class _Example:
         low = None if pool or skip else half.empty(channels, self.trunk)
         pooled = (half.empty(channels, self.trunk), self.reader(half, channels, feats)) if pool or skip else ()
         out = Results(grid.empty(channels, self.trunk), self.reader(grid, channels, feats), *pooled)
-        launchers.bottleneck(
-            grid.empty(feats, self.dtype), None if expand else self.conv(9, feats, feats), self.conv(feats, channels),
-            Residual(grid.empty(channels, self.trunk), weight, low), out, grid, self.config,
-        )  # fmt: skip
+        # Programs that share out channels run another kernel where nobody reads a block's result.
+        for results in (out, Results(out.x)) if self.config.parts > 1 else (out,):
+            launchers.bottleneck(
+                grid.empty(feats, self.dtype), None if expand else self.conv(9, feats, feats),
+                self.conv(feats, channels), Residual(grid.empty(channels, self.trunk), weight, low), results, grid,
+                self.config,
+            )  # fmt: skip
 
     def conv3x3(self) -> None:
         t, feats = self.grid.empty(self.channels, self.dtype), self.channels

@@ -11,7 +11,8 @@ tiles of images whose borders are a small part of their rows.
 Levels of few pixels cannot fill a chip with tiles of pixels, and a program waits for its weights: a multiprocessor
 takes 64 bytes a clock from the second-level cache, 425 kB at 128 feats in 4 us. Programs that share out a tile's output
 channels read 74 kB of the 3x3's and, since each computes x' for its readers' channels, 82 kB of the rest: 1.5 us in two
-launches. That pays while the second-level cache serves them all at once, which is up to about 64 programs.
+launches. That pays while the second-level cache serves them all at once, which is up to about 64 programs. It does not
+at 64 feats, where one program's 106 kB take 1 us, less than a launch.
 """
 
 from __future__ import annotations
@@ -19,11 +20,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from fasthg.kernels.triton.offline import SHARED_MEMORY
 from fasthg.kernels.triton.versions import Triton
-from fasthg.kernels.tuning import KERNELS, TABLES, Config, Entry, choose, read_table, shipped_capability, write_table
+from fasthg.kernels.tuning import (
+    KERNELS,
+    TABLES,
+    Config,
+    Entry,
+    choose,
+    in_order,
+    read_table,
+    shipped_capability,
+    write_table,
+)
 
 #: Tried in this order at each tile's length: deep loops hide more latency.
 _LOOPS = (
@@ -40,8 +52,8 @@ _SERVED = 64  # programs that the second-level cache serves at once
 _SIDES, _BATCHES = (64, 32, 16, 8, 4), (1, 16, 64)
 _TENSOR_MAP_SIDE = 16  # from here on borders are less than an eighth of the rows
 _WIDTHS = {
-    "bottleneck": (128, 256),
-    "bottleneck_pool": (128, 256),
+    "bottleneck": (64, 128, 256),
+    "bottleneck_pool": (64, 128, 256),
     "bottleneck_skip": (128, 256),
     "expand": (128, 256),
     "conv3x3": (128, 256),
@@ -78,19 +90,20 @@ def parts(pixels: int) -> int:
     return next((count for count in (8, 4, 2) if -(-pixels // 16) * count <= _SERVED), 1)
 
 
-def candidates(operator: str, capability: int, batch: int, side: int) -> Iterator[Config]:
+def candidates(operator: str, channels: int, capability: int, batch: int, side: int) -> Iterator[Config]:
     """Configurations to try, best first on paper."""
     shared = parts(batch * side * side)
     if shared > 1 and operator == "conv3x3":
         yield KERNELS[operator].only(replace(_SHARED_OUT, block_n=max(16, 128 // shared)))
-    elif shared > 1 and "parts" in KERNELS[operator].numbers:
+    elif shared > 1 and channels > 64 and "parts" in KERNELS[operator].numbers:
         yield KERNELS[operator].only(replace(_SHARED_OUT, parts=shared))
     longest = min(longest_tile(batch * side * side), _LONGEST.get(operator, 128))
     maps = capability >= 90 and side >= _TENSOR_MAP_SIDE and "tma" in KERNELS[operator].numbers
     for size in (128, 64, 32, 16):
-        for tma in (True, False) if maps and size >= 64 else (False,):
+        ways = product((True, False) if maps and size >= 64 else (False,), (4, 8) if size < 64 else (8, 4))
+        for tma, warps in ways:
             for loop in _LOOPS[3 if operator in _LONGEST else 0 :] if size <= longest else ():
-                config = replace(loop, block_m=size, num_warps=4 if size < 64 else 8, tma=tma)
+                config = replace(loop, block_m=size, num_warps=warps, tma=tma)
                 if operator == "conv3x3" and size == 16:
                     config = replace(config, block_n=32)  # programs share out output channels, too
                 yield KERNELS[operator].only(config)
@@ -119,19 +132,19 @@ def first_that_fits(
 ) -> Entry:
     """What the table had before, or the first candidate, without a problem; ValueError where every one has one."""
     had = choose(before, operator, channels, batch, side * side)
-    for config in filter(None, (had, *candidates(operator, capability, batch, side))):
+    for config in filter(None, (had, *candidates(operator, channels, capability, batch, side))):
         if tritons.problem(operator, channels, capability, config) is None:
             return Entry(operator, channels, batch, side * side, config)
     raise ValueError(f"{operator} with {channels} channels fits no tile on sm_{capability}")
 
 
-def without_repetition(entries: list[Entry]) -> list[Entry]:
+def without_repetition(entries: list[Entry]) -> tuple[Entry, ...]:
     """The fewest of one operator's and width's entries, found one by one, that choose the same for every shape."""
-    kept = list(entries)
+    kept = in_order(entries)
     for entry in entries:
         rest = tuple(other for other in kept if other is not entry)
         if rest and all(choose(rest, e.operator, e.channels, e.batch, e.pixels) == e.config for e in entries):
-            kept = list(rest)
+            kept = rest
     return kept
 
 
@@ -139,7 +152,7 @@ def ship(folders: Sequence[Path] = (), capabilities: Sequence[int] = (80, 90, 10
     """Write the tables of these capabilities, each for its whole generation."""
     tritons = Tritons(folders)
     for capability in capabilities:
-        path, table = TABLES / f"sm_{capability}.json", []
+        path, table = TABLES / f"sm_{capability}.json", list[Entry]()
         before = read_table(path) if path.exists() else ()
         for operator, widths in _WIDTHS.items():
             for channels in widths:

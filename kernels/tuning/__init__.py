@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, astuple, dataclass
@@ -127,10 +127,14 @@ def _entry(row: dict[str, Any]) -> Entry:
     return Entry(**{**row, "config": Config(**row["config"])})
 
 
-def write_table(path: Path, entries: list[Entry]) -> None:
+def in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Entries as a table holds them: of two that are as near to a call, it takes the first."""
+    return tuple(sorted(entries, key=lambda e: (e.operator, e.channels, e.batch, e.pixels)))
+
+
+def write_table(path: Path, entries: Iterable[Entry]) -> None:
     """Write entries so that a change of one is a change of one line."""
-    ordered = sorted(entries, key=lambda e: (e.operator, e.channels, e.batch, e.pixels))
-    path.write_text("[\n" + ",\n".join("  " + json.dumps(_row(entry)) for entry in ordered) + "\n]\n")
+    path.write_text("[\n" + ",\n".join("  " + json.dumps(_row(entry)) for entry in in_order(entries)) + "\n]\n")
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +54,29 @@ def test_the_loss_is_the_mix_of_labels_and_teacher(tiny_dataset: Path, weights: 
     assert trainer.learner.learn(batch, 0).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_teacher_does_not_answer_for_joints_that_the_data_never_labels(
+    tiny_dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    """As LSP's pelvis and thorax, for which a network that learnt from LSP gives anything."""
+    rows = json.loads((tiny_dataset / "annotations.json").read_text())
+    for row in rows:
+        row["joint_self"][6] = [0, 0, 0]  # in everybody
+    rows[0]["joint_self"][3] = [0, 0, 0]  # in one person
+    folder = tmp_path / "people"
+    folder.mkdir()
+    (folder / "images").symlink_to(tiny_dataset / "images")
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    teacher = Trainer(options(folder, teacher=weights)).teacher
+    assert teacher is not None
+    heatmaps, taught = torch.rand(2, 2, 16, 16, 16), torch.rand(2, 16, 16, 16)
+    loss = teacher.mix(torch.tensor(0.0), heatmaps, taught)
+    changed = [taught.clone() for _joint in range(16)]
+    for joint, other in enumerate(changed):
+        other[:, joint] += 100
+    same = [joint for joint in range(16) if torch.equal(teacher.mix(torch.tensor(0.0), heatmaps, changed[joint]), loss)]
+    assert same == [6]
+
+
 def test_a_student_with_nothing_but_its_teacher_comes_closer_to_it(tiny_dataset: Path, weights: Path) -> None:
     recipe = replace(RECIPE, teacher_share=1.0, optimizer="adam", lr=3e-3, epochs=12)
     losses = train(replace(options(tiny_dataset, teacher=weights, recipe=recipe), max_steps=72)).losses
@@ -83,7 +108,7 @@ def test_a_run_does_not_go_on_with_another_teacher(tiny_dataset: Path, weights: 
 def test_teachers_that_do_not_fit_are_refused(tiny_dataset: Path, weights: Path, tmp_path: Path) -> None:
     save(HourglassNet(replace(STUDENT, skeleton=get_skeleton("coco"))), tmp_path / "coco.safetensors")
     with pytest.raises(FasthgError, match=r"teacher .*coco.safetensors has the skeleton"):
-        Teacher(tmp_path / "coco.safetensors", None, STUDENT, 0.5)
+        Teacher(tmp_path / "coco.safetensors", None, STUDENT, 0.5, np.ones(16, bool))
     with pytest.raises(FasthgError, match="holds another network, not small"):
         Trainer(options(tiny_dataset, teacher=weights, teacher_variant="small"))
     for changes in ({"recipe": replace(RECIPE, teacher_share=0.5)}, {"teacher_variant": "small"}):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.gpu.calls import Call, Oracle, distinct_calls
 from bench.gpu.checks import (
     Rounds,
     expected_heatmaps,
@@ -21,6 +22,7 @@ from bench.gpu.checks import (
 from fasthg.fused.net import FusedNet
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.ops.dispatch import by_triton
+from fasthg.kernels.triton.launch import record_launches
 from fasthg.kernels.tuning import KERNELS, Choice, Config, Kernel, trial
 from fasthg.network.variants import VARIANTS, HourglassConfig
 
@@ -50,6 +52,38 @@ def test_every_configuration_that_ships_computes_what_it_should() -> None:
         while any(missing.startswith(operators) for missing in rounds.missing()):
             check(config, torch.float16, 1, rounds, side=32)
     assert not rounds.missing()
+
+
+def widest_calls(config: HourglassConfig) -> dict[str, tuple[int, Call]]:
+    """Of each operator that a network asks tables for, the call with the most channels, and these."""
+    images, found = torch.rand(1, 3, 16, 16) - 0.4, dict[str, tuple[int, Call]]()
+    network = FusedNet(lively(config), images, torch.float16, InOrder(beside=True))
+    network(images)
+    for call in distinct_calls(network, (1, 3, 16, 16)):
+        with by_triton(), record_launches(), trial(long_tiles) as asked:
+            call.run()
+        for question in asked:
+            if question.channels > found.get(question.operator, (0,))[0]:
+                found[question.operator] = question.channels, call
+    return found
+
+
+def only(operator: str, way: Config) -> Choice:
+    return lambda question: way if question.operator == operator else None
+
+
+def test_every_configuration_that_ships_is_right_at_a_width_that_cuts_nothing_of_it() -> None:
+    """Networks of few channels take less of a configuration: here are 128 feats, as in most of the study."""
+    left = shipped_ways()
+    folded = HourglassConfig(num_stacks=2, num_feats=128, depths=2, num_convs=4)
+    for config in (folded, HourglassConfig(num_stacks=1, num_feats=128, depths=1, norm="layer")):
+        for operator, (channels, call) in widest_calls(config).items():
+            oracle = Oracle(call)
+            for way in left.pop(operator, ()):
+                assert max(way.block_k, way.block_n) <= channels
+                with by_triton(), trial(only(operator, way)):
+                    assert oracle.relative_error() < call.tolerance, (operator, way)
+    assert not left
 
 
 def test_an_operator_with_a_configuration_of_another_kernel_is_refused() -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 CASES = Path(__file__).with_name("interpreted_network.py")
 
 
-@pytest.mark.parametrize("group", ["float16", "float32", "not float"])
+@pytest.mark.parametrize("group", ["float16", "float32", "computes", "not float and not computes"])
 def test_the_fused_network_of_kernels_equals_float64(group: str) -> None:
     command = [
         sys.executable,
@@ -30,5 +30,5 @@ def test_the_fused_network_of_kernels_equals_float64(group: str) -> None:
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["TRITON_INTERPRET"] = "1"
-    run = subprocess.run(command, cwd=CASES.parents[3], env=environment, capture_output=True, text=True, timeout=900)
+    run = subprocess.run(command, cwd=CASES.parents[3], env=environment, capture_output=True, text=True, timeout=380)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]

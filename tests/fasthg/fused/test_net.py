@@ -122,7 +122,8 @@ def test_a_side_stream_as_early_or_as_late_as_may_be_changes_nothing(variant: st
 
 
 def test_memory_that_the_side_stream_reads_is_not_given_away_before_it_has_joined() -> None:
-    steps = crossing_plan().steps
+    assert not unordered(crossing_plan().steps)
+    steps = crossing_plan().steps[:5]
     first, made, main, _, later = (step.written()[0].data_ptr() for step in steps)
     assert main != first
     assert later in (first, made, main), "after the join memory is used again"

@@ -106,6 +106,38 @@ def test_every_operator_launches_the_constants_that_its_configuration_says() -> 
             assert constants[0] != constants[1] or name == "num_warps", (operator, name)
 
 
+def test_a_table_without_repetitions_chooses_the_same_for_every_shape_once_it_is_read_again(tmp_path: Path) -> None:
+    """Images of 1024 pixels are as near to those of 4096 as to those of 256: the first in the file goes."""
+    pytest.importorskip("triton")
+    from fasthg.kernels.triton.ship import without_repetition
+
+    found = [
+        Entry("bottleneck", 128, 1, pixels, config) for pixels, config in ((1024, LARGE), (4096, LARGE), (256, SMALL))
+    ]
+    tuning.write_table(tmp_path / "table.json", without_repetition(found))
+    table = tuning.read_table(tmp_path / "table.json")
+    assert len(table) < len(found)
+    for entry in found:
+        assert tuning.choose(table, "bottleneck", 128, 1, entry.pixels) == entry.config, entry.pixels
+
+
+@pytest.mark.parametrize("path", sorted(tuning.TABLES.glob("sm_*.json")), ids=lambda path: path.stem)
+def test_tables_share_out_the_channels_of_small_levels(path: Path) -> None:
+    """At batch 1, where tiles of 16 pixels are few: 64 programs at 16x16, 8 a tile below; none where tiles do."""
+    entries = tuning.read_table(path)
+    for operator in ("bottleneck", "bottleneck_pool", "expand"):
+        for side, programs in ((32, 64), (16, 64), (8, 32), (4, 8)):
+            config = tuning.choose(entries, operator, 128, 1, side * side)
+            assert config is not None
+            assert side * side // config.block_m * config.parts == programs, (operator, side)
+            narrow = tuning.choose(entries, operator, 64, 1, side * side)
+            assert narrow is not None
+            assert narrow.parts == 1 or operator == "expand", "one launch takes less than two of so few weights"
+        large = tuning.choose(entries, operator, 128, 16, 64 * 64)
+        assert large is not None
+        assert large.parts == 1, operator
+
+
 def test_tables_give_small_images_tiles_short_enough_to_share_out() -> None:
     """At batch 1 a level of 64x64 and one of 32x32 take tiles that reach half of an H100's multiprocessors."""
     entries = tuning.read_table(tuning.TABLES / "sm_90.json")
