@@ -79,6 +79,12 @@ def cannot_write(path: Path, error: OSError) -> FasthgError:
     return FasthgError(f"cannot write {path}: {reason}")
 
 
+def check_room(path: str | Path, size: int) -> None:
+    """Raise FasthgError where the disk has no room for `path` with `size` bytes."""
+    if shutil.disk_usage(Path(path).parent).free < size:
+        raise cannot_write(Path(path), OSError(errno.ENOSPC, ""))
+
+
 def make_folder(folder: str | Path) -> Path:
     """Create `folder` with its parents where it is missing; raises FasthgError where it cannot be."""
     folder = Path(folder)

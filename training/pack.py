@@ -26,7 +26,7 @@ from fasthg.console import note, progress_bar, run_command
 from fasthg.data.dataset import Dataset, files_read, load_dataset
 from fasthg.data.people import ARRAYS, People, Split
 from fasthg.errors import FasthgError
-from fasthg.files import atomic_path, check_new
+from fasthg.files import atomic_path, check_new, check_room
 from fasthg.pixels import geometry
 from fasthg.pixels.image import read_image
 from training.loading.augment import Augmentation
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # The stored crops: side in box sides (the last is the full reach) and pixel density as a share of the settings'. Under
 # the usual augmentation the three serve about 3, 5 and 2 draws of ten.
 _VIEWS = ((1.02, 1.2), (1.25, 1.05), (math.inf, 0.95))
+_PERSON_BYTES, _FILE_BYTES = 4096, 1 << 19  # of a packed file beside its crops, at most
 _BLOCK = 8  # pixels: a side that is a multiple of a JPEG's coding unit wastes nothing
 
 
@@ -205,6 +206,8 @@ def _write(out: Path, datasets: dict[Split, Dataset], settings: PackSettings, jo
     length = np.array([piece.length for piece in pieces], np.int64)
     crc32 = np.array([piece.crc32 for piece in pieces], np.int64)
     offset = np.cumsum(length) - length
+    # HDF5 ends the process where the disk fills up, after it has said so: the room is asked for before.
+    check_room(out, int(length.sum()) + num_people * _PERSON_BYTES + _FILE_BYTES)
     with atomic_path(out) as aside, h5py.File(aside, "w") as file:
         file.attrs.update(format=FORMAT, version=VERSION, sides=settings.sides, **asdict(settings))
         first = 0

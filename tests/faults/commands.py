@@ -28,6 +28,7 @@ class Command:
     rerun      the same after it was killed
     exact      patterns of the results that are the same, byte for byte, however often it was killed
     lasting    patterns of those that stay from a killed run
+    grows      whether results are replaced by later ones while it runs
     """
 
     name: str
@@ -35,6 +36,7 @@ class Command:
     rerun: Callable[[Path], list[str]]
     exact: tuple[str, ...]
     lasting: tuple[str, ...] = ()
+    grows: bool = False
 
     def result(self, out: Path) -> dict[str, str]:
         """What has to be the same after a kill and a second run: names of all files, and the content of some; of a
@@ -126,6 +128,12 @@ def commands(material: Path) -> list[Command]:
         plain("convert", convert, "-o", "network.safetensors", "*", "--overwrite"),
         plain("export", export, "-o", "artefact", "artefact/*.onnx", "--overwrite"),
         plain("pack", pack, "--out", "crops.h5", "*", "--overwrite"),
-        Command("train", training, lambda out: [*training(out), *_resume(out / "run")], ("run/last.safetensors",)),
-        Command("sweep", sweep, lambda out: [*sweep(out), "--resume"], ()),
+        Command(
+            "train",
+            training,
+            lambda out: [*training(out), *_resume(out / "run")],
+            ("run/last.safetensors",),
+            grows=True,
+        ),
+        Command("sweep", sweep, lambda out: [*sweep(out), "--resume"], (), grows=True),
     ]

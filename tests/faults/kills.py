@@ -71,6 +71,9 @@ def _one(
     row.hit += process.kill(kind)
     code, output = process.ended()
     problems = [judge(code, output), *half_files(out)]
+    if not command.grows:
+        kept = command.result(out)
+        problems += [f"half a file: {name}" for name, digest in kept.items() if digest and digest != whole.get(name)]
     done = command.done(out)
     code, output = Forked(command.rerun(out)).ended()
     problems += [judge(code, output), *half_files(out)]

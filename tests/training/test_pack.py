@@ -315,6 +315,15 @@ def test_impossible_options_end_with_one_line(tiny_dataset, tmp_path, capsys, ar
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_too_small_is_said_before_hdf5_meets_its_end(tiny_dataset, tmp_path, capsys, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1 << 17))
+    monkeypatch.setattr(h5py, "File", lambda *arguments: pytest.fail("it was begun"))
+    assert main(["--data", str(tiny_dataset), "--out", str(tmp_path / "crops.h5"), "--threads", "1"]) == 2
+    assert "crops.h5: the disk is full" in capsys.readouterr().err
+    assert not (tmp_path / "crops.h5").exists()
+
+
 def test_a_missing_jpeg_library_is_named(packed, tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     for use in (lambda: PackedSource(packed), lambda: pack(tiny_dataset, tmp_path / "crops.h5")):

@@ -228,6 +228,13 @@ def test_a_yolo_folder_has_shares_of_the_image_and_its_own_split(tmp_path: Path)
     assert data.people.visible[0].tolist() == [True, False]
 
 
+def test_coordinates_that_are_not_x_and_y_are_named(tmp_path: Path) -> None:
+    table = deeplabcut(tmp_path) / "labeled-data" / "clip" / "CollectedData_me.csv"
+    table.write_text(table.read_text().replace("coords,x,y,x,y,x,y", "coords,x,y,x,likelihood,x,y"))
+    with pytest.raises(FasthgError, match=r"CollectedData_me\.csv: 'coords' are not x and y alone"):
+        load_dataset(tmp_path, "all")
+
+
 @pytest.mark.parametrize("number", ["nan", "0.5", "inf"])
 def test_a_label_of_no_class_is_named(tmp_path: Path, number: str) -> None:
     folder = yolo_project(tmp_path, "train: train/images\nval: val/images\nkpt_shape: [2, 3]\nnames: {0: fish}\n")

@@ -86,9 +86,10 @@ def test_heatmap_kernels_compile(capability: int) -> None:
     assert [compiled(launch, capability).problem() for launch in launches] == [None, None]
 
 
-def test_tables_use_tensor_maps_only_where_the_chip_has_them() -> None:
-    assert not any(entry.config.tma for entry in shipped(80))
-    for capability in (90, 100, 120):
+def test_tables_use_tensor_maps_only_where_they_pay() -> None:
+    """Compute capability 8.0 has none; on 12.0 Triton 3.6 spills with them."""
+    assert not any(entry.config.tma for capability in (80, 120) for entry in shipped(capability))
+    for capability in (90, 100):
         assert any(entry.config.tma for entry in shipped(capability) if entry.operator == "bottleneck")
 
 
