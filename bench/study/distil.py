@@ -15,7 +15,7 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ import torch
 import typer
 
 from bench.report.tradeoff import Point, tradeoff_chart
-from bench.study.trainings import RESULTS, add_result, read_results, run_quietly
+from bench.study.trainings import RESULTS, SHORT, add_result, read_results, run_quietly
 from fasthg.console import note, run_command
 from fasthg.data.dataset import load_dataset
 from fasthg.files import make_folder, write_json, write_text
@@ -78,19 +78,15 @@ class DistilPlan:
 
     def recipe(self, share: float, seed: int) -> Recipe:
         """The seed decides the order of the people and their augmentation."""
-        return Recipe(
+        return replace(
+            SHORT,
             variant=self.network("student").config,
             size=self.size,
             batch_size=self.batch_size,
             epochs=self.epochs,
-            optimizer="adamw",
             lr=self.lr,
-            weight_decay=0.01,
-            schedule="cosine",
-            warmup=50,
             clip_norm=self.clip_norm,
             path="amp",
-            ema=0.99,
             teacher_share=share,
             seed=seed,
         )

@@ -21,12 +21,11 @@ from typing import Annotated
 import torch
 import typer
 
-from bench.study.trainings import run_quietly
+from bench.study.trainings import SHORT, run_quietly
 from fasthg.console import note, run_command
 from fasthg.files import make_folder
 from fasthg.network import checkpoint
 from fasthg.network.variants import HourglassConfig, get_config
-from training.recipes import Recipe
 from training.state import LAST
 
 STACKS = 2
@@ -50,15 +49,13 @@ def reduced_config(variant: str) -> HourglassConfig:
 
 def train_one(variant: str, data: Path, out: Path, epochs: int) -> tuple[str, float]:
     """Train one network, or go on with it, and write its weights; returns its PCKh@0.5."""
-    recipe = Recipe(
+    recipe = replace(
+        SHORT,
         variant=reduced_config(variant),
         size=SIZE,
         batch_size=16,
         epochs=epochs,
-        optimizer="adamw",
         lr=2.5e-3,
-        weight_decay=0.01,
-        schedule="cosine",
         warmup=100,
         ema=0.995,
     )

@@ -22,7 +22,7 @@ import torch
 import typer
 
 from bench.study.report import REPORT, write_report
-from bench.study.trainings import RESULTS, add_result, read_results, run_quietly
+from bench.study.trainings import RESULTS, SHORT, add_result, read_results, run_quietly
 from fasthg.console import note, run_command
 from fasthg.errors import FasthgError
 from fasthg.files import make_folder
@@ -63,18 +63,14 @@ class StudyPlan:
         return replace(config, num_feats=config.num_feats // self.shrink, stem_feats=stem)
 
     def recipe(self, variant: str, seed: int) -> Recipe:
-        """The same for every variant: Adam with decoupled decay, as RMSProp needs many more epochs to get anywhere."""
-        return Recipe(
+        """The same for every variant."""
+        return replace(
+            SHORT,
             variant=self.config(variant),
             size=self.size,
             batch_size=self.batch_size,
             epochs=self.epochs,
-            optimizer="adamw",
             lr=self.lr,
-            weight_decay=0.01,
-            schedule="cosine",
-            warmup=50,
-            ema=0.99,
             seed=seed,
         )
 

@@ -17,6 +17,8 @@ from training.state import LAST
 from training.trainer import Trainer, TrainResult
 
 RESULTS = "results.jsonl"
+#: What short trainings have in common: Adam with decoupled decay, as RMSProp needs many more epochs to get anywhere.
+SHORT = Recipe(optimizer="adamw", weight_decay=0.01, schedule="cosine", warmup=50, ema=0.99)
 
 
 def run_quietly(data: Path, recipe: Recipe, out: Path, **options: Any) -> tuple[Trainer, TrainResult]:
