@@ -140,7 +140,7 @@ class Sweep:
 
     def preload(self) -> None:
         """Have every process start with the modules that the cells need, and with one cache of inductor's."""
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str((self.settings.cache / "inductor").resolve())
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((self.settings.cache / "inductor").resolve()))
         paths = {cell.path for cell in self.cells}
         isolate.preload([*PRELOAD, *(module for path in paths for module in PATH_PRELOAD.get(path, ()))])
 

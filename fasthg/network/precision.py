@@ -6,8 +6,7 @@ error of the heatmaps from 6e-3 to 2e-3 in fp16 and from 5e-2 to 1.5e-2 in bf16 
 the residual trunk at every addition; keeping the last stack's trunk in float32, its convolutions still in bf16, takes
 that to 6e-3, from where neither the trunk before it nor the convolutions take it any further. So the paths and
 artefacts of fp16 and bf16 keep the head in float32, those of bf16 also the last trunk, and int8 leaves out at least the
-head. `fused` keeps neither: its kernels add up in float32, but what they hand on has the network's precision (a trained
-`small` in bf16: 2.6e-2). What else is sensitive differs from network to network.
+head. What else is sensitive differs from network to network.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ class CudaGraphs:
         self._function = function
         self._recorded: dict[tuple[int, ...], tuple[Any, Tensor, Tensor]] = {}
 
+    @torch.inference_mode()  # always: what is recorded in it can't be written to outside
     def __call__(self, images: Tensor) -> Tensor:
         shape = tuple(images.shape)
         if shape not in self._recorded:

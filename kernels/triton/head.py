@@ -11,6 +11,7 @@ from fasthg.kernels.parts import Conv, Results
 from fasthg.kernels.triton.launch import conv_pointers, launch, result_pointers, tiles
 from fasthg.kernels.triton.tiles import (
     dot,
+    dot_in_parts,
     grid_rows,
     load_tile,
     pooled_rows,
@@ -120,7 +121,8 @@ def score_kernel(
         acc = tl.zeros((BM, BN), tl.float32)
         for k in tl.range(0, C // BK, num_stages=STAGES):
             channels = k * BK + tl.arange(0, BK)
-            acc = dot(load_tile(y_ptr, rows, channels, C), load_tile(features_weight_ptr, channels, c, C), acc)
+            y = load_tile(y_ptr, rows, channels, C)
+            acc = dot_in_parts(y, load_tile(features_weight_ptr, channels, c, C), acc)
         features = tl.maximum(acc + tl.load(features_bias_ptr + c)[None, :], 0.0)
         scores = dot(features, load_tile(score_weight_ptr, c, j, J), scores)
     scores += tl.load(score_bias_ptr + j)[None, :]

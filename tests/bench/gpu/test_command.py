@@ -21,9 +21,9 @@ def rehearse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(variant: dict[str, Any], operator: dict[str, Any]) -> int:
         row = {"variant": "small", "dtype": "float16", "error": 0.0, "correct": True, "overflow": None}
-        monkeypatch.setattr(command, "check_variants", lambda _plan: [row | variant])
-        row |= {"operator": "head", "layer": "stacks.0"}
-        monkeypatch.setattr(command, "measure_operators", lambda _plan, _limits: [row | operator])
+        of_operator = row | {"operator": "head", "layer": "stacks.0"} | operator
+        monkeypatch.setattr(command, "check", lambda _plan: ([row | variant], [of_operator]))
+        monkeypatch.setattr(command, "time_operators", lambda _plan, _limits: [])
         return command.main(["--rehearse", "--out", str(tmp_path / "out")])
 
     return run
