@@ -39,8 +39,12 @@ class Settings:
     seed: int = 0
 
     def trained(self, variant: str) -> Path | None:
-        """Weights of the variant at full size that have learnt something, where there are any."""
-        path = (self.weights or WEIGHTS_DIR) / f"{split_stacks(variant)[0]}.safetensors"
+        """Weights of the variant at full size that have learnt something, where there are any.
+
+        Of those that ship the ones that learnt from rendered people, whom PCKh is measured on by default.
+        """
+        name = split_stacks(variant)[0]
+        path = self.weights / f"{name}.safetensors" if self.weights else WEIGHTS_DIR / f"{name}-rendered.safetensors"
         return path if path.is_file() else None
 
     def reduced(self, variant: str) -> Path | None:
