@@ -36,8 +36,7 @@ class Answers:
 class Comparison:
     """An artefact beside the reference on the same crops.
 
-    heatmap_error     relative L2 of all crops together, for int8 the median of theirs: it clips what is beyond its
-                      scales, and one crop with huge heatmaps would decide; None where the artefact gives keypoints only
+    heatmap_error     relative L2; None where the artefact gives keypoints only
     keypoint_median, keypoint_p99, keypoint_max   distances in crop pixels
     pckh_reference, pckh_artefact   PCKh, or what `protocol` names, headline in percent; None for other joints
     pckh_counts       whether the reference has learnt enough for PCKh to decide
@@ -113,9 +112,6 @@ def compare(
     error, allowed = None, TOLERANCES[precision]
     if artefact.heatmaps is not None and reference.heatmaps is not None:
         error = relative_error(artefact.heatmaps, reference.heatmaps)
-        if precision == "int8":
-            pairs = zip(artefact.heatmaps.split(1), reference.heatmaps.split(1))
-            error = float(np.median([relative_error(*pair) for pair in pairs]))
     distances = np.linalg.norm(artefact.keypoints - reference.keypoints, axis=-1)
     scored = skeleton.names == crops.skeleton.names
     scores = [_headline(answers.keypoints, crops) if scored else None for answers in (reference, artefact)]
