@@ -19,7 +19,9 @@ from bench.measure.timing import OtherLoad, synchronise
 
 QUIET_CORES = 0.25  # that others may keep busy in a turn that counts as undisturbed
 TURN_S = 0.1  # a turn lasts at least this long: the kernel counts the cores' time in hundredths of a second
-MAX_REPEATS = 30  # in a turn
+MAX_REPEATS = 30  # in a part of a turn
+PATIENCE_S = 1.0  # that a disturbed turn may go on for undisturbed repeats
+LOOK_S = 0.05  # that others are watched for, to see whether they have let go of the cores
 ENOUGH_QUIET = 3  # undisturbed repeats, from which on the disturbed ones do not count
 
 
@@ -31,6 +33,7 @@ class Turn:
     ms       of each repeat, in the order they were taken
     joules   of the processors for the whole turn; None where the machine does not tell
     waits    ms that each repeat waited for its data beforehand; empty where there is nothing to wait for
+    photo    ms from one photograph with a box to its joints; None where that is not timed
     """
 
     round: int
@@ -38,6 +41,7 @@ class Turn:
     ms: list[float]
     joules: float | None = None
     waits: list[float] | None = None
+    photo: float | None = None
 
     @property
     def quiet(self) -> bool:
@@ -53,9 +57,13 @@ def take_turn(
     between: Callable[[], object] = lambda: None,
     waits: list[float] | None = None,
     turn_s: float = TURN_S,
+    patience_s: float = PATIENCE_S,
 ) -> dict[str, Any]:
     """Time `step` at least `repeats` times and for at least `turn_s`, after one call that is not counted: what others
     computed since the last turn has driven this one's weights out of the caches. Returns the fields of a `Turn`.
+
+    Others often take a core for a moment and let go of it. So a turn is taken in parts of `turn_s` or one repeat, each
+    with its own load; the disturbed ones do not count beside one that was not, and more are taken for `patience_s`.
 
     between   called before each call of `step`, its time not counted
     waits     list that `between` adds its seconds to
@@ -63,17 +71,66 @@ def take_turn(
     between()
     step()
     synchronise(device)
+    parts: list[Turn] = []
+    began, over = time.perf_counter(), 0.0
+    while True:
+        start = time.perf_counter()
+        parts.append(_take_part(step, round_number, device, between, waits, turn_s))
+        took = time.perf_counter() - start
+        quiet = [part for part in parts if part.quiet]
+        if not over and _whole(parts, repeats, turn_s):
+            over = time.perf_counter() + patience_s
+        if _whole(quiet, repeats, turn_s) or (over and time.perf_counter() + took > over):
+            return asdict(_join(quiet or parts))
+        if not parts[-1].quiet:
+            _await_quiet((over or began + patience_s) - took)
+
+
+def _take_part(
+    step: Callable[[], object],
+    round_number: int,
+    device: str,
+    between: Callable[[], object],
+    waits: list[float] | None,
+    part_s: float,
+) -> Turn:
+    """As many repeats as take `part_s`, one at least."""
     skipped = len(waits or ())
     load, energy = OtherLoad(), Energy()
     ms: list[float] = []
-    while len(ms) < repeats or (sum(ms) < 1e3 * turn_s and len(ms) < MAX_REPEATS):
+    while not ms or (sum(ms) < 1e3 * part_s and len(ms) < MAX_REPEATS):
         between()
         start = time.perf_counter()
         step()
         synchronise(device)
         ms.append(1e3 * (time.perf_counter() - start))
     waited = [1e3 * wait for wait in waits[skipped:]] if waits is not None else None
-    return asdict(Turn(round_number, load.cores(), ms, energy.joules(), waited))
+    return Turn(round_number, load.cores(), ms, energy.joules(), waited)
+
+
+def _whole(parts: Sequence[Turn], repeats: int, turn_s: float) -> bool:
+    """Whether the parts make a turn."""
+    ms = [value for part in parts for value in part.ms]
+    return len(ms) >= MAX_REPEATS or (len(ms) >= repeats and sum(ms) >= 1e3 * turn_s)
+
+
+def _await_quiet(until: float) -> None:
+    """Wait until others have let go of the cores, or time.perf_counter() is `until`."""
+    while time.perf_counter() + LOOK_S < until:
+        others = OtherLoad()
+        time.sleep(LOOK_S)
+        if others.cores() <= QUIET_CORES:
+            return
+
+
+def _join(parts: Sequence[Turn]) -> Turn:
+    """The parts as one turn."""
+    ms = [value for part in parts for value in part.ms]
+    load = sum(part.load * sum(part.ms) for part in parts) / sum(ms)
+    joules = [part.joules for part in parts if part.joules is not None]
+    waits = [value for part in parts for value in part.waits or ()]
+    told, fed = len(joules) == len(parts), parts[0].waits is not None
+    return Turn(parts[0].round, load, ms, sum(joules) if told else None, waits if fed else None)
 
 
 def counted(turns: Sequence[Turn]) -> list[Turn]:
@@ -88,6 +145,7 @@ def summarise(turns: Sequence[Turn]) -> dict[str, Any]:
     ms = [value for turn in used for value in turn.ms]
     waits = [value for turn in used for value in turn.waits or ()]
     joules = [turn.joules / len(turn.ms) for turn in used if turn.joules is not None]
+    photos = [turn.photo for turn in used if turn.photo is not None]
     return {
         "median_ms": float(np.median(ms)),
         "p10_ms": float(np.percentile(ms, 10)),
@@ -98,6 +156,7 @@ def summarise(turns: Sequence[Turn]) -> dict[str, Any]:
         "disturbed": not all(turn.quiet for turn in used),
         "joules": float(np.median(joules)) if joules else None,
         "data_wait_ms": float(np.median(waits)) if waits else None,
+        "photo_ms": float(np.median(photos)) if photos else None,
     }
 
 

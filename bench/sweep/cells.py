@@ -51,7 +51,6 @@ from training.recipes import Recipe
 Fields = dict[str, Any]
 WORKERS = {"cpu": 0, "cuda": 2}  # that load data for a training step; on a CPU they would take cores from it
 LOADER_WORKERS = 2  # of each loader that is timed by itself
-PHOTOGRAPHS = 3  # that are timed from end to end
 
 
 @dataclass(frozen=True)
@@ -95,18 +94,20 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     found |= pckh(cell, settings, prepared)
     if found.get("reason"):
         return wrong(found, found["reason"])
+    photograph = photographs(cell, settings, prepared) if cell.batch_size == 1 else None
     order = turn(found)
     torch.set_num_threads(settings.threads)
     images = images.to(settings.device)
     memory.restart()
+    closing: Fields = {}
     while order.repeats:
         taken = take_turn(lambda: prepared(images), order.round, order.repeats, device=settings.device)
+        closing = closing or {"peak_memory_mb": memory.megabytes()}  # before a whole photograph lies in memory too
+        if photograph:
+            taken["photo"] = photograph(order.round)
         order = turn(taken)
-    closing: Fields = {"peak_memory_mb": memory.megabytes()}
-    if cell.batch_size == 1:
-        closing["photo_ms"] = photograph_ms(cell, settings, prepared)
-        if order.stream_s:
-            closing |= stream(prepared, images, order.stream_s, settings)
+    if cell.batch_size == 1 and order.stream_s:
+        closing |= stream(prepared, images, order.stream_s, settings)
     return closing
 
 
@@ -139,15 +140,19 @@ def pckh(cell: Cell, settings: Settings, prepared: Prepared) -> Fields:
     return {"pckh": mine.pckh, "pckh_change": mine.pckh - eager.pckh, "pckh_basis": basis, "reason": reason}
 
 
-def photograph_ms(cell: Cell, settings: Settings, prepared: Prepared) -> float:
-    """Milliseconds from a JPEG and a box to the joints in the photograph, the median of some people after a first."""
-    people, mean = scored_people(settings), network_mean(settings, cell.variant)
-    seconds = []
-    for row in range(1 + PHOTOGRAPHS):
+def photographs(cell: Cell, settings: Settings, prepared: Prepared) -> Callable[[int], float]:
+    """What times one photograph, person after person by the number that it is given: milliseconds from a JPEG and a box
+    to the joints in the photograph. It has been called once."""
+    people = scored_people(settings)
+    options = EvalOptions(settings.size, 1, mean=network_mean(settings, cell.variant))
+
+    def photograph(number: int) -> float:
         start = time.perf_counter()
-        predict_dataset(prepared, people, [row % len(people)], EvalOptions(settings.size, 1, mean=mean))
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(seconds[1:]))
+        predict_dataset(prepared, people, [number % len(people)], options)
+        return 1e3 * (time.perf_counter() - start)
+
+    photograph(0)
+    return photograph
 
 
 def stream(prepared: Prepared, images: Tensor, seconds: float, settings: Settings) -> Fields:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from bench.measure import turns
 from bench.measure.energy import Energy
 from bench.measure.turns import Turn, counted, ratio_fields, summarise, take_turn, times_faster
 
@@ -37,11 +38,14 @@ def test_disturbed_repeats_count_only_where_there_are_too_few_others():
         "disturbed": True,
         "joules": None,
         "data_wait_ms": None,
+        "photo_ms": None,
     }
     assert not summarise(EAGER)["disturbed"]
 
 
-def test_a_turn_has_its_repeats_or_lasts_long_enough_after_one_that_does_not_count():
+def test_a_turn_has_its_repeats_or_lasts_long_enough_after_one_that_does_not_count(monkeypatch):
+    monkeypatch.setattr(_Others, "seen", [0.0])
+    monkeypatch.setattr(turns, "OtherLoad", _Others)
     calls = []
     short = take_turn(lambda: (calls.append(1), time.sleep(0.02)), 7, 2, turn_s=0.05)
     assert short["round"] == 7
@@ -50,6 +54,51 @@ def test_a_turn_has_its_repeats_or_lasts_long_enough_after_one_that_does_not_cou
     waits: list[float] = []
     fed = take_turn(lambda: None, 1, 4, between=lambda: waits.append(0.5), waits=waits, turn_s=0.0)
     assert fed["waits"] == [500.0] * 4
+
+
+class _Others:
+    """Stands in for the measured load: each part of a turn sees the next of `seen`, then the last again and again."""
+
+    seen: list[float] = []
+
+    def cores(self) -> float:
+        return self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
+
+
+def take_beside(monkeypatch, seen, repeats, **options):
+    """Ten-millisecond repeats numbered from 1, each a part, and how many were made after the one that warms up."""
+    monkeypatch.setattr(_Others, "seen", list(seen))
+    monkeypatch.setattr(turns, "OtherLoad", _Others)
+    made: list[float] = []
+    taken = take_turn(lambda: made.append(time.sleep(0.01)), 1, repeats, turn_s=0.0, **options)
+    return taken, len(made) - 1
+
+
+def test_what_others_disturbed_is_taken_again_and_only_the_rest_counts(monkeypatch):
+    """Busy in the first repeat, still while it waits, then quiet twice: waiting looks twice, two repeats count."""
+    taken, made = take_beside(monkeypatch, [1.0, 0.9, 0.1, 0.0, 0.2], 2)
+    assert made == 3
+    assert len(taken["ms"]) == 2
+    assert taken["load"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_one_undisturbed_repeat_counts_more_than_those_that_others_disturbed(monkeypatch):
+    taken, made = take_beside(monkeypatch, [1.0, 0.0, 0.0, 1.0], 3, patience_s=0.2)
+    assert made >= 3
+    assert len(taken["ms"]) == 1
+    assert taken["load"] == 0.0
+
+
+def test_where_others_never_let_go_a_turn_ends_and_says_so(monkeypatch):
+    began = time.perf_counter()
+    taken, made = take_beside(monkeypatch, [0.8], 2, patience_s=0.3)
+    assert 2 <= made == len(taken["ms"])
+    assert taken["load"] == pytest.approx(0.8)
+    assert time.perf_counter() - began < 3.0
+
+
+def test_a_step_longer_than_the_patience_is_not_repeated(monkeypatch):
+    assert take_beside(monkeypatch, [0.8], 1, patience_s=0.005)[1] == 1
 
 
 def test_energy_is_the_difference_of_the_counters_across_their_end(tmp_path):
