@@ -72,6 +72,7 @@ Turn = Callable[[Fields], Order]
 
 def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     """Inference: batch after batch of crops that already lie on the device."""
+    torch.set_num_threads(1)  # others prepare themselves beside: threads that spin would starve each other
     memory = PeakMemory(settings.device)
     images, expected = load_reference(settings, cell.variant, cell.batch_size)
     prepared = prepare(
@@ -84,7 +85,7 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
         calibration=calibration_crops(settings, cell.variant, cell.precision),
         cache_dir=settings.cache / CONVERTED_DIR,
     )
-    torch.set_num_threads(1)  # others prepare themselves beside
+    torch.set_num_threads(1)
     startup_s = prepared.startup_s + conversion_seconds(settings, cell.variant, cell.path)
     details = prepared.details | ({"threads": str(settings.threads)} if "threads" in prepared.details else {})
     found: Fields = {"startup_s": startup_s, "device": prepared.device, "details": details}
