@@ -17,10 +17,10 @@ import numpy as np
 from bench.measure.energy import Energy
 from bench.measure.timing import OtherLoad, synchronise
 
-QUIET_CORES = 0.25  # that others may keep busy in a turn that counts as undisturbed
+QUIET_CORES = 0.1  # that others may keep busy in a turn that counts as undisturbed; a quiet machine stays below
 TURN_S = 0.1  # a turn lasts at least this long: the kernel counts the cores' time in hundredths of a second
 MAX_REPEATS = 30  # in a part of a turn
-PATIENCE_S = 1.0  # that a disturbed turn may go on for undisturbed repeats
+PATIENCE_S = 1.5  # that a disturbed turn may go on for undisturbed repeats
 LOOK_S = 0.05  # that others are watched for, to see whether they have let go of the cores
 ENOUGH_QUIET = 3  # undisturbed repeats, from which on the disturbed ones do not count
 
@@ -64,6 +64,7 @@ def take_turn(
 
     Others often take a core for a moment and let go of it. So a turn is taken in parts of `turn_s` or one repeat, each
     with its own load; the disturbed ones do not count beside one that was not, and more are taken for `patience_s`.
+    Where all are disturbed, the least disturbed ones count.
 
     between   called before each call of `step`, its time not counted
     waits     list that `between` adds its seconds to
@@ -72,16 +73,17 @@ def take_turn(
     step()
     synchronise(device)
     parts: list[Turn] = []
-    began, over = time.perf_counter(), 0.0
+    began, over, took = time.perf_counter(), 0.0, math.inf
     while True:
         start = time.perf_counter()
         parts.append(_take_part(step, round_number, device, between, waits, turn_s))
-        took = time.perf_counter() - start
+        took = min(took, time.perf_counter() - start)
         quiet = [part for part in parts if part.quiet]
         if not over and _whole(parts, repeats, turn_s):
             over = time.perf_counter() + patience_s
         if _whole(quiet, repeats, turn_s) or (over and time.perf_counter() + took > over):
-            return asdict(_join(quiet or parts))
+            least = min(part.load for part in parts)
+            return asdict(_join(quiet or [part for part in parts if part.load <= least + QUIET_CORES]))
         if not parts[-1].quiet:
             _await_quiet((over or began + patience_s) - took)
 

@@ -252,7 +252,8 @@ def check_first_step(cell: Cell, settings: Settings, found: FirstStep, batch: Ba
 
 
 def exact_first_step(cell: Cell, settings: Settings, batch: Batch) -> FirstStep:
-    """The first step in float64."""
+    """The first step in float64, on all cores: the cells beside are ready long before."""
+    torch.set_num_threads(settings.threads)
     learner = make_learner(cell.eager, settings)
     learner.model.double()
     return take_first_step(learner, batch._replace(images=batch.images.double()))

@@ -130,16 +130,20 @@ class Measuring:
                 break
 
     def close(self, held: dict[Cell, Isolated], found: dict[Cell, Fields], display: Display) -> None:
-        """Let every cell that holds come to its end, and write down what it says last."""
+        """Let every cell that holds come to its end, together but for what is still timed, and write down what it says
+        last."""
         streamed = self.fastest(held) if self.pace.stream_s else None
-        for cell, process in held.items():
-            stream_s = self.pace.stream_s if cell == streamed else 0.0
-            process.go(Order(stream_s=stream_s, budget=self.pace.loader_s))
-            outcome = process.wait(self.pace.limit + stream_s)
-            assert outcome is not None, "a cell that is told to end does not hold"
-            if not outcome.ok and cell.mode != "loader":
-                continue  # it has its times, only what is told at the end is missing
-            self.end(cell, outcome, display, found[cell])
+        alone = [cell for cell in held if cell == streamed or cell.mode == "loader"]
+        together = [cell for cell in held if cell not in alone]
+        for cells in (*([cell] for cell in alone), together):
+            for cell in cells:
+                stream_s = self.pace.stream_s if cell == streamed else 0.0
+                held[cell].go(Order(stream_s=stream_s, budget=self.pace.loader_s))
+            for cell in cells:
+                outcome = held[cell].wait(self.pace.limit + (self.pace.stream_s if cell == streamed else 0.0))
+                assert outcome is not None, "a cell that is told to end does not hold"
+                if outcome.ok or cell.mode == "loader":  # else it has its times, only what is told at the end is missing
+                    self.end(cell, outcome, display, found[cell])
 
     def fastest(self, cells: Sequence[Cell] | dict[Cell, Isolated]) -> Cell | None:
         """The fastest path of a group that is timed one crop at a time."""

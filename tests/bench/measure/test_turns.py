@@ -76,10 +76,10 @@ def take_beside(monkeypatch, seen, repeats, **options):
 
 def test_what_others_disturbed_is_taken_again_and_only_the_rest_counts(monkeypatch):
     """Busy in the first repeat, still while it waits, then quiet twice: waiting looks twice, two repeats count."""
-    taken, made = take_beside(monkeypatch, [1.0, 0.9, 0.1, 0.0, 0.2], 2)
+    taken, made = take_beside(monkeypatch, [1.0, 0.9, 0.1, 0.0, 0.08], 2)
     assert made == 3
     assert len(taken["ms"]) == 2
-    assert taken["load"] == pytest.approx(0.1, abs=0.01)
+    assert taken["load"] == pytest.approx(0.04, abs=0.01)
 
 
 def test_one_undisturbed_repeat_counts_more_than_those_that_others_disturbed(monkeypatch):
@@ -95,6 +95,13 @@ def test_where_others_never_let_go_a_turn_ends_and_says_so(monkeypatch):
     assert 2 <= made == len(taken["ms"])
     assert taken["load"] == pytest.approx(0.8)
     assert time.perf_counter() - began < 3.0
+
+
+def test_where_all_were_disturbed_the_least_disturbed_count(monkeypatch):
+    taken, made = take_beside(monkeypatch, [0.9, 0.3, 0.9], 2, patience_s=0.04)
+    assert made >= 2
+    assert len(taken["ms"]) == 1
+    assert taken["load"] == pytest.approx(0.3)
 
 
 def test_a_step_longer_than_the_patience_is_not_repeated(monkeypatch):
