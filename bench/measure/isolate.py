@@ -57,13 +57,19 @@ class _Holds:
     told: Any
 
 
+def hush() -> None:
+    """Keep Python from telling at the end what the processes that were killed left unclosed.
+
+    Who tells it takes over the environment when it starts: with the first process of any kind.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+
+
 def preload(modules: Sequence[str]) -> None:
     """Have the fork server import these modules; what is not installed is passed over.
 
     Takes effect where no process has been started yet. None of them may start threads when it is imported.
     """
-    # The server takes over the environment: nobody wants to hear of what the ones that were killed left unclosed.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     _context.set_forkserver_preload(list(modules))
 
 

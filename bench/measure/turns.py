@@ -22,6 +22,7 @@ TURN_S = 0.1  # a turn lasts at least this long: the kernel counts the cores' ti
 MAX_REPEATS = 30  # in a part of a turn
 PATIENCE_S = 1.5  # that a disturbed turn may go on for undisturbed repeats
 LOOK_S = 0.05  # that others are watched for, to see whether they have let go of the cores
+TICK_S = 0.01  # the unit of the kernel's books
 ENOUGH_QUIET = 3  # undisturbed repeats, from which on the disturbed ones do not count
 
 
@@ -121,7 +122,7 @@ def _await_quiet(until: float) -> None:
     while time.perf_counter() + LOOK_S < until:
         others = OtherLoad()
         time.sleep(LOOK_S)
-        if others.cores() <= QUIET_CORES:
+        if others.cores() <= max(QUIET_CORES, TICK_S / LOOK_S):
             return
 
 

@@ -95,16 +95,17 @@ def infer(cell: Cell, settings: Settings, turn: Turn) -> Fields:
     found |= pckh(cell, settings, prepared)
     if found.get("reason"):
         return wrong(found, found["reason"])
-    photograph = photographs(cell, settings, prepared) if cell.batch_size == 1 else None
     order = turn(found)
     torch.set_num_threads(settings.threads)
     images = images.to(settings.device)
     memory.restart()
     closing: Fields = {}
+    photograph: Callable[[int], float] | None = None
     while order.repeats:
         taken = take_turn(lambda: prepared(images), order.round, order.repeats, device=settings.device)
         closing = closing or {"peak_memory_mb": memory.megabytes()}  # before a whole photograph lies in memory too
-        if photograph:
+        if cell.batch_size == 1:
+            photograph = photograph or photographs(cell, settings, prepared)
             taken["photo"] = photograph(order.round)
         order = turn(taken)
     if cell.batch_size == 1 and order.stream_s:

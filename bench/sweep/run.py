@@ -265,6 +265,7 @@ def sweep(request: SweepRequest) -> Path:
     """Run a sweep and return its folder; raises FasthgError for a bad request before anything is written."""
     cells = plan_request(request)
     out = choose_folder(request)
+    isolate.hush()
     with _lock(out), Display() as display:
         try:
             run = Sweep(request, cells, out, display)

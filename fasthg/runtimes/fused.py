@@ -35,23 +35,30 @@ def build(path: str, request: Request) -> Prepared:
     set_threads(request)
     device = request.device
     model, example = request.model, request.example.to(device)
-    if device.type == "cpu":
+    if device.type == "cpu":  # the plain network is not kept: its weights would be as many again
         final = fuse(model, example, torch.float32, host_precision=request.precision)
     else:
-        final = fuse(model, example, DTYPES[request.precision])
-
-    checked: set[tuple[int, ...]] = set()
+        final = checked(fuse(model, example, DTYPES[request.precision]), model, request.precision)
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        images = images.to(device, torch.float32)
-        if device.type == "cuda" and tuple(images.shape) not in checked:
-            check(final, model, images, request.precision)
-            checked.add(tuple(images.shape))
-        return final(images).float()
+        return final(images.to(device, torch.float32)).float()
 
     details = {"torch": torch.__version__}
     return Prepared(one_at_a_time(run), path, device_name(device), request.precision, details | thread_details(request))
+
+
+def checked(final: Callable[[Tensor], Tensor], model: HourglassNet, precision: str) -> Callable[[Tensor], Tensor]:
+    """`final`, which is checked before it answers the first batch of a shape."""
+    known: set[tuple[int, ...]] = set()
+
+    def run(images: Tensor) -> Tensor:
+        if tuple(images.shape) not in known:
+            check(final, model, images, precision)
+            known.add(tuple(images.shape))
+        return final(images)
+
+    return run
 
 
 @torch.inference_mode()
