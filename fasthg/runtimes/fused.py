@@ -35,6 +35,7 @@ def build(path: str, request: Request) -> Prepared:
     set_threads(request)
     device = request.device
     model, example = request.model, request.example.to(device)
+    final: Callable[[Tensor], Tensor]
     if device.type == "cpu":  # the plain network is not kept: its weights would be as many again
         final = fuse(model, example, torch.float32, host_precision=request.precision)
     else:

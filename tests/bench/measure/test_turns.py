@@ -1,6 +1,7 @@
 """Times taken in turns: what disturbs a round does not decide a ratio, and nothing is compared across rounds."""
 
 import time
+from typing import ClassVar
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_turn_has_its_repeats_or_lasts_long_enough_after_one_that_does_not_cou
 class _Others:
     """Stands in for the measured load: each part of a turn sees the next of `seen`, then the last again and again."""
 
-    seen: list[float] = []
+    seen: ClassVar[list[float]] = []
 
     def cores(self) -> float:
         return self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
