@@ -142,9 +142,7 @@ class Measuring:
             for cell in cells:
                 outcome = held[cell].wait(self.pace.limit + (self.pace.stream_s if cell == streamed else 0.0))
                 assert outcome is not None, "a cell that is told to end does not hold"
-                if (
-                    outcome.ok or cell.mode == "loader"
-                ):  # else it has its times, only what is told at the end is missing
+                if outcome.ok or cell.mode == "loader":  # else it has its times, but lacks what is told at the end
                     self.end(cell, outcome, display, found[cell])
 
     def fastest(self, cells: Sequence[Cell] | dict[Cell, Isolated]) -> Cell | None:
