@@ -5,6 +5,7 @@ Results go to stdout, so that they can be piped; notes, progress and errors go t
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import io
@@ -83,7 +84,7 @@ def _run(app: typer.Typer, argv: Sequence[str] | None, prog: str) -> int:
     """The app's exit code. Typer calls an EOFError an abort, and ends the process where a pipe has no reader."""
     output = sys.stdout
     try:
-        with _end_like_ctrl_c():
+        with _end_like_ctrl_c(), _hold_on_to_ctrl_c():
             code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
     except typer.Abort as error:
         if isinstance(error.__cause__, EOFError):
@@ -168,6 +169,24 @@ def _end_like_ctrl_c() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _hold_on_to_ctrl_c() -> Iterator[None]:
+    """Interrupt again where the interrupt fell into a finalizer: Python drops what is raised there."""
+    earlier = sys.unraisablehook
+
+    def again(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, _thread.interrupt_main).start()  # here it would fall into this hook
+        else:
+            earlier(unraisable)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = earlier
 
 
 def note(message: str) -> None:

@@ -71,6 +71,22 @@ def test_an_end_of_file_is_no_interruption() -> None:
         run(fail)
 
 
+def test_an_interrupt_that_falls_into_a_finalizer_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Falls:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def drop() -> None:
+        Falls()
+        time.sleep(5)
+        raise FasthgError("went on")
+
+    hook = sys.unraisablehook
+    assert run(drop) == 130
+    assert sys.unraisablehook is hook
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_terminal_that_is_closed_ends_like_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
     def closed() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
