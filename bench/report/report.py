@@ -139,9 +139,11 @@ def facts(results: Results) -> list[str]:
     limits = machine["limits"]
     matrix = ", ".join(f"{tables.number(value)} TFLOP/s in {name}" for name, value in limits["tflops"].items())
     loads = [row.load for row in results.rows if row.load is not None]
+    first = machine.get("niceness", 0)
     return [
         f"{machine['device']}: {machine['threads']} threads of {machine['cores']} cores, {machine['memory_gb']} GB; "
-        f"others kept {min(loads, default=0):.1f} to {max(loads, default=0):.1f} cores busy while cells were timed",
+        f"others kept {min(loads, default=0):.1f} to {max(loads, default=0):.1f} cores busy while cells were timed"
+        + (f"; cells ran before everything else (niceness {first})" if first < 0 else ""),
         f"limit measured in this run: {matrix or machine['limits_reason']}"
         + (f"; copy {tables.number(limits['copy_gb_s'])} GB/s" if limits["copy_gb_s"] else ""),
         f"energy of the processors: {machine.get('energy', 'not told here')}",

@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from bench.measure.timing import go_first
 from bench.sweep.plan import MODES
 from bench.sweep.run import MINUTES, SweepRequest, sweep
 from fasthg.console import run_command
@@ -79,6 +80,7 @@ def main(
         people=people,
         cell_limit=cell_limit,
     )
+    go_first()
     sweep(request)
 
 

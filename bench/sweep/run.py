@@ -221,6 +221,7 @@ class Sweep:
                 "began": now(),
                 "data": "given" if self.request.data else "rendered",
                 "full": self.request.full,
+                "niceness": os.getpriority(os.PRIO_PROCESS, 0),
                 "energy": "told" if Energy().joules() is not None else "not told here",
             }
         )
