@@ -22,8 +22,9 @@ Image = NDArray[np.uint8]  # [H, W, 3] RGB
 _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"#?RADIANCE"),
-    *(b"v/1\x01", b"\x59\xa6\x6a\x95", b"qoif", b"8BPS", b"DDS "),
+    *(b"v/1\x01", b"\x59\xa6\x6a\x95", b"qoif", b"8BPS", b"DDS ", b"icns", b"\x01\xda"),
 )
+_ICONS = (b"\0\0\1\0", b"\0\0\2\0")  # of Windows; MPEG-4 without a container may begin so, too
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF = {b"avif", b"avis"}
 _ONE = (b"\xff\xd8", b"BM")  # how files begin that hold one picture, whatever their name says
@@ -39,7 +40,9 @@ _few_large = threading.Semaphore(2)  # pages that are decoded at a time: Pillow 
 
 def is_picture(start: bytes) -> bool:
     """Whether a file that begins with `start` (32 bytes) is a picture, whatever its name says."""
-    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or is_heif(start)
+    is_icon = start.startswith(_ICONS) and start[4:5] != b"\0" and start[5:6] == b"\0"  # how many sizes it holds
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return start.startswith(_SIGNATURES) or is_icon or is_webp or is_heif(start)
 
 
 def holds_one(start: bytes) -> bool:

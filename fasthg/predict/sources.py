@@ -134,8 +134,11 @@ def as_image(array: NDArray[Any] | Tensor) -> Image:
     """
     if isinstance(array, Tensor):
         kind, wanted = "tensor", "[3, H, W]"
-        held = array.detach().cpu()
-        pixels = (held.float() if held.is_floating_point() else held).numpy()  # NumPy has no bfloat16
+        try:
+            held = array.detach().cpu()
+            pixels = (held.float() if held.is_floating_point() else held).numpy()  # NumPy has no bfloat16
+        except (TypeError, RuntimeError):  # sparse, quantised, without memory of its own
+            raise FasthgError(f"tensor is {array.layout} on {array.device}; give a dense one of pixels") from None
         pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels
     else:
         kind, wanted, pixels = "array", "[H, W, 3]", array

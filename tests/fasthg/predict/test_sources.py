@@ -96,6 +96,15 @@ def test_a_thumbnail_in_a_tiff_and_the_other_pictures_of_a_jpeg_are_no_photograp
     assert shades(of(tmp_path / "b.jpg")) == [80]
 
 
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "SGI", "PPM", "BMP", "DDS", "JPEG2000", "QOI"])
+def test_a_picture_that_a_video_reader_opens_too_is_a_photograph(tmp_path: Path, kind: str) -> None:
+    shown = PIL.Image.fromarray(picture(100)).resize((256, 256))
+    (tmp_path / "a").write_bytes(encoded(kind, shown, **({"sizes": [(16, 16), (256, 256)]} if kind == "ICO" else {})))
+    (photo,) = of(tmp_path / "a")
+    assert photo.frame is None
+    assert photo.load().shape[0] >= 256  # an icon's largest size
+
+
 CONTAINERS = {
     "libx264": (".mp4", ".mkv", ".ts", ".mov"),
     "mpeg4": (".avi", ".nut", ".asf", ".3gp"),
@@ -258,6 +267,15 @@ def test_a_file_that_was_closed_is_named(tmp_path: Path) -> None:
 def test_what_is_no_image_is_named(thing: object) -> None:
     with pytest.raises(FasthgError, match="is no image; give photographs"):
         of(thing)
+
+
+@pytest.mark.parametrize("form", ["sparse", "meta", "complex"])
+def test_a_tensor_without_pixels_is_named(form: str) -> None:
+    pixels = torch.rand(3, 8, 8)
+    tensor = {"sparse": pixels.to_sparse(), "meta": pixels.to("meta"), "complex": pixels.to(torch.complex64)}[form]
+    (photo,) = of([tensor])
+    with pytest.raises(FasthgError, match="tensor is |array is "):
+        photo.load()
 
 
 @pytest.mark.parametrize("name", ["https://example.com/a.jpg", "a\0b.jpg", "x" * 300 + ".jpg", "*.jpg", "~/a.jpg"])
