@@ -274,7 +274,7 @@ def test_a_tensor_without_pixels_is_named(form: str) -> None:
     pixels = torch.rand(3, 8, 8)
     tensor = {"sparse": pixels.to_sparse(), "meta": pixels.to("meta"), "complex": pixels.to(torch.complex64)}[form]
     (photo,) = of([tensor])
-    with pytest.raises(FasthgError, match="tensor is |array is "):
+    with pytest.raises(FasthgError, match="tensor is "):
         photo.load()
 
 
