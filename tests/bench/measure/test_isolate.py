@@ -3,6 +3,7 @@
 import operator
 import os
 import subprocess
+import sys
 import time
 
 import psutil
@@ -91,3 +92,19 @@ def test_nothing_that_holds_is_left_behind(log):
     assert process.wait(60) is None
     end_all()
     assert "SIGKILL" in process.wait(60).reason
+
+
+@pytest.mark.parametrize("hushed", [True, False])
+def test_python_tells_nothing_of_what_was_killed(tmp_path, hushed):
+    held = "import multiprocessing, time; held = multiprocessing.Semaphore(); time.sleep(60)"
+    script = f"""
+from pathlib import Path
+from bench.measure import isolate
+if {hushed}:
+    isolate.hush()
+print(isolate.run_isolated(exec, ({held!r},), limit_s=5, log=Path({str(tmp_path / "log")!r})).reason)
+"""
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "past its limit" in found.stdout
+    assert ("leaked semaphore" in found.stderr) is not hushed
