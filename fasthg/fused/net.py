@@ -114,7 +114,8 @@ class FusedNet:
         with self._lock:
             shape = self._load(images)
             shape.run()
-            heatmaps = shape.heatmaps.clone()
+            heatmaps = torch.empty_like(shape.heatmaps)
+            _copy(shape.heatmaps, heatmaps)
             self._streams.leave()
             return heatmaps
 
@@ -163,7 +164,7 @@ class FusedNet:
             raise FasthgError(f"images are on {images.device}; move them to {self.device}, where the network is")
         shape = self._shape(tuple(images.shape))
         self._streams.enter()
-        shape.images.copy_(images)
+        _copy(images, shape.images)
         return shape
 
     @torch.inference_mode(False)  # inference tensors could not be written to by somebody who looks at single steps
@@ -191,6 +192,15 @@ class FusedNet:
                 self._streams.launch(step)
 
         return _Shape(images, heatmaps, plan, self._streams.capture(run))
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Fill `target`; on the CPU by this thread alone, for torch's threads look for more work for milliseconds afterwards,
+    on the cores that the program is about to use."""
+    if target.is_cuda:
+        target.copy_(source)
+    else:
+        target.numpy()[...] = source.detach().numpy()
 
 
 def _compile(steps: list[Step], precision: str) -> Callable[[], None]:

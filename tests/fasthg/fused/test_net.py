@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,31 @@ def relative_error(model: HourglassNet, fused: FusedNet, images: Tensor) -> floa
 def test_every_variant_of_the_study_answers_like_eager(variant: str) -> None:
     model, images = lively(VARIANTS[variant]), torch.rand(1, 3, 64, 64) - 0.4
     assert relative_error(model, fuse(model, images, torch.float32), images) < 1e-5
+
+
+def test_on_a_cpu_no_threads_of_torch_stay_awake_beside_the_network() -> None:
+    """Once there, they look for work for milliseconds after each operator that was shared out among them."""
+    script = """
+import time
+import numpy as np, psutil, torch
+from fasthg.fused.net import fuse
+from fasthg.network.model import HourglassNet
+from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.image import normalise
+
+torch.set_num_threads(1)
+config, threads = HourglassConfig(num_stacks=1, num_feats=16, depths=2), psutil.Process().num_threads
+network = fuse(HourglassNet(config).eval(), torch.zeros(1, 3, 256, 256), torch.float32, host_precision="fp32")
+torch.set_num_threads(2)
+time.sleep(0.2)  # those that packed its weights are gone
+before = threads()
+network(normalise(np.zeros((1, 256, 256, 3), np.uint8)))
+own = threads()
+torch.rand(1, 3, 256, 256).add_(1)
+print(own - before, threads() - own)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize(
