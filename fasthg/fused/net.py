@@ -195,8 +195,8 @@ class FusedNet:
 
 
 def _copy(source: Tensor, target: Tensor) -> None:
-    """Fill `target`; on the CPU by this thread alone, for torch's threads look for more work for milliseconds afterwards,
-    on the cores that the program is about to use."""
+    """Fill `target`; on the CPU by this thread alone: torch's threads look for more work for milliseconds, on the cores
+    that the program is about to use."""
     if target.is_cuda:
         target.copy_(source)
     else:
