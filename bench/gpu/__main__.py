@@ -9,6 +9,7 @@ peers, which are CUDA graphs: the kernels run in Triton's interpreter, on small 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -104,15 +105,14 @@ def gpu(
     results: dict[str, Any] = {"machine": facts, "command": "python -m bench.gpu" + (" --rehearse" if rehearse else "")}
 
     def keep(section: str, content: Any) -> Any:
-        results[section] = content
+        results[section] = _finite(content)
         write_json(folder / "gpu.json", results)
         note(f"{section}: {time.monotonic() - start:.0f} s")
-        return content
+        return results[section]
 
     with rehearsal() if rehearse else nullcontext():
         variants, operators = check(plan)
-        keep("variants", variants)
-        keep("operators", operators)
+        variants, operators = keep("variants", variants), keep("operators", operators)
         limits = measure_limits(plan.device)
         keep("limits", asdict(limits) | small_limits(torch.device(plan.device)))
         operators = keep("operators", operators + time_operators(plan, limits))
@@ -125,6 +125,15 @@ def gpu(
         raise ParityError(f"gpu: wrong answers from {', '.join(dict.fromkeys(wrong))}; see {folder / 'gpu.json'}")
 
 
+def _finite(content: Any) -> Any:
+    """The content with None for what is not finite, which JSON has no number for."""
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def _wrong(row: dict[str, Any]) -> bool:
     return row.get("correct") is False
 
@@ -134,9 +143,8 @@ def _report(results: dict[str, Any], operators: list[dict[str, Any]], variants: 
     console.print(f"{results['machine']['device']}: {json.dumps(results['limits'])}")
     checked = Table("variant", "dtype", "relative error", "", title="Heatmaps against float64")
     for row in variants:
-        checked.add_row(
-            row["variant"], row["dtype"], f"{row['error']:.1e}", "ok" if row["correct"] else row["overflow"] or "WRONG"
-        )
+        error = "not finite" if row["error"] is None else f"{row['error']:.1e}"
+        checked.add_row(row["variant"], row["dtype"], error, "ok" if row["correct"] else row["overflow"] or "WRONG")
     console.print(checked)
     timed = Table("operator", "variant", "layer", "us", "TFLOP/s", "GB/s", "% of limit", title="Operators")
     for row in operators:

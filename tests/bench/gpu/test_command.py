@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +39,16 @@ def test_right_answers_end_well(rehearse: Any) -> None:
 def test_one_wrong_answer_ends_in_an_error(wrong: Any, rehearse: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert rehearse(*wrong) == 3
     assert "wrong answers from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [math.inf, math.nan])
+def test_an_error_that_is_not_finite_is_recorded_and_told(
+    error: float, rehearse: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"error": error, "correct": False}
+    assert rehearse(wrong, wrong) == 3
+    printed = capsys.readouterr()
+    assert "not finite" in printed.out
+    assert "wrong answers from head of small, network of small" in printed.err
+    kept = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    assert [row["error"] for row in kept["variants"] + kept["operators"]] == [None, None]
