@@ -1,4 +1,4 @@
-# From a fresh machine (Python 3.11 to 3.13 with pip, gcc, make) to tests or to the main job.
+# From a fresh machine (Python 3.11 to 3.13 with pip, venv and headers, g++, make) to tests or to the main job.
 PYTHON ?= python3
 VENV ?= .venv
 SWEEP ?=

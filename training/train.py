@@ -1,7 +1,6 @@
 """Train a network: `python -m training.train --variant small --data DIR --out RUN`, or `torchrun -m training.train`.
 
-Reached so far (`fasthg/network/weights/README.md` has the commands): `small` at PCKh@0.5 weighted14 91.1 on 1,000
-held-out rendered people, from 79,840 training crops of 64 to 256 px on two CPU cores; one run, one seed.
+What it has reached, and by which commands, is in `fasthg/network/weights/README.md`.
 
 The options are the fields of `Recipe`, `Augmentation` and `TrainOptions`, so the command line and Python say the same.
 """

@@ -89,7 +89,7 @@ class Scores:
     rmse        root mean square of the labelled joints' distances, pixels of the photograph
     mean_error  their mean
     skeleton    whose joints they are
-    left_out    people that do not, because the protocol's length is not known for them
+    unscaled    people that do not, because the protocol's length is not known for them
     """
 
     protocol: Protocol
@@ -101,7 +101,7 @@ class Scores:
     rmse: float
     mean_error: float
     skeleton: Skeleton = MPII
-    left_out: int = 0
+    unscaled: int = 0
 
     @property
     def headline(self) -> tuple[str, float]:
@@ -129,7 +129,7 @@ class Scores:
             "num_joints": self.num_joints,
             "rmse_px": _or_none(self.rmse),
             "mean_px": _or_none(self.mean_error),
-            "left_out": self.left_out,
+            "unscaled": self.unscaled,
         }
         return about | {name: found.to_dict() for name, found in self.measures.items()}
 
@@ -138,11 +138,11 @@ class Scores:
         from rich.table import Table
 
         measures = (self.at, self.strict, self.auc)
-        left_out = f"; {self.left_out} people left out, who lack it" if self.left_out else ""
+        unscaled = f"; {self.unscaled} people left out, who lack it" if self.unscaled else ""
         table = Table(
             title=f"{self.num_people} people, {self.num_joints} joints",
             caption=f"{self.protocol}: errors over {self.protocol.length}; RMSE {self.rmse:.2f} px, mean"
-            f" {self.mean_error:.2f} px{left_out}",
+            f" {self.mean_error:.2f} px{unscaled}",
         )
         for column in ("", str(self.protocol), f"{self.protocol.name}@{self.protocol.strict:g}", "AUC"):
             table.add_column(column, justify="right" if column else "left")
@@ -202,7 +202,7 @@ def score(
         rmse=float(np.sqrt(np.mean(seen**2))) if seen.size else math.nan,
         mean_error=float(seen.mean()) if seen.size else math.nan,
         skeleton=skeleton,
-        left_out=int((~counted).sum()),
+        unscaled=int((~counted).sum()),
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "fasthg").rglob("*.md")), *sorted((ROOT / "bench").rglob("*.md"))]
+FOLDERS = ("fasthg", "kernels", "bench", "tests")
+DOCUMENTS = [ROOT / "README.md", *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.md")))]
 
 
 def tables_of(text: str) -> list[list[str]]:

@@ -64,7 +64,7 @@ def test_people_without_a_torso_are_left_out_and_counted() -> None:
     wrong = people.joints.copy()
     wrong[1] += 1000
     scores = score_people(wrong, people, PCK)
-    assert (scores.num_people, scores.left_out, scores.num_joints) == (2, 1, 28)
+    assert (scores.num_people, scores.unscaled, scores.num_joints) == (2, 1, 28)
     assert scores.at.means["pooled16"] == 100.0
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(scores.table())
