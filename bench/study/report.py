@@ -101,8 +101,8 @@ def report(rows: Sequence[dict[str, Any]], command: str) -> str:
         "",
         f"Every variant has its widths divided by {first['shrink']} and sees {first['size']} px crops of the same "
         f"{first['people']} rendered people for {first['epochs']} epochs at batch {first['batch_size']}, that is "
-        f"{first['steps']} steps: about 70 times fewer crops than in the study's runs, and of other data. The table says which "
-        "variant learns fastest when it is small, not which is best in the end.",
+        f"{first['steps']} steps: about 70 times fewer crops than in the study's runs, and of other data. The "
+        "table says which variant learns fastest when it is small, not which is best in the end.",
         "",
         "| variant | study PCKh | PCKh@0.5 mean14 | each seed | parameters | GFLOP/image |",
         "|---|---|---|---|---|---|",
