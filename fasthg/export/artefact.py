@@ -27,7 +27,9 @@ import torch
 
 from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.files import default_cache_dir, sha256, write_json
+from fasthg.network.load import SHIPPED
 from fasthg.network.model import HourglassNet
+from fasthg.network.published import PUBLISHED
 from fasthg.network.variants import HourglassConfig
 from fasthg.runtimes.paths import PATHS
 from fasthg.runtimes.request import Mode, Prepared, Request, resolve_device
@@ -66,8 +68,8 @@ class Artefact:
 
 
 def is_artefact(path: str | Path) -> bool:
-    """Whether `path` is a folder, or a metadata.json in one, rather than a file of weights."""
-    return Path(path).is_dir() or Path(path).name == METADATA
+    """Whether `path` is a folder, or a metadata.json in one, rather than weights: a file, or a name that they have."""
+    return str(path) not in {*SHIPPED, *PUBLISHED} and (Path(path).is_dir() or Path(path).name == METADATA)
 
 
 def write_metadata(artefact: Artefact, **told: Any) -> None:

@@ -13,7 +13,7 @@ import torch
 from fasthg import HourglassNet, Predictor
 from fasthg.cli.app import main
 from fasthg.errors import FasthgError
-from fasthg.export.artefact import Artefact, read_artefact, write_metadata
+from fasthg.export.artefact import Artefact, is_artefact, read_artefact, write_metadata
 from fasthg.network.variants import HourglassConfig
 
 pytest.importorskip("onnxruntime")
@@ -66,6 +66,16 @@ def test_metadata_says_what_a_deployment_needs(exported: Path) -> None:
     assert artefact.metadata["input"]["mean"] == [0.4404, 0.4440, 0.4327]
     assert artefact.metadata["joint_names"][9] == "head"
     assert list(artefact.metadata["files"]) == ["model.onnx"]
+
+
+def test_a_folder_does_not_hide_the_weights_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("rendered", "bearpaw-hg2", "mine"):
+        Path(name).mkdir()
+    assert Predictor("rendered", runtime="eager", size=SIZE).path == "eager"
+    assert not is_artefact("bearpaw-hg2")
+    assert is_artefact("mine")
+    assert is_artefact("./rendered")
 
 
 def test_a_tampered_artefact_is_refused(copied: Path) -> None:
