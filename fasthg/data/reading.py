@@ -5,6 +5,7 @@ Points are continuous pixels of their image with the origin at the corner of its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,34 +162,22 @@ def _parse_pairs(text: str, skeleton: Skeleton) -> tuple[tuple[int, int], ...]:
 def hold_out(images: Sequence[str], rule: str) -> tuple[NDArray[np.bool_], str]:
     """Which subjects to validate on, bool [N], by their images, and how they were chosen."""
     names = sorted(set(images))
-    if rule.startswith("every"):
-        step = int(_number(rule.removeprefix("every"), rule))
-        chosen, how = set(names[::step]), f"every {step}th image (--holdout changes it)"
-    elif rule[:2] == "0.":
-        share, _at, seed = rule.partition("@")
-        count = max(1, round(_number(share, rule) * len(names)))
-        drawn = np.random.default_rng(int(_number(seed or "0", rule, least=0))).permutation(len(names))[:count]
-        chosen, how = {names[i] for i in drawn}, f"a share of {share} with seed {seed or 0}"
+    if every := re.fullmatch(r"every([1-9]\d{0,8})", rule):
+        chosen, how = set(names[:: int(every[1])]), f"every {every[1]}th image (--holdout changes it)"
+    elif part := re.fullmatch(r"(0\.0*[1-9]\d*)(?:@(\d{1,18}))?", rule):
+        share, seed = part[1], int(part[2] or 0)
+        drawn = np.random.default_rng(seed).permutation(len(names))[: max(1, round(float(share) * len(names)))]
+        chosen, how = {names[i] for i in drawn}, f"a share of {share} with seed {seed}"
     else:
         chosen, how = _listed(Path(rule), names), f"as {rule} lists them"
     return np.array([name in chosen for name in images]), how
-
-
-def _number(text: str, rule: str, least: float = 0.001) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if value < least:
-        raise FasthgError(f"holdout {rule!r}: give every6, a share and a seed such as 0.2@7, or a file of image names")
-    return value
 
 
 def _listed(file: Path, names: Sequence[str]) -> set[str]:
     try:
         wanted = {line.strip() for line in file.read_text().splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError):
-        raise FasthgError(f"holdout {file}: neither every6, nor 0.2@7, nor a file of image names") from None
+        raise FasthgError(f"holdout {file}: give every6, a share such as 0.2@7, or a file of image names") from None
     found = {name for name in names if name in wanted or Path(name).name in wanted}
     known = found | {Path(name).name for name in found}
     if missing := sorted(wanted - known):

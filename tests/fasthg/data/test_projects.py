@@ -295,7 +295,21 @@ def test_images_are_held_out_by_step_share_or_list(rule: str, expected: list[int
         assert np.flatnonzero(held[:5]).tolist() == expected
 
 
-@pytest.mark.parametrize("rule", ["every0", "0.x", "nowhere.txt"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "every0",
+        "every0.5",
+        "everyinf",
+        "every" + 5000 * "9",
+        "0.0",
+        "0.x",
+        "0.2e999",
+        "0.2@inf",
+        "0.2@1.5",
+        "nowhere.txt",
+    ],
+)
 def test_a_rule_that_is_none_is_named(rule: str) -> None:
     with pytest.raises(FasthgError, match="holdout"):
         hold_out(["a.png"], rule)
