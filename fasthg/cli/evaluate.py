@@ -74,6 +74,12 @@ def evaluate(
     dataset: Dataset = load_dataset(data, split, check_files=False, reading=Reading(category, holdout))  # type: ignore[arg-type]
     if results and (is_coco_file(results) or is_same_file(results, files_read(dataset))):
         raise FasthgError(f"cannot write {results}: it is part of the data; choose another name")
+    of_coco = is_coco_file(dataset.annotations)
+    if (results or detections) and not of_coco:
+        raise FasthgError(
+            f"{dataset.annotations} is no file of COCO's keypoints, whose numbers results and detections refer to;"
+            " give one with --data"
+        )
     left_out = LeftOut(strict, named=_NAMED)
     dataset, box_scores = at_detections(dataset, detections, category, left_out) if detections else (dataset, None)
     if strict or not dataset.image_dir.is_dir():
@@ -104,7 +110,7 @@ def evaluate(
     if early_exit is not None:
         run["early_exit"] = exits(runner, served.size)
     listed = None
-    if own and (results or is_coco_file(dataset.annotations)):
+    if own and of_coco:
         chosen = None if box_scores is None else box_scores[seen]
         listed = results_of_dataset(dataset.select(seen), found.joints[seen], found.scores[seen], chosen, category)
     if results:

@@ -6,7 +6,7 @@ left out. Images lie beside the file, in `images/` beside it or beside its folde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -56,6 +56,18 @@ def image_name(image: dict[str, Any]) -> str:
     return str(image["file_name"]).replace("\\", "/")
 
 
+def listed_name(names: Container[str], image: str) -> str:
+    """Which of a file's names stands for a dataset's image, which may have a folder before it; the longest that fits.
+
+    Raises FasthgError where none does.
+    """
+    parts = image.split("/")
+    found = next((name for i in range(len(parts)) if (name := "/".join(parts[i:])) in names), None)
+    if found is None:
+        raise FasthgError(f"image {image} is none of those that the truth lists; give results of its images")
+    return found
+
+
 def is_coco(path: Path) -> bool:
     """Whether a file is COCO's JSON with keypoints, or a folder holds one."""
     return bool(coco_files(path))
@@ -80,12 +92,14 @@ def at_detections(
     ):
         raise FasthgError(f"{path}: no list of detections; give COCO's, with image_id, bbox and score")
     kinds = {as_id(chosen.get("id")) for chosen in choose_categories(dataset.annotations, document, category)}
-    known, names = set(dataset.people.images), _names(dataset.annotations, document)
+    names = _names(dataset.annotations, document)
+    listed = set(names.values())
+    known = {listed_name(listed, image): image for image in set(dataset.people.images)}
     images: list[str] = []
     values: list[list[float]] = []
     for i, box in enumerate(found):
-        name = names.get(as_id(box["image_id"]))
-        if name not in known or as_id(box.get("category_id", next(iter(kinds)))) not in kinds:
+        name = known.get(names.get(as_id(box["image_id"]), ""))
+        if name is None or as_id(box.get("category_id", next(iter(kinds)))) not in kinds:
             continue
         try:
             row = [*np.asarray(box["bbox"], np.float64).reshape(4).tolist(), float(box["score"])]
@@ -161,7 +175,7 @@ def read_coco(path: Path, reading: Reading) -> Labels:
     points = np.array([points for _file, _name, points, *_others in found]).reshape(-1, len(skeleton), 3)
     places, boxes = points[..., :2] + HALF_PIXEL, np.array([box for *_others, box, _size in found]).reshape(-1, 4)
     _turn(places, boxes, [folders[file] / name for file, name, *_others in found], [size for *_others, size in found])
-    return make_labels(
+    labels = make_labels(
         names,
         places,
         points[..., 2] > 0,
@@ -169,11 +183,13 @@ def read_coco(path: Path, reading: Reading) -> Labels:
         None,
         skeleton,
         root,
-        path if path.is_file() else files[0],
+        path if len(files) > 1 else files[0],
         "COCO's keypoints",
         points[..., 2] > 1,
         [held[files.index(file)] for file, *_others in found] if len(files) > 1 else None,
     )
+    by_split = {"val" if is_held else "train": file for file, is_held in zip(files, held)}
+    return replace(labels, files=by_split) if len(files) > 1 else labels
 
 
 def _turn(

@@ -123,7 +123,7 @@ def _of_project(labels: Labels, split: Split, reading: Reading) -> Dataset:
         raise FasthgError(f"data {labels.annotations}: split {split!r} is empty; choose another split or --holdout")
     protocols = IMAGE_PROTOCOLS if labels.whole_images else BOX_PROTOCOLS
     people, summary = labels.people.select(rows), labels.summary(held_out, how)
-    return Dataset(people, labels.image_dir, labels.annotations, protocols, summary)
+    return Dataset(people, labels.image_dir, labels.files.get(split, labels.annotations), protocols, summary)
 
 
 def protocols_of(annotations: Path) -> tuple[Protocol, ...]:
@@ -161,7 +161,7 @@ def find_annotations(data_dir: Path, split: Split = "all") -> Path:
 
 def files_read(dataset: Dataset) -> list[Path]:
     """The files that a dataset is read from, as far as their names are known: no command writes to one of them."""
-    beside = dataset.annotations.parent
+    beside = dataset.annotations if dataset.annotations.is_dir() else dataset.annotations.parent
     labels = [beside / name for name in (*ANNOTATION_FILES, *HEAD_FILES)] + list(beside.rglob("CollectedData*"))
     return [dataset.annotations, *labels, *(dataset.image_dir / name for name in dict.fromkeys(dataset.people.images))]
 

@@ -6,8 +6,8 @@ Points are continuous pixels of their image with the origin at the corner of its
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,11 @@ class Labels:
 
     people        subjects with at least one labelled point; their images are relative to `image_dir`
     image_dir     folder of the images
-    annotations   the file that the labels are in
+    annotations   the file that the labels are in, or the folder of several
     source        such as "DeepLabCut project", for people to read
     whole_images  each subject is a whole image, as nothing says where in it the subject is
     held_out      bool [N], to validate on; None where no file says it
+    files         the file of each split, where each has one
     """
 
     people: People
@@ -54,6 +55,7 @@ class Labels:
     source: str
     whole_images: bool = False
     held_out: NDArray[np.bool_] | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def summary(self, held_out: NDArray[np.bool_], how: str) -> str:
         """What was read, in three lines, for the user to confirm."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fasthg.data.coco import choose_categories, image_name, is_coco_file, read_coco
+from fasthg.data.coco import choose_categories, image_name, is_coco_file, listed_name, read_coco
 from fasthg.data.dataset import Dataset
 from fasthg.data.people import HALF_PIXEL, load_json
 from fasthg.data.reading import Reading
@@ -45,7 +45,7 @@ def oks(
     document = load_json(truth)
     ids = {image_name(image): image["id"] for image in document["images"]}
     _check(results, set(ids.values()), len(skeleton))
-    chosen = sorted(ids.values()) if images is None else sorted({ids[_name_in(ids, name)] for name in images})
+    chosen = sorted(ids.values()) if images is None else sorted({ids[listed_name(ids, name)] for name in images})
     if not results:
         return dict.fromkeys(NAMES, 0.0)
     annotations = COCO(document)
@@ -79,7 +79,7 @@ def coco_results(
     flat = np.concatenate([joints - HALF_PIXEL, scores[..., None]], axis=-1).reshape(len(joints), -1).round(4)
     return [
         {
-            "image_id": ids[_name_in(ids, name)],
+            "image_id": ids[listed_name(ids, name)],
             "category_id": kind,
             "keypoints": values.tolist(),
             "score": round(float(score), 6),
@@ -91,9 +91,7 @@ def coco_results(
 def results_of_dataset(
     dataset: Dataset, joints: ArrayLike, scores: ArrayLike, box_scores: ArrayLike | None, category: str | None
 ) -> list[dict[str, Any]]:
-    """`coco_results` of a dataset's people; raises FasthgError where it is not read from a file of COCO's keypoints."""
-    if not is_coco_file(dataset.annotations):
-        raise FasthgError(f"{dataset.annotations} is no file of COCO's keypoints, whose numbers results refer to")
+    """`coco_results` of the people of a dataset that is read from a file of COCO's keypoints."""
     return coco_results(dataset.annotations, dataset.people.images, joints, scores, box_scores, category)
 
 
@@ -148,13 +146,3 @@ def _check(results: list[dict[str, Any]], known: set[Any], count: int) -> None:
             raise FasthgError(f"results[{i}] is of image {result['image_id']!r}, which the truth does not list")
         if len(result["keypoints"]) != 3 * count:
             raise FasthgError(f"results[{i}] has {len(result['keypoints'])} numbers, {count} points have {3 * count}")
-
-
-def _name_in(ids: dict[str, Any], name: str) -> str:
-    """The file name of a COCO file that a dataset's image stands for."""
-    if name in ids:
-        return name
-    found = next((known for known in ids if Path(name).as_posix().endswith(f"/{known}")), None)
-    if found is None:
-        raise FasthgError(f"image {name} is none of the {len(ids)} of the truth; give results of its images")
-    return found

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from fasthg.cli.app import main
-from fasthg.data.coco import at_detections
+from fasthg.data.coco import at_detections, listed_name
 from fasthg.data.dataset import load_dataset
 from fasthg.errors import FasthgError
 from fasthg.metrics.evaluate import EvalOptions, predict_dataset
-from fasthg.metrics.oks import NAMES, coco_results, oks, oks_of_dataset
+from fasthg.metrics.oks import NAMES, coco_results, oks, oks_of_dataset, results_of_dataset
 from fasthg.network.checkpoint import save
 from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
@@ -138,3 +140,50 @@ def test_eval_scores_given_boxes_and_detected_ones_and_writes_what_score_reads(
     assert len(results) == (12 if given == "boxes" else 118)
     assert document["oks"] == pytest.approx(by_pycocotools(truth, results), abs=1e-6)
     assert main([*arguments, *detections]) == 2  # an earlier result is kept
+
+
+def two_files(folder: Path) -> Path:
+    """A project as Roboflow exports it: an a.png in either split, with another number and another person."""
+    for split, number, x in (("train", 1, 20), ("valid", 9, 70)):
+        (folder / split).mkdir()
+        cv2.imwrite(str(folder / split / "a.png"), np.full((80, 100, 3), x, np.uint8))
+        points = [value for point in range(17) for value in (x + point, 10 + 3 * point, 2)]
+        person = {"id": 1, "image_id": number, "category_id": 1, "iscrowd": 0, "num_keypoints": 17, "keypoints": points}
+        document = {
+            "images": [{"id": number, "file_name": "a.png", "width": 100, "height": 80}],
+            "annotations": [person | {"bbox": [x, 10, 17, 50], "area": 850}],
+            "categories": [{"id": 1, "name": "person", "keypoints": list(COCO.names)}],
+        }
+        (folder / split / "_annotations.coco.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.mark.parametrize(("split", "number"), [("train", 1), ("val", 9)])
+def test_each_split_of_a_project_is_scored_against_its_own_file(split: Any, number: int, tmp_path: Path) -> None:
+    dataset = load_dataset(two_files(tmp_path), split)
+    people = dataset.people
+    results = results_of_dataset(dataset, people.joints, people.labelled.astype(float), None, None)
+    assert [result["image_id"] for result in results] == [number]
+    assert (oks_of_dataset(dataset, results) or {})["AP"] == pytest.approx(100)
+    boxes = [{"image_id": image, "category_id": 1, "bbox": [5, 5, 40, 40], "score": 0.1 * image} for image in (1, 9)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    detected, scores = at_detections(dataset, tmp_path / "boxes.json", None, pytest.fail)
+    assert (detected.people.images, scores.tolist()) == (people.images, [pytest.approx(0.1 * number)])
+
+
+def test_results_of_both_splits_have_no_file_to_refer_to(
+    tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = HourglassConfig(num_stacks=1, num_feats=8, depths=1, stem_feats=(8, 8), skeleton=COCO)
+    save(HourglassNet(config), tmp_path / "coco.safetensors")
+    arguments = ["eval", "--data", two_files(tmp_path), "--split", "all", "--weights", tmp_path / "coco.safetensors"]
+    arguments += ["--path", "eager", "--size", "64"]
+    assert "is no file of COCO's keypoints" in refused(*arguments, "--results", tmp_path / "results.json")
+    assert main([*map(str, arguments), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["oks"] is None
+
+
+def test_the_longest_name_that_fits_stands_for_an_image() -> None:
+    assert listed_name(["a.png", "x/a.png"], "valid/x/a.png") == "x/a.png"
+    with pytest.raises(FasthgError, match=r"image valid/b\.png is none of those"):
+        listed_name(["a.png"], "valid/b.png")
