@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from fasthg.cli.options import AsJson, print_result
+from fasthg.files import default_cache_dir
 from fasthg.network.checkpoint import load_config, read_metadata, variant_name
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.load import SHIPPED, WEIGHTS_DIR
@@ -86,7 +87,6 @@ def weights_to_dict() -> dict[str, Any]:
             "url": None,
         }
     for name, entry in PUBLISHED.items():
-        fetched = "fetched" if kept_at(name).is_file() else "fetched when used"
         found[name] = {
             "network": _network(entry.config),
             "megabytes": round(4 * _parameters(entry.config) / 1e6, 1),  # in float32, as it is kept once converted
@@ -94,7 +94,7 @@ def weights_to_dict() -> dict[str, Any]:
             "pckh_by": entry.by,
             "licence": entry.licence,
             "about": "",
-            "where": fetched if entry.digest or kept_at(name).is_file() else f"by hand, at {by_hand_at(name)}",
+            "where": _where(name),
             "url": entry.url,
         }
     return found
@@ -112,6 +112,14 @@ def weights_table(content: dict[str, Any]) -> Table:
         where = "\n".join(filter(None, [row["where"], row["about"], row["url"]]))
         table.add_row(name, row["network"], f"{row['megabytes']:.1f}", pckh, row["licence"], where)
     return table
+
+
+def _where(name: str) -> str:
+    if default_cache_dir() is None:
+        return "needs a cache: name a folder by FASTHG_CACHE=DIR"
+    if kept_at(name).is_file():
+        return "fetched"
+    return "fetched when used" if PUBLISHED[name].digest else f"by hand, at {by_hand_at(name)}"
 
 
 def _network(config: HourglassConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -211,6 +212,16 @@ def test_weights_that_ship_say_once_which_they_are(caplog: pytest.LogCaptureFixt
     assert said[0] == "weights: the small-rendered network that ships with fasthg, learnt from rendered people alone"
     assert said[1].startswith("weights: the small network that ships with fasthg")
     assert rendered.config == load_network(WEIGHTS_DIR / "small-rendered.safetensors").config
+
+
+def test_the_list_needs_no_cache(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FASTHG_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["list", "--weights", "--json"]) == 0
+    where = {name: row["where"] for name, row in json.loads(capsys.readouterr().out).items()}
+    assert (where["default"], where[NAME]) == ("ships", "needs a cache: name a folder by FASTHG_CACHE=DIR")
 
 
 def test_the_list_shows_sizes_scores_and_licences(
