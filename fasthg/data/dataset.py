@@ -16,6 +16,7 @@ from fasthg.data.people import PERSON_HEIGHT, People, Split, head_size_of
 from fasthg.data.projects import find_format, looked_for
 from fasthg.data.protocols import BOX_PROTOCOLS, IMAGE_PROTOCOLS, LSP_PROTOCOLS, MPII_PROTOCOLS, Protocol
 from fasthg.data.reading import Labels, Reading, hold_out
+from fasthg.data.release import load_published
 from fasthg.errors import FasthgError
 from fasthg.pixels.skeleton import MPII, Skeleton
 
@@ -203,10 +204,5 @@ def _read_heads(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     if path.suffix == ".h5":
         people = read_annotations(path)
         return people.head_size, people.labelled
-    import scipy.io
-
-    content = scipy.io.loadmat(path, variable_names=["headboxes_src", "jnt_missing"])
-    if "headboxes_src" not in content or "jnt_missing" not in content:
-        raise FasthgError(f"data {path}: no headboxes_src and jnt_missing in this MATLAB file")
-    boxes = content["headboxes_src"].transpose(2, 0, 1).reshape(-1, 4)
-    return head_size_of(boxes), content["jnt_missing"].T == 0
+    boxes, missing = load_published(path, "headboxes_src", "jnt_missing")
+    return head_size_of(boxes.reshape(-1, 4)), missing == 0

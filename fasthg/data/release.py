@@ -1,7 +1,8 @@
-"""MPII's own release file, `mpii_human_pose_v1_u12_1.mat`: nested MATLAB structures."""
+"""MPII's own MATLAB files: the release, `mpii_human_pose_v1_u12_1.mat`, and the published truth of its validation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from fasthg.data.people import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
 from fasthg.errors import FasthgError
+
+#: Arrays of `detections_our_format.mat` and `gt_valid.mat`: the shape of one person, whose number is the last axis.
+_PUBLISHED = {"pos_gt_src": (NUM_JOINTS, 2), "jnt_missing": (NUM_JOINTS,), "headboxes_src": (2, 2)}
 
 
 def read_release(path: Path, split: Split) -> People:
@@ -59,12 +63,56 @@ def validation_people(folder: Path) -> set[tuple[int, int]]:
             raise FasthgError(f"annotations {h5}: not a whole HDF5 file ({error}); copy it again") from None
     for name in ("mpii_annotations.json", "mpii_annotations.json.gz"):
         if (folder / name).exists():
-            records = [record for record in load_json(folder / name) if record["isValidation"]]
-            return {(int(record["annolist_index"]) - 1, int(record["people_index"]) - 1) for record in records}
+            return _listed(folder / name)
     raise FasthgError(
         f"annotations in {folder}: the release .mat has no validation split; put valid.h5 or mpii_annotations.json"
         " beside it, or read split 'all'"
     )
+
+
+def _listed(path: Path) -> set[tuple[int, int]]:
+    """`validation_people` of bearpaw's list."""
+    try:
+        records = [record for record in load_json(path) if record["isValidation"]]
+        return {(int(record["annolist_index"]) - 1, int(record["people_index"]) - 1) for record in records}
+    except (TypeError, KeyError, ValueError, OverflowError):
+        raise FasthgError(
+            f"annotations {path}: not a list of people with isValidation, annolist_index and people_index; copy it again"
+        ) from None
+
+
+def load_published(path: Path, *names: str) -> list[NDArray[np.float64]]:
+    """Arrays of a file of the published truth, jnt_missing among them, people first.
+
+    Raises FasthgError that names one of another shape.
+    """
+    arrays = load_mat(path, *names)
+    people = arrays["jnt_missing"].shape[-1]
+    for name, array in arrays.items():
+        if array.shape != (expected := (*_PUBLISHED[name], people)):
+            raise FasthgError(f"{path}: {name} has shape {array.shape}, expected {expected}; copy it again")
+    return [np.moveaxis(array, -1, 0) for array in arrays.values()]
+
+
+def load_mat(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
+    """Arrays of a MATLAB file by their names; raises FasthgError for a damaged file and for one without them."""
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(path, variable_names=names)
+    except Exception as error:  # scipy raises whatever its parser meets in a damaged file
+        raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
+    return named_arrays(path, content, names)
+
+
+def named_arrays(path: Path, content: Mapping[str, Any], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """A file's arrays of these names as numbers; raises FasthgError where one is missing or holds something else."""
+    if missing := [name for name in names if name not in content]:
+        raise FasthgError(f"{path}: no {', '.join(missing)} in the file; it must hold {', '.join(names)}")
+    try:
+        return {name: np.asarray(content[name], np.float64) for name in names}
+    except (TypeError, ValueError):
+        raise FasthgError(f"{path}: {', '.join(names)} are not all numbers; copy it again") from None
 
 
 def _structs(parent: Any, field: str) -> list[Any]:

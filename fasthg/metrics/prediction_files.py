@@ -24,6 +24,7 @@ from fasthg.data.people import HALF_PIXEL, Split, head_size_of, load_json
 from fasthg.data.projects import find_format
 from fasthg.data.protocols import MPII_PROTOCOLS, Protocol
 from fasthg.data.reading import Reading
+from fasthg.data.release import load_mat, load_published, named_arrays
 from fasthg.errors import FasthgError
 from fasthg.pixels.skeleton import MPII, Skeleton, check_same_points
 
@@ -60,7 +61,7 @@ def read_predictions(path: str | Path, skeleton: Skeleton = MPII) -> NDArray[np.
     if path.suffix in (".h5", ".hdf5"):
         preds = _arrays_of_h5(path, "preds")["preds"] - HALF_PIXEL
     elif path.suffix == ".mat":
-        preds = _arrays_of_mat(path, "preds")["preds"] - HALF_PIXEL
+        preds = load_mat(path, "preds")["preds"] - HALF_PIXEL
     elif path.suffix == ".json":
         preds = _predictions_of_json(path, skeleton)
     else:
@@ -90,13 +91,12 @@ def read_truth(path: str | Path, split: Split = "val", reading: Reading | None =
         people = dataset.people
         return Truth(people.joints, people.labelled, people.head_size, people.scale, people.skeleton, dataset.protocols)
     if path.suffix == ".mat" and not _is_annotations(path):
-        names = ("pos_gt_src", "jnt_missing", "headboxes_src")
-        joints, missing, boxes = (_arrays_of_mat(path, *names)[name] for name in names)
-        labelled = missing.T == 0
+        joints, missing, boxes = load_published(path, "pos_gt_src", "jnt_missing", "headboxes_src")
+        labelled = missing == 0
         return Truth(
-            joints=np.where(labelled[..., None], joints.transpose(2, 0, 1) - HALF_PIXEL, np.nan),
+            joints=np.where(labelled[..., None], joints - HALF_PIXEL, np.nan),
             labelled=labelled,
-            head_size=head_size_of(boxes.transpose(2, 0, 1).reshape(-1, 4)),
+            head_size=head_size_of(boxes.reshape(-1, 4)),
             scale=np.full(len(labelled), np.nan),
         )
     from fasthg.data.dataset import protocols_of, with_head_sizes
@@ -115,16 +115,6 @@ def _is_annotations(path: Path) -> bool:
         raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
 
 
-def _arrays_of_mat(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
-    import scipy.io
-
-    try:
-        content = scipy.io.loadmat(path, variable_names=names)
-    except Exception as error:
-        raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
-    return _chosen(path, content, names)
-
-
 def _arrays_of_h5(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
     import h5py
 
@@ -133,13 +123,7 @@ def _arrays_of_h5(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
             content = {name: file[name][()] for name in names if name in file}
     except Exception as error:  # h5py raises whatever its library meets in a damaged file
         raise FasthgError(f"{path}: cannot be read as an HDF5 file ({error}); check the name") from None
-    return _chosen(path, content, names)
-
-
-def _chosen(path: Path, content: dict[str, Any], names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    if missing := [name for name in names if name not in content]:
-        raise FasthgError(f"{path}: no {', '.join(missing)} in the file; it must hold {', '.join(names)}")
-    return {name: np.asarray(content[name], np.float64) for name in names}
+    return named_arrays(path, content, names)
 
 
 def _predictions_of_json(path: Path, skeleton: Skeleton) -> NDArray[np.float64]:
@@ -156,9 +140,11 @@ def _predictions_of_json(path: Path, skeleton: Skeleton) -> NDArray[np.float64]:
         ) from None
     if joints.ndim != 3:
         raise FasthgError(f"predictions {path}: 'joints' have shape {joints.shape[1:]}, expected ({len(skeleton)}, 3)")
-    names = tuple(document.get("joint_names", skeleton.names))
-    check_same_points(f"predictions {path}", Skeleton("in the file", names), skeleton)
-    if sorted(rows) != list(range(len(rows))):
+    names = document.get("joint_names", list(skeleton.names))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FasthgError(f"predictions {path}: 'joint_names' is {names!r:.60}, no list of names; correct it")
+    check_same_points(f"predictions {path}", Skeleton("in the file", tuple(names)), skeleton)
+    if not all(isinstance(row, (int, float)) for row in rows) or sorted(rows) != list(range(len(rows))):
         raise FasthgError(
             f"predictions {path}: the rows of its {len(rows)} records are not 0 to {len(rows) - 1}, once each"
         )

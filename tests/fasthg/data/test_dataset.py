@@ -406,6 +406,31 @@ def test_head_sizes_of_other_people_are_not_taken(tmp_path: Path, rows: list[int
         load_dataset(tmp_path, "val", check_files=False)
 
 
+@pytest.mark.parametrize("name", ["detections_our_format.mat", "gt_valid.mat"])
+@pytest.mark.parametrize("damage", ["cut", "flat"])
+def test_a_damaged_file_of_head_sizes_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    path = write_bearpaw(tmp_path)
+    records = [{key: value for key, value in r.items() if key != "head_box"} for r in json.loads(path.read_text())]
+    path.write_text(json.dumps(records))
+    if damage == "cut":
+        write_head_boxes(tmp_path, [2])
+        (tmp_path / name).write_bytes((tmp_path / "detections_our_format.mat").read_bytes()[:150])
+    else:
+        scipy.io.savemat(tmp_path / name, {"headboxes_src": np.zeros((2, 2)), "jnt_missing": np.zeros((16, 1))})
+    if name != "detections_our_format.mat":
+        (tmp_path / "detections_our_format.mat").unlink(missing_ok=True)
+    with pytest.raises(FasthgError, match=f"{name}: (cannot be read as a MATLAB file|headboxes_src has shape)"):
+        load_dataset(tmp_path, "val", check_files=False)
+
+
+@pytest.mark.parametrize("content", [[5], ["a"], {"a": 1}, 7, [{"isValidation": 1.0, "annolist_index": None}]])
+def test_a_list_of_something_else_beside_the_release_is_named(tmp_path: Path, content: Any) -> None:
+    path = write_release(tmp_path)
+    (tmp_path / "mpii_annotations.json").write_text(json.dumps(content))
+    with pytest.raises(FasthgError, match=r"mpii_annotations\.json: not a list of people"):
+        read_annotations(path, "val")
+
+
 @pytest.mark.parametrize("given", ["", "annot", "annot/valid.json"])
 def test_annotations_beside_the_photographs_in_a_folder_of_their_own_are_found(tmp_path: Path, given: str) -> None:
     """The layout of HRNet, mmpose and princeton-vl: annot/train.json, annot/valid.json and images/."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,8 @@ def test_prediction_files_that_are_wrong_are_named(tmp_path: Path) -> None:
         r"shape is \(1, 15, 2\), expected \(people, 16, 2\)": {"predictions": [record | {"joints": [joint] * 15}]},
         "NaN or infinite in row 1": {"predictions": [record, record | {"row": 1, "joints": [[1e999, 0, 0]] * 16}]},
         "are not 0 to 1, once each": {"predictions": [record, record]},
+        "records are not 0 to 1": {"predictions": [record | {"row": None}] * 2},
+        "'joint_names' is 5, no list of names": {"joint_names": 5, "predictions": [record]},
         "a record lacks 'joints'": {"predictions": [{"image": "a.jpg"}]},
         r"'joints' have shape \(16,\)": {"predictions": [record | {"joints": [1.0] * 16}]},
     }
@@ -159,3 +163,22 @@ def test_truth_without_its_arrays_is_named(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "truth.mat", {"jnt_missing": np.zeros((16, 2))})
     with pytest.raises(FasthgError, match=r"truth\.mat: no pos_gt_src, headboxes_src in the file"):
         read_truth(tmp_path / "truth.mat")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pos_gt_src": np.zeros((16, 2))}, r"pos_gt_src has shape \(16, 2\), expected \(16, 2, 3\)"),
+        ({"headboxes_src": np.zeros((2, 2, 9))}, r"headboxes_src has shape \(2, 2, 9\), expected \(2, 2, 3\)"),
+        ({"jnt_missing": np.array([["a", "b"]], object)}, "are not all numbers"),
+    ],
+)
+def test_truth_of_another_shape_is_named(
+    change: dict[str, np.ndarray], message: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """Three people, in the published truth's arrays."""
+    whole = {"pos_gt_src": np.ones((16, 2, 3)), "jnt_missing": np.zeros((16, 3)), "headboxes_src": np.ones((2, 2, 3))}
+    scipy.io.savemat(tmp_path / "truth.mat", whole | change)
+    predictions = write_json(tmp_path / "a.json", {"predictions": [{"joints": [[1.0, 2.0, 0.5]] * 16}] * 3})
+    line = refused("score", predictions, "--truth", tmp_path / "truth.mat")
+    assert re.search(rf"truth\.mat: .*{message}; copy it again", line)
