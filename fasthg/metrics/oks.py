@@ -142,7 +142,13 @@ def _check(results: list[dict[str, Any]], known: set[Any], count: int) -> None:
     for i, result in enumerate(results):
         if missing := [name for name in ("image_id", "category_id", "keypoints", "score") if name not in result]:
             raise FasthgError(f"results[{i}] has no {missing[0]}; give COCO's results")
+        for name in ("image_id", "category_id", "score"):
+            if not isinstance(result[name], (int, float) if name == "score" else (int, float, str)):
+                raise FasthgError(f"results[{i}]: {name} is {result[name]!r:.60}; give COCO's results")
         if result["image_id"] not in known:
             raise FasthgError(f"results[{i}] is of image {result['image_id']!r}, which the truth does not list")
-        if len(result["keypoints"]) != 3 * count:
-            raise FasthgError(f"results[{i}] has {len(result['keypoints'])} numbers, {count} points have {3 * count}")
+        points = result["keypoints"]
+        if not isinstance(points, list) or not all(isinstance(value, (int, float)) for value in points):
+            raise FasthgError(f"results[{i}]: keypoints is {points!r:.60}; give x, y and score of each point")
+        if len(points) != 3 * count:
+            raise FasthgError(f"results[{i}] has {len(points)} numbers, {count} points have {3 * count}")

@@ -183,6 +183,24 @@ def test_results_of_both_splits_have_no_file_to_refer_to(
     assert json.loads(capsys.readouterr().out)["oks"] is None
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": [1]}, r"image_id is [1]"),
+        ({"category_id": None}, "category_id is None"),
+        ({"score": "high"}, "score is 'high'"),
+        ({"keypoints": None}, "keypoints is None"),
+        ({"keypoints": ["a"] * 51}, "keypoints is ['a', 'a'"),
+    ],
+)
+def test_a_result_of_something_else_is_named(
+    change: dict[str, Any], message: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    truth = two_files(tmp_path) / "valid" / "_annotations.coco.json"
+    (tmp_path / "results.json").write_text(json.dumps(perfect(truth) + [perfect(truth)[0] | change]))
+    assert f"results[1]: {message}" in refused("score", tmp_path / "results.json", "--truth", truth)
+
+
 def test_the_longest_name_that_fits_stands_for_an_image() -> None:
     assert listed_name(["a.png", "x/a.png"], "valid/x/a.png") == "x/a.png"
     with pytest.raises(FasthgError, match=r"image valid/b\.png is none of those"):
