@@ -175,18 +175,26 @@ def _end_like_ctrl_c() -> Iterator[None]:
 def _hold_on_to_ctrl_c() -> Iterator[None]:
     """Interrupt again where the interrupt fell into a finalizer: Python drops what is raised there."""
     earlier = sys.unraisablehook
+    with contextlib.ExitStack() as held:
 
-    def again(unraisable: Any) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, _thread.interrupt_main).start()  # here it would fall into this hook
-        else:
-            earlier(unraisable)
+        def again(unraisable: Any) -> None:
+            if unraisable.exc_type is not KeyboardInterrupt:
+                earlier(unraisable)
+                return
+            timer = threading.Timer(0.05, _thread.interrupt_main, [_interrupting()])  # here it would fall into the hook
+            held.callback(timer.join)
+            held.callback(timer.cancel)  # it does not come after the block
+            timer.start()
 
-    sys.unraisablehook = again
-    try:
+        held.callback(setattr, sys, "unraisablehook", earlier)
+        sys.unraisablehook = again
         yield
-    finally:
-        sys.unraisablehook = earlier
+
+
+def _interrupting() -> int:
+    """A signal that interrupts: SIGINT, unless it is ignored, as in what a script starts with `&`."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return next((n for n in numbers if signal.getsignal(n) is signal.default_int_handler), signal.SIGINT)
 
 
 def note(message: str) -> None:

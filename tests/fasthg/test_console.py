@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,20 +72,46 @@ def test_an_end_of_file_is_no_interruption() -> None:
         run(fail)
 
 
+class Falls:
+    """Sends this process a signal from a finalizer, where Python drops what the signal raises."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def in_background() -> Iterator[None]:
+    """SIGINT is ignored, as in what a script starts with `&`."""
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
+def fall_and_go_on(number: int) -> None:
+    Falls(number)
+    time.sleep(5)
+    raise FasthgError("went on")
+
+
 def test_an_interrupt_that_falls_into_a_finalizer_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    class Falls:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def drop() -> None:
-        Falls()
-        time.sleep(5)
-        raise FasthgError("went on")
-
     hook = sys.unraisablehook
-    assert run(drop) == 130
+    assert run(lambda: fall_and_go_on(signal.SIGINT)) == 130
     assert sys.unraisablehook is hook
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_background")
+def test_an_end_that_falls_into_a_finalizer_is_not_lost_in_the_background(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: fall_and_go_on(signal.SIGTERM)) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupt_does_not_come_after_the_command() -> None:
+    assert run(lambda: Falls(signal.SIGINT)) == 0
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
 def test_a_terminal_that_is_closed_ends_like_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
