@@ -32,7 +32,7 @@ from bench.sweep.settings import Settings
 from fasthg.console import note
 from fasthg.data.dataset import check_images
 from fasthg.errors import FasthgError
-from fasthg.files import make_folder, sha256
+from fasthg.files import cannot_write, make_folder, sha256
 from fasthg.network.variants import INPUT_SIZE, VARIANTS
 from fasthg.runtimes.measured import device_model
 from fasthg.runtimes.request import resolve_device
@@ -40,6 +40,7 @@ from fasthg.runtimes.request import resolve_device
 RUNS = Path("out")  # where a sweep without --out makes its folder
 MINUTES = 10.0  # a sweep without --full ends within
 REPORT_S = 6.0  # kept free for the reports
+WEEK_S = 7 * 24 * 3600.0  # the most that is waited for; the system counts no further than 24 days
 CELL_LIMIT_S, FULL_CELL_LIMIT_S = 120.0, 1800.0
 LOADER_S, FULL_LOADER_S = 2.0, 10.0  # of timed repeats for a loader
 PEOPLE = 32  # that PCKh is measured on without --full
@@ -198,7 +199,9 @@ class Sweep:
 
     def measure_machine(self) -> None:
         """The limits that shares are taken of, in a process of their own; only the first time for a folder."""
-        if self.results.machine.get("configuration") == self.configuration:
+        niceness, known = os.getpriority(os.PRIO_PROCESS, 0), self.results.machine
+        if known.get("configuration") == self.configuration:
+            self.results.describe({"niceness": max(niceness, known.get("niceness", 0))})  # of the cells that went last
             return
         self.display.say("measuring the machine's limit")
         outcome = run_isolated(
@@ -221,7 +224,7 @@ class Sweep:
                 "began": now(),
                 "data": "given" if self.request.data else "rendered",
                 "full": self.request.full,
-                "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+                "niceness": niceness,
                 "energy": "told" if Energy().joules() is not None else "not told here",
             }
         )
@@ -231,6 +234,12 @@ def plan_request(request: SweepRequest) -> list[Cell]:
     """The cells of a request; raises FasthgError for anything in it that cannot be, before a file is written."""
     for module in ("jinja2", "matplotlib"):  # the reports at the end need them
         importlib.import_module(module)
+    for value, what, most in (
+        (request.minutes, "minutes", WEEK_S / 60),
+        (request.cell_limit, "seconds for a cell", WEEK_S),
+    ):
+        if value is not None and not 0 < value <= most:
+            raise FasthgError(f"{value:g} {what}; give more than 0, and at most a week")
     device = device_string(request.device)
     paths = request.paths or default_paths(request.full)
     cells = plan(request.variants, paths, request.modes, request.batch_sizes, device)
@@ -285,9 +294,12 @@ def sweep(request: SweepRequest) -> Path:
 def _lock(out: Path) -> Iterator[None]:
     lock = filelock.FileLock(out / ".lock")
     try:
+        (out / ".lock").touch()  # filelock may take a folder that cannot be written for one in use
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise FasthgError(f"{out} is in use by another sweep; wait for it, or give another --out") from None
+    except OSError as error:
+        raise cannot_write(out, error) from error
     try:
         yield
     finally:

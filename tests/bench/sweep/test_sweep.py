@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from bench.measure.record import Cell, Results
 from bench.sweep import cells, passes, reduced
 from bench.sweep.__main__ import main
+from bench.sweep.display import Display
 from bench.sweep.materials import make_reference
 from bench.sweep.reduced import make_reduced_reference, make_scored_crops
-from bench.sweep.run import SweepRequest, plan_request, sweep
+from bench.sweep.run import Sweep, SweepRequest, plan_request, sweep
 from bench.sweep.settings import Settings
 from fasthg.errors import FasthgError
 from fasthg.runtimes.paths import prepare
@@ -278,6 +281,10 @@ def test_a_folder_that_holds_a_sweep_is_not_written_over(resumed, request_of):
         ("batch_sizes", (0,), "0"),
         ("device", "tpu", "tpu"),
         ("weights", "nowhere", "nowhere"),
+        ("minutes", math.nan, "nan minutes"),
+        ("minutes", math.inf, "inf minutes"),
+        ("cell_limit", math.inf, "inf seconds for a cell"),
+        ("cell_limit", 1e9, "1e\\+09 seconds for a cell"),
     ],
 )
 def test_bad_requests_are_named_before_anything_is_written(request_of, tmp_path, field, value, named):
@@ -286,6 +293,24 @@ def test_bad_requests_are_named_before_anything_is_written(request_of, tmp_path,
     with pytest.raises(FasthgError, match=named):
         plan_request(dataclasses.replace(request_of, out=out, **{field: value}))
     assert not out.exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys"])  # where nobody may write
+def test_a_folder_that_cannot_be_written_is_named(request_of, folder):
+    with pytest.raises(FasthgError, match=f"cannot write {folder}: .*; choose"):
+        sweep(dataclasses.replace(request_of, out=Path(folder)))
+
+
+def test_a_sweep_that_is_resumed_behind_others_does_not_claim_that_it_went_first(request_of, tmp_path):
+    run = Sweep(dataclasses.replace(request_of, resume=True), plan_request(request_of), tmp_path, Display())
+    limits = {"tflops": {"fp32": 1.0}, "copy_gb_s": 1.0}
+    run.results.describe({"configuration": run.configuration, "niceness": -15, "limits": limits})
+    run.measure_machine()
+    kept = Results(run.results.path).machine
+    assert (kept["niceness"], kept["limits"]) == (os.getpriority(os.PRIO_PROCESS, 0), limits)
+    run.results.describe({"niceness": 19})
+    run.measure_machine()
+    assert Results(run.results.path).machine["niceness"] == 19  # some cells did not
 
 
 def test_options_of_the_contract_are_there():
