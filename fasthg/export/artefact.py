@@ -31,7 +31,7 @@ from fasthg.network.load import SHIPPED
 from fasthg.network.model import HourglassNet
 from fasthg.network.published import PUBLISHED
 from fasthg.network.variants import HourglassConfig
-from fasthg.runtimes.paths import PATHS
+from fasthg.runtimes.paths import PATHS, parse_path
 from fasthg.runtimes.request import Mode, Prepared, Request, resolve_device
 
 METADATA = "metadata.json"
@@ -130,6 +130,15 @@ def read_artefact(path: str | Path) -> Artefact:
         max_batch=metadata["input"]["max_batch"],
         metadata=metadata,
     )
+
+
+def check_path(artefact: Artefact, asked: str) -> None:
+    """Raise FasthgError where a path is asked for by which an artefact is not run."""
+    own = _PATHS.get(artefact.kind)
+    if asked != "auto" and own and parse_path(asked)[0] != own:
+        raise FasthgError(
+            f"artefact {artefact.folder} is run by {own}, not {asked}; leave the path out or export again"
+        )
 
 
 def load_artefact(

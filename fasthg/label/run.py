@@ -19,7 +19,7 @@ import torch
 
 from fasthg.console import note, progress_bar
 from fasthg.errors import FasthgError
-from fasthg.export.artefact import is_artefact, read_artefact
+from fasthg.export.artefact import check_path, is_artefact, read_artefact
 from fasthg.files import sha256
 from fasthg.label.items import Block, cut_blocks, list_items
 from fasthg.label.places import Place
@@ -155,7 +155,9 @@ def _network(options: LabelOptions) -> tuple[HourglassNet | None, Skeleton, dict
         artefact = read_artefact(weights)
         if options.depth != WHOLE:
             raise FasthgError(f"artefact {weights} runs as it was exported; leave --stacks and --early-exit out")
-        answers = {"weights": sha256(artefact.model), "depth": asdict(WHOLE)}
+        check_path(artefact, options.path)
+        files = (artefact.folder / name for name in sorted(artefact.metadata["files"]))
+        answers = {"weights": sha256(*files), "depth": asdict(WHOLE)}
         return None, artefact.config.skeleton, answers
     model = load_network(weights, options.variant)
     if options.depth.stacks is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fasthg.errors import FasthgError
-from fasthg.export.artefact import Artefact, is_artefact, load_artefact, read_artefact
+from fasthg.export.artefact import Artefact, check_path, is_artefact, load_artefact, read_artefact
 from fasthg.network.checkpoint import check_same_network
 from fasthg.network.load import load_network
 from fasthg.network.model import HourglassNet
@@ -17,7 +17,7 @@ from fasthg.network.variants import get_config
 from fasthg.pixels.skeleton import Skeleton
 from fasthg.predict.depth import WHOLE, Depth, cut, leave_early
 from fasthg.runtimes.choose import choose_path
-from fasthg.runtimes.paths import parse_path, prepare
+from fasthg.runtimes.paths import prepare
 from fasthg.runtimes.request import Mode, Prepared, check_can_run
 
 log = logging.getLogger("fasthg")
@@ -103,10 +103,9 @@ def _load_exported(
         check_same_network(source, artefact.config, get_config(variant))
     if size not in (None, artefact.size):
         raise FasthgError(f"{source} takes crops of {artefact.size} pixels, not {size}; leave the size out")
+    check_path(artefact, runtime)
     batch_size = min(batch_size, artefact.max_batch)
     prepared = load_artefact(artefact, device, batch_size, threads, mode)
-    if runtime != "auto" and parse_path(runtime)[0] != prepared.path:
-        raise FasthgError(f"{source} is run by {prepared.path}, not {runtime}; leave the path out or export again")
     why = f"exported for {prepared.path}"
     config = artefact.config
     return Served(prepared, artefact.size, batch_size, why, config.mean, config.skeleton, artefact.end_to_end)

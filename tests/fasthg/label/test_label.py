@@ -239,6 +239,24 @@ def test_what_does_not_fit_is_refused(weights: Path, photos: Path, tmp_path: Pat
         label([str(tmp_path / "list.parquet")], str(tmp_path / "new2"), options(weights))
 
 
+def test_an_exported_network_is_all_of_its_files_and_runs_by_its_own_path(photos: Path, tmp_path: Path) -> None:
+    """The weights of OpenVINO's format lie beside the model, which is the same for two networks of one shape."""
+    pytest.importorskip("openvino")
+    for name, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        net = fasthg.HourglassNet(HourglassConfig(num_stacks=1, num_feats=8, depths=1, stem_feats=(8, 8)))
+        save(net, tmp_path / f"{name}.safetensors")
+        argv = ["export", "--openvino", "--fp32", "--weights", str(tmp_path / f"{name}.safetensors")]
+        assert main([*argv, "--size", str(SIZE), "-o", str(tmp_path / name)]) == 0
+    changes = {"path": "auto", "size": None, "batch_size": 1}
+    with pytest.raises(FasthgError, match="is run by openvino, not eager; leave the path out"):
+        label([str(photos)], str(tmp_path / "out"), options(tmp_path / "a", **changes | {"path": "eager"}))
+    assert not (tmp_path / "out").exists()
+    assert label([str(photos)], str(tmp_path / "out"), options(tmp_path / "a", **changes)).people == 6
+    with pytest.raises(FasthgError, match="holds labels by other weights"):
+        label([str(photos)], str(tmp_path / "out"), options(tmp_path / "b", **changes))
+
+
 def test_ray_without_an_address_is_this_machine() -> None:
     assert with_address(["label", "a", "--ray", "-o", "b"]) == ["label", "a", "--ray", "local", "-o", "b"]
     assert with_address(["label", "a", "--ray"]) == ["label", "a", "--ray", "local"]
