@@ -77,7 +77,7 @@ def _listed(path: Path) -> set[tuple[int, int]]:
         return {(int(record["annolist_index"]) - 1, int(record["people_index"]) - 1) for record in records}
     except (TypeError, KeyError, ValueError, OverflowError):
         raise FasthgError(
-            f"annotations {path}: not a list of people with isValidation, annolist_index and people_index; copy it again"
+            f"annotations {path}: not a list of people with isValidation, annolist_index and people_index; copy it"
         ) from None
 
 

@@ -197,7 +197,7 @@ def test_a_result_of_something_else_is_named(
     change: dict[str, Any], message: str, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     truth = two_files(tmp_path) / "valid" / "_annotations.coco.json"
-    (tmp_path / "results.json").write_text(json.dumps(perfect(truth) + [perfect(truth)[0] | change]))
+    (tmp_path / "results.json").write_text(json.dumps([*perfect(truth), perfect(truth)[0] | change]))
     assert f"results[1]: {message}" in refused("score", tmp_path / "results.json", "--truth", truth)
 
 
