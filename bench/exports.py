@@ -32,7 +32,7 @@ from fasthg.export.targets import PRECISIONS
 from fasthg.files import make_folder
 from fasthg.network.flops import count_flops
 from fasthg.network.load import WEIGHTS_DIR
-from fasthg.network.variants import VARIANTS, get_config
+from fasthg.network.variants import VARIANTS, get_config, split_stacks
 
 FORMATS = ("onnx:fp32", "onnx:fp16", "openvino:fp32", "openvino:bf16", "openvino:int8", "trt:fp16")
 LIMIT_S = 1800.0  # for one export
@@ -41,10 +41,11 @@ LIMIT_S = 1800.0  # for one export
 def run_export(variant: str, text: str) -> dict[str, Any]:
     """Export one variant in one format ("onnx:fp16") and return the fields of its row; its graph has to be valid."""
     torch.set_num_threads(1)
-    target, precision = text.split(":")
-    weights = None if (WEIGHTS_DIR / f"{variant}.safetensors").is_file() else RANDOM
+    (target, precision), (name, stacks) = text.split(":"), split_stacks(variant)
+    weights = None if (WEIGHTS_DIR / f"{name}.safetensors").is_file() else RANDOM
     with tempfile.TemporaryDirectory() as folder:
-        kept = export(ExportOptions(target, precision, variant, weights, output=Path(folder) / "artefact")).folder
+        output = Path(folder) / "artefact"
+        kept = export(ExportOptions(target, precision, name, weights, output=output, stacks=stacks)).folder
         if (kept / "model.onnx").exists():
             import onnx
 

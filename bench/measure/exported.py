@@ -12,7 +12,7 @@ from typing import Any
 from bench.measure.record import versions
 from fasthg.errors import FasthgError
 from fasthg.files import write_json
-from fasthg.network.variants import VARIANTS
+from fasthg.network.variants import VARIANTS, split_stacks
 from fasthg.runtimes.measured import device_model
 
 RESULTS = "exports.json"
@@ -45,7 +45,8 @@ class ExportRow:
 
 def write_rows(path: Path, rows: Iterable[ExportRow]) -> None:
     """Write exports.json: where and with what the exports were made, and the rows in the order of VARIANTS."""
-    ordered = sorted(rows, key=lambda row: (list(VARIANTS).index(row.variant), row.format))
+    variants = list(VARIANTS)
+    ordered = sorted(rows, key=lambda row: (variants.index(split_stacks(row.variant)[0]), row.variant, row.format))
     machine = {"model": device_model(), "cores": os.cpu_count(), "versions": versions()}
     write_json(path, {"machine": machine, "rows": [asdict(row) for row in ordered]})
 

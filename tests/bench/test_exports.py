@@ -31,6 +31,16 @@ def test_the_shipped_network_is_exported_within_the_tolerances(tmp_path: Path) -
     assert run_all(["small"], ["onnx:fp32"], tmp_path, workers=1) == [row]  # it is there already
 
 
+def test_first_stacks_are_exported_with_their_weights_and_follow_their_network(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    rows = run_all(["small@1"], ["onnx:fp32"], tmp_path, workers=1)
+    assert rows[0].reason == ""
+    assert rows[0].weights.startswith("small.safetensors")
+    run_all(["small@1", "small", "original"], ["onnx:bf16"], tmp_path, workers=1)
+    kept = [(row.variant, row.format) for row in read_rows(tmp_path / RESULTS)]
+    assert kept[-3:] == [("small", "onnx:bf16"), ("small@1", "onnx:bf16"), ("small@1", "onnx:fp32")]
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [(["--variants", "tiny"], "unknown variant 'tiny'"), (["--formats", "onnx:fp8"], "unknown format 'onnx:fp8'")],
