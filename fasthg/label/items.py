@@ -17,7 +17,7 @@ from fasthg.errors import FasthgError
 from fasthg.label.places import Place, glob
 from fasthg.predict.boxes import check_boxes
 from fasthg.predict.sources import IMAGE_SUFFIXES
-from fasthg.predict.video import length
+from fasthg.predict.video import count_packets, length
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 LIST_SUFFIX = ".parquet"
@@ -127,7 +127,7 @@ def _of_file(path: str, frames: int) -> Iterator[Item]:
 def _ranges(path: str, frames: int) -> Iterator[Item]:
     """A video in ranges, the last of which takes whatever comes; one that cannot be opened is an item with a reason."""
     try:
-        count = length(Path(path))
+        count = length(Path(path)) or count_packets(Path(path))
     except FasthgError:
         count = 0
     starts = range(0, max(count, 1), frames)

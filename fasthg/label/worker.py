@@ -76,7 +76,7 @@ class Labeller:
 
     def rows(self, block: Block) -> list[Row]:
         """A row for each person of the block, and one for each photograph, box or range that could not be labelled."""
-        given: list[tuple[Item, Photo]] = []
+        given: list[tuple[Item, str]] = []  # without the photographs: each holds its decoded frame
         rows: list[Row] = []
         told = _Told()
         answers: dict[int, list[Row]] = {}  # by the photograph's place in `given`
@@ -87,21 +87,22 @@ class Labeller:
                 for number, item in enumerate(block.items):
                     for photo in _photos(item, Path(folder) / str(number), rows):
                         places[id(photo)] = len(given)
-                        given.append((item, photo))
+                        given.append((item, photo.name))
                         yield photo
 
             outside: deque[str] = deque()
             failed: deque[str] = deque()
             for photo, poses in self.predictor.stream(all_photos(), told):
                 _sort(told.messages, outside, failed)
-                item, _photo = given[places[id(photo)]]
+                place = places[id(photo)]  # of the last photograph at this address, as it is still alive
+                item, _name = given[place]
                 found = [Row(item.key, photo.name, pose) for pose in poses]
                 lost = (1 if photo.boxes is None else len(photo.boxes)) - len(poses)
                 found += [Row(item.key, photo.name, reason=outside.popleft()) for _ in range(lost)]
-                answers[places[id(photo)]] = found
+                answers[place] = found
             _sort(told.messages, outside, failed)
-        for place, (item, photo) in enumerate(given):
-            rows += answers.get(place) or [Row(item.key, photo.name, reason=failed.popleft())]
+        for place, (item, name) in enumerate(given):
+            rows += answers.get(place) or [Row(item.key, name, reason=failed.popleft())]
         empty = {item.key for item in block.items} - {row.item for row in rows}
         return rows + [Row(i.key, i.path, reason=f"{i.path} holds no picture") for i in block.items if i.key in empty]
 

@@ -52,6 +52,11 @@ def length(path: Video) -> int:
         return _announced(container, _stream(container))
 
 
+def count_packets(path: Video) -> int:
+    """Packets of a video, which has to be read for it; as many frames, where none is damaged."""
+    return len(_packets(path))
+
+
 def frames(path: Video, left_out: LeftOut, start: int = 0, stop: int | None = None) -> Iterator[Photo]:
     """The frames of a video in the order of their times, up to where it ends or is cut off.
 
@@ -187,22 +192,26 @@ class _Decoder:
 
 def _key_packet(path: Video, start: int) -> int:
     """How many packets lie before the one to begin with, so that frame `start` is decoded whole; 0 to decode all."""
+    packets = _packets(path)
+    times = sorted(time for time, _key in packets if time is not None)
+    if start >= len(times) or len(times) < len(packets):
+        return 0
+    return max((i for i, (time, key) in enumerate(packets) if key and time <= times[start]), default=0)  # type: ignore[operator]
+
+
+def _packets(path: Video) -> list[tuple[int | None, bool]]:
+    """The time of each packet, and whether it is a key frame."""
     import av
 
-    packets: list[tuple[int, bool]] = []
+    packets: list[tuple[int | None, bool]] = []
     with _open(path) as container:
         try:
             for packet in container.demux(_stream(container)):
                 if packet.size and not packet.is_discard:
-                    if packet.pts is None:
-                        return 0
                     packets.append((packet.pts, packet.is_keyframe))
         except av.error.FFmpegError:  # the file ends in the middle
             pass
-    times = sorted(time for time, _key in packets)
-    if start >= len(times):
-        return 0
-    return max((i for i, (time, key) in enumerate(packets) if key and time <= times[start]), default=0)
+    return packets
 
 
 class _Nameless:

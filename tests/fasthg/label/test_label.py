@@ -7,8 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,12 +26,12 @@ from fasthg.export.artefact import read_artefact, write_metadata
 from fasthg.label import worker
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
-from fasthg.predict.photo import LeftOut
-from fasthg.predict.video import frames
+from fasthg.predict.photo import LeftOut, Photo
+from fasthg.predict.video import frames, length
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-from fasthg.label.items import Item, cut_blocks, list_items  # noqa: E402  they need pyarrow
+from fasthg.label.items import Block, Item, cut_blocks, list_items  # noqa: E402  they need pyarrow
 from fasthg.label.places import Place  # noqa: E402
 from fasthg.label.rows import Row, read_rows  # noqa: E402
 from fasthg.label.run import LabelOptions, label  # noqa: E402
@@ -207,6 +210,42 @@ def test_a_video_is_labelled_in_ranges_and_what_is_none_has_a_reason(weights: Pa
     document = json.loads((tmp_path / "out" / "keypoints.json").read_text())
     assert [image["frame"] for image in document["images"]] == list(range(30))
     assert len(document["annotations"]) == 30
+
+
+def test_a_video_without_a_stated_length_is_cut_into_ranges(weights: Path, clip: Path, tmp_path: Path) -> None:
+    """As a browser records it: nothing knows how long it will be when its head is written."""
+    import av
+
+    live = tmp_path / "live.mkv"
+    with av.open(str(clip)) as source, av.open(str(live), "w", format="matroska", options={"live": "1"}) as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    assert length(live) == 0
+    assert [(item.start, item.stop) for item in list_items([str(live)], 12)] == [(0, 12), (12, 24), (24, None)]
+    assert label([str(live)], str(tmp_path / "out"), options(weights, block=12)).people == 30
+    assert [row.pose.frame for row in rows(tmp_path / "out") if row.pose] == list(range(30))
+
+
+def test_frames_are_let_go_of_as_they_are_labelled(
+    weights: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def watched(*asked: Any) -> Iterator[Photo]:
+        for photo in frames(*asked):
+            given.append(weakref.ref(photo))
+            alive.append(sum(photo() is not None for photo in given))
+            yield photo
+
+    monkeypatch.setattr(worker, "frames", watched)
+    predictor = {"weights": weights, "runtime": "eager", "device": "cpu", "size": SIZE, "batch_size": 2}
+    found = worker.Labeller(str(tmp_path), predictor).rows(Block((Item(str(clip), None, 0, None),), "part"))
+    assert [row.pose.frame for row in found if row.pose] == list(range(30))
+    assert max(alive) < 20
 
 
 def test_blocks_keep_their_names_while_nothing_of_them_is_done() -> None:
