@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fasthg.errors import FasthgError
-from fasthg.files import atomic_path, cannot_write
+from fasthg.files import atomic_path, cannot_write, write_text
 from fasthg.version import LIBRARIES, installed
 
 Status = Literal["ok", "WRONG", "left out", "skipped", "error"]
@@ -165,24 +165,11 @@ class Results:
             self._rows[row.cell] = row
 
     def _append(self, entry: dict[str, Any]) -> None:
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry, allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        add_line(self.path, json.dumps(entry, allow_nan=False))
         self._take(entry)
 
     def _read(self) -> Iterable[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        content = self.path.read_text(encoding="utf-8")
-        whole, _, torn = content.rpartition("\n")
-        if torn:
-            with atomic_path(self.path) as aside:
-                aside.write_text(whole + "\n" if whole else "", encoding="utf-8")
-        for number, line in enumerate(whole.splitlines(), start=1):
+        for number, line in enumerate(whole_lines(self.path), start=1):
             try:
                 entry = json.loads(line)
                 if "row" in entry:
@@ -192,6 +179,27 @@ class Results:
                     f"{self.path}: line {number} is no row of this version ({error}); give another --out"
                 ) from error
             yield entry
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file, if there is one; a last line that a crash cut short is dropped there, too."""
+    if not path.exists():
+        return []
+    whole, newline, torn = path.read_text(encoding="utf-8").rpartition("\n")
+    if torn:
+        write_text(path, whole + newline)
+    return whole.splitlines()
+
+
+def add_line(path: Path, line: str) -> None:
+    """Put a line behind those of a file; it is on the disk when this returns."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:

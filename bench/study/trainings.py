@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.measure.record import add_line, whole_lines
 from fasthg.console import note
 from fasthg.errors import FasthgError
 from training.options import TrainOptions
@@ -32,12 +33,12 @@ def run_quietly(data: Path, recipe: Recipe, out: Path, **options: Any) -> tuple[
 
 
 def read_results(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a results file; a last one that was cut short is left out.
+    """The lines of a results file; a last one that was cut short is dropped.
 
     Raises FasthgError for a line that is of other settings.
     """
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in whole_lines(path):
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -49,5 +50,4 @@ def read_results(path: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]
 
 def add_result(path: Path, row: Mapping[str, Any]) -> None:
     """Put a line behind those of a results file."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    add_line(path, json.dumps(row))

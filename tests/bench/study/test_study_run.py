@@ -7,7 +7,7 @@ import pytest
 
 from bench.study.report import compare, report, scores_by_variant, spread_of_seeds
 from bench.study.run import StudyPlan, main
-from bench.study.trainings import RESULTS, read_results
+from bench.study.trainings import RESULTS, add_result, read_results
 from fasthg.network.variants import STUDY_VARIANTS
 
 
@@ -46,6 +46,8 @@ def test_verdicts_follow_the_noise_between_seeds():
 def test_line_that_was_cut_short_is_left_out(tmp_path):
     (tmp_path / RESULTS).write_text(json.dumps(line("original", 0, 1.0)) + '\n{"variant": "fea')
     assert [row["variant"] for row in read_results(tmp_path / RESULTS, {})] == ["original"]
+    add_result(tmp_path / RESULTS, line("feats64", 0, 1.0))
+    assert [row["variant"] for row in read_results(tmp_path / RESULTS, {})] == ["original", "feats64"]
 
 
 def test_every_variant_runs_once_and_two_of_them_three_times(tmp_path):
