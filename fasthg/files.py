@@ -95,7 +95,31 @@ def make_folder(folder: str | Path) -> Path:
     return folder
 
 
-def check_new(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
+class Inputs:
+    """Files that a command reads and never writes to; each is looked at once, however many results are asked about."""
+
+    def __init__(self, files: Iterable[str | Path]) -> None:
+        wholes = {Path(os.path.realpath(file)) for file in files}
+        self._places = {str(place) for whole in wholes for place in (whole, *whole.parents)}
+        self._known: set[tuple[int, int]] = set()
+        for place in self._places:
+            with contextlib.suppress(OSError):
+                self._known.add(_identity(place))
+
+    def __contains__(self, path: str | Path) -> bool:
+        """Whether `path` is one of the files, by whatever name, or a folder that one lies in."""
+        if not os.path.exists(path):
+            return False
+        # By its identity also through a link, a mount or another case; by its name where it was replaced meanwhile.
+        return _identity(path) in self._known or os.path.realpath(path) in self._places
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def check_new(path: str | Path, inputs: Iterable[str | Path] | Inputs = (), overwrite: bool = False) -> None:
     """Raise FasthgError where writing `path` would write to an input, or replace what is there without `overwrite`.
 
     The rule of every command: an input is never written to, under whatever name or link; an existing result is replaced
@@ -109,13 +133,13 @@ def check_new(path: str | Path, inputs: Iterable[str | Path] = (), overwrite: bo
 
 
 def new_folder(
-    folder: str | Path, results: Iterable[str], inputs: Iterable[str | Path] = (), overwrite: bool = False
+    folder: str | Path, results: Iterable[str], inputs: Iterable[str | Path] | Inputs = (), overwrite: bool = False
 ) -> Path:
     """Where results of these names are written: `folder`, or `folder`-2 and so on where it holds an earlier one.
 
     With `overwrite` it is `folder` in any case. Raises FasthgError where a result would be written to an input.
     """
-    folder, names, given = Path(folder), list(results), list(inputs)
+    folder, names, given = Path(folder), list(results), _as_inputs(inputs)
     chosen, number = folder, 1
     while not overwrite and any(os.path.lexists(chosen / name) for name in names):
         number += 1
@@ -126,18 +150,13 @@ def new_folder(
     return chosen
 
 
-def is_same_file(path: str | Path, inputs: Iterable[str | Path]) -> bool:
+def is_same_file(path: str | Path, inputs: Iterable[str | Path] | Inputs) -> bool:
     """Whether `path` is one of the input files, by whatever name, or a folder that one lies in."""
-    if not os.path.exists(path):
-        return False
-    known, is_folder = os.stat(path), os.path.isdir(path)
-    for given in inputs:
-        whole = Path(os.path.realpath(given))
-        for place in (whole, *whole.parents) if is_folder else (whole,):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(known, os.stat(place)):  # also through a link, a mount or another case
-                    return True
-    return False
+    return path in _as_inputs(inputs)
+
+
+def _as_inputs(inputs: Iterable[str | Path] | Inputs) -> Inputs:
+    return inputs if isinstance(inputs, Inputs) else Inputs(inputs)
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fasthg.console import note, progress_bar
 from fasthg.errors import FasthgError
-from fasthg.files import is_same_file, new_folder, staged_files
+from fasthg.files import Inputs, new_folder, staged_files
 from fasthg.predict.boxes import Boxes, Lookup
 from fasthg.predict.formats import FORMATS, write_poses
 from fasthg.predict.overlays import Overlays
@@ -60,7 +60,7 @@ def predict_to_folder(
         raise FasthgError("nothing to predict on; give photographs, folders or videos")
     if isinstance(boxes, np.ndarray) and len(found) > 1:
         raise FasthgError(f"one set of boxes for {len(found)} images; give boxes in COCO's format with --boxes")
-    read, asked = [*found, *keep], Path(folder)
+    read, asked = Inputs([*found, *keep]), Path(folder)
 
     def settle(names: list[str]) -> Path:
         nonlocal folder
@@ -85,7 +85,7 @@ def predict_to_folder(
 
     def is_taken(name: str) -> bool:
         target = folder / name
-        return target.is_symlink() or (target.exists() and (not overwrite or is_same_file(target, read)))
+        return target.is_symlink() or (target.exists() and (not overwrite or target in read))
 
     poses: list[Pose] = []
     with staged_files(folder, settle) as aside:

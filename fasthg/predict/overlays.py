@@ -51,6 +51,7 @@ class Overlays:
         self.left_out = left_out or LeftOut(strict=True)
         self.written: list[Path] = []
         self._names: set[str] = set()  # as `_same` has them
+        self._numbers: dict[str, int] = {}  # the last that each name was given to tell it from others
         self._video: VideoFile | None = None
         self._drawer = ThreadPoolExecutor(2)
         self._encoder = ThreadPoolExecutor(1)  # a video's frames come one after the other
@@ -111,10 +112,10 @@ class Overlays:
 
     def _new_path(self, name: str, suffix: str) -> Path:
         """A file of its own for each input, also where inputs of several folders have one name."""
-        stem, number = Path(name).stem, 1
-        new = _named(stem, suffix)
+        stem = Path(name).stem
+        new, same = _named(stem, suffix), _same(stem + suffix)
         while _same(new) in self._names or self.is_taken(new):
-            number += 1
+            number = self._numbers[same] = self._numbers.get(same, 1) + 1
             new = _named(stem, f"-{number}{suffix}")
         self._names.add(_same(new))
         self.written.append(self.folder / new)

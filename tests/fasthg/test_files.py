@@ -15,6 +15,7 @@ import pytest
 
 from fasthg.errors import FasthgError
 from fasthg.files import (
+    Inputs,
     atomic_folder,
     atomic_path,
     check_new,
@@ -145,6 +146,32 @@ def test_a_new_folder_lies_beside_the_one_that_was_asked_for(tmp_path: Path, mon
         (folder / "a.json").touch()
     expected = {".": "results-2", "..": "../results-2", "../inner": "../inner-2", "../inner/": "../inner-2"}
     assert {asked: str(new_folder(asked, ["a.json"])) for asked in expected} == expected
+
+
+def test_inputs_are_looked_at_once_however_many_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, looks, stat = [f"{number}.png" for number in range(100)], [], os.stat
+    for folder in (tmp_path / "photos", tmp_path / "out"):
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    monkeypatch.setattr(os, "stat", lambda path, **options: looks.append(path) or stat(path, **options))
+    photos = [tmp_path / "photos" / name for name in names]
+    assert new_folder(tmp_path / "out", names, photos, overwrite=True) == tmp_path / "out"
+    assert len(looks) < 10 * len(names)
+
+
+def test_an_input_stays_one_under_every_name_and_when_it_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png", "new.png"):
+        (tmp_path / "photos" / name).write_text(name)
+    os.link(tmp_path / "photos" / "a.png", tmp_path / "hard.png")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    inputs = Inputs([tmp_path / "photos" / "a.png", "absent.png"])
+    os.replace(tmp_path / "photos" / "new.png", tmp_path / "photos" / "a.png")
+    for path in (tmp_path / "hard.png", tmp_path / "link" / "a.png", tmp_path / "link", tmp_path):
+        assert path in inputs
+    assert tmp_path / "photos" / "b.png" not in inputs
+    assert tmp_path / "absent.png" not in inputs
 
 
 def test_staged_files_come_together_beside_what_is_there(tmp_path: Path) -> None:
