@@ -140,8 +140,9 @@ def write_sleap(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: di
             file["instance_scores"] = frames.scores.mean(axis=2).T
         file["tracking_scores"] = np.where(present, 0.0, np.nan).T
         file["track_names"] = [name.encode() for name in frames.individuals]
-        file["node_names"] = [name.encode() for name in skeleton.names]
-        file["edge_names"] = np.array([[skeleton.names[a], skeleton.names[b]] for a, b in limbs], "S").reshape(-1, 2)
+        nodes = [name.encode() for name in skeleton.names]
+        file["node_names"] = nodes
+        file["edge_names"] = np.array([[nodes[a], nodes[b]] for a, b in limbs], "S").reshape(-1, 2)
         file["edge_inds"] = limbs
         file["video_path"] = as_text(frames.source).encode()
         file["frame_times"] = frames.times

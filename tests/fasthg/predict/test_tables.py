@@ -58,6 +58,13 @@ def test_sleaps_own_reader_finds_the_points(tmp_path: Path) -> None:
     assert np.isnan(labels.numpy()[1, 1]).all()
 
 
+def test_names_of_points_may_be_in_any_script(tmp_path: Path) -> None:
+    (path,) = write_poses(tmp_path, POSES, ["sleap"], Skeleton("Maus", ("Öhrchen", "尾"), limbs=((0, 1),)), {})
+    with h5py.File(path) as file:
+        names, edges = (file[name][()].tolist() for name in ("node_names", "edge_names"))
+    assert [name.decode() for name in names] == [name.decode() for name in edges[0]] == ["Öhrchen", "尾"]
+
+
 def test_frame_times_stand_beside(tmp_path: Path) -> None:
     (path,) = write_poses(tmp_path, POSES, ["sleap"], MOUSE, {})
     with h5py.File(path) as file:
