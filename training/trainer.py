@@ -100,6 +100,7 @@ class Trainer:
             use_tensorboard=self.options.tensorboard,
         )
         self._stop_at = min(self.total_steps, self.options.max_steps or self.total_steps)
+        self._stop_early()
         self._started = self._saved = time.monotonic()
         try:
             while self.step < self._stop_at:
@@ -210,6 +211,10 @@ class Trainer:
         if self.world.leads:
             log.epoch(self.history, picture)
             self._save_weights(row, better)
+        self._stop_early()
+
+    def _stop_early(self) -> None:
+        """Stop here where the patience is over, and say so."""
         if self.options.patience and self.since_best >= self.options.patience:
             self._stop_at = self.step
             if self.world.leads and self.options.progress:

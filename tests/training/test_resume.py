@@ -98,6 +98,17 @@ def test_same_seed_gives_the_same_weights(straight, tiny_dataset, tmp_path):
     assert same(load_state(tmp_path)["model"], straight["model"])
 
 
+def test_a_run_that_stopped_early_goes_on_with_more_patience_alone(tiny_dataset, tmp_path, capsys):
+    """A learning rate of next to nothing changes nothing, so the first validation stays the best."""
+    still = options_for(tiny_dataset, tmp_path, lr=1e-12, freeze_norm=True, patience=1)
+    still = replace(still, validate_every=1, progress=True)
+    assert train(still).steps == 24
+    capsys.readouterr()
+    assert train(replace(still, resume=True)).steps == 24
+    assert "stopped early: no better validation for 1 in a row" in capsys.readouterr().err
+    assert train(replace(still, resume=True, patience=2)).steps == 36
+
+
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9], ids=["every step", "every epoch"])
 def test_killed_after_17_steps_and_resumed_equals_40_straight(straight, tiny_dataset, tmp_path, checkpoint_seconds):
     options = options_for(tiny_dataset, tmp_path, checkpoint_seconds=checkpoint_seconds)
