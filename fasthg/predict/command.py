@@ -13,7 +13,7 @@ from fasthg.console import note, progress_bar
 from fasthg.errors import FasthgError
 from fasthg.files import Inputs, new_folder, staged_files
 from fasthg.predict.boxes import Boxes, Lookup
-from fasthg.predict.formats import FORMATS, write_poses
+from fasthg.predict.formats import FORMATS, check_formats, write_poses
 from fasthg.predict.overlays import Overlays
 from fasthg.predict.photo import LeftOut
 from fasthg.predict.predictor import Pose, Predictor
@@ -53,9 +53,8 @@ def predict_to_folder(
     Shows a progress bar and says what runs and how long it took. Nothing is left in `folder` where anything fails.
     """
     formats = list(dict.fromkeys(name.strip().lower() for name in formats))
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise FasthgError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
     found = expand(inputs)
+    check_formats(formats, found)
     if not found:
         raise FasthgError("nothing to predict on; give photographs, folders or videos")
     if isinstance(boxes, np.ndarray) and len(found) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,14 +11,31 @@ from typing import Any
 
 import numpy as np
 
+from fasthg.errors import FasthgError
 from fasthg.files import write_bytes, write_json, write_text
 from fasthg.metrics.prediction_files import predictions_document
 from fasthg.pixels.skeleton import SKELETONS, Skeleton
 from fasthg.predict.predictor import Pose
-from fasthg.predict.tables import as_text, write_dlc_csv, write_dlc_h5, write_sleap
+from fasthg.predict.sources import has_frames
+from fasthg.predict.tables import as_text, several_videos, write_dlc_csv, write_dlc_h5, write_sleap
 
 #: To a file, poses of a skeleton, with what is said beside the poses.
 Writer = Callable[[Path, Sequence[Pose], Skeleton, dict[str, Any]], None]
+
+
+def check_formats(formats: Sequence[str], inputs: Sequence[Path]) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises FasthgError for an unknown format and for a video among several inputs of one table, and ModuleNotFoundError
+    for a library that is missing.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise FasthgError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
+    for name in formats:
+        for library in _NEEDED.get(name, ()):
+            importlib.import_module(library)
+    if len(inputs) > 1 and _TABLES & set(formats) and (video := next(filter(has_frames, inputs), None)):
+        raise several_videos(str(video))
 
 
 def write_poses(
@@ -121,6 +139,10 @@ FORMATS: dict[str, tuple[str, Writer]] = {
     "dlc-h5": ("predictions_dlc.h5", write_dlc_h5),
     "sleap": ("predictions.analysis.h5", write_sleap),
 }
+
+
+_TABLES = {"dlc", "dlc-h5", "sleap"}  # a row for each frame
+_NEEDED = {"mat": ("scipy",), "dlc-h5": ("pandas", "tables"), "sleap": ("h5py",)}  # libraries beside fasthg's own
 
 
 def _stacked(poses: Sequence[Pose]) -> tuple[np.ndarray, np.ndarray]:

@@ -127,6 +127,17 @@ def count_photos(inputs: Sequence[Path]) -> int | None:
     return None if 0 in counts else sum(counts)
 
 
+def has_frames(path: Path) -> bool:
+    """Whether a file is a video or holds several pictures, which have numbers; not where it cannot be read."""
+    try:
+        start = _start(path)
+        if not _is_picture(path, start):
+            return video.opens(path)
+        return not pictures.holds_one(start) and pictures.holds_several(read_encoded(path)) > 1
+    except FasthgError:
+        return False
+
+
 def as_image(array: NDArray[Any] | Tensor) -> Image:
     """An image as [H, W, 3] uint8: arrays are [H, W, 3] or grey [H, W], tensors [3, H, W]; a fourth channel is opacity.
 

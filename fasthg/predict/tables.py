@@ -55,7 +55,7 @@ def by_frame(poses: Sequence[Pose], skeleton: Skeleton) -> Frames:
     """Poses as arrays; raises FasthgError for several videos, whose frames have the same numbers."""
     videos = sorted({pose.image for pose in poses if pose.frame is not None})
     if videos and len({pose.image for pose in poses}) > 1:
-        raise FasthgError(f"{videos[0]} and others in one table: frames have no names; predict one video at a time")
+        raise several_videos(videos[0])
     if videos:
         keys: dict[Any, int] = {number: number for number in range(max(pose.frame or 0 for pose in poses) + 1)}
     else:
@@ -73,6 +73,11 @@ def by_frame(poses: Sequence[Pose], skeleton: Skeleton) -> Frames:
         times[frame] = np.nan if pose.time is None else pose.time
     index = list(keys) if videos else [as_text(name) for name in keys]
     return Frames(index, points, scores, times, videos[0] if videos else "")
+
+
+def several_videos(video: str) -> FasthgError:
+    """The error for a video and something else in one table."""
+    return FasthgError(f"{video} and others in one table: frames have no names; predict one video at a time")
 
 
 def as_text(name: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,30 @@ def test_names_that_are_not_utf8_are_kept(net: fasthg.HourglassNet, photo: Path,
     assert json.loads(written.files[0].read_text())["predictions"][0]["image"] == str(odd)
     assert written.files[-1].name == odd.name
     assert "f\\udcffü .png" in (tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("format", "library"), [("mat", "scipy"), ("dlc-h5", "tables"), ("sleap", "h5py")])
+def test_a_library_that_a_format_needs_is_missed_before_the_work(
+    format: str, library: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are missing, too, and are looked for later."""
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModuleNotFoundError, match=library):
+        predict_to_folder([photo], tmp_path / "out", formats=["json", format], weights=tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("format", ["dlc", "dlc-h5", "sleap"])
+def test_a_video_among_others_is_refused_for_a_table_before_the_work(format: str, photo: Path, tmp_path: Path) -> None:
+    pages = [PIL.Image.fromarray(np.full((40, 50, 3), shade, np.uint8)) for shade in (10, 200)]
+    pages[0].save(tmp_path / "film.gif", save_all=True, append_images=pages[1:], duration=40)
+    for others in ([photo], [tmp_path / "film.gif"]):
+        with pytest.raises(FasthgError, match=r"film\.gif and others in one table.*predict one video at a time"):
+            predict_to_folder(
+                [*others, tmp_path / "film.gif"],
+                tmp_path / "out",
+                formats=["json", format],
+                weights=tmp_path / "absent.safetensors",
+            )
 
 
 def test_why_there_is_nobody_is_the_true_reason(net: fasthg.HourglassNet, photo: Path, tmp_path: Path) -> None:
