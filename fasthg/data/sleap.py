@@ -8,6 +8,7 @@ pixel centres.
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,14 @@ def read_sleap(path: Path, reading: Reading) -> Labels:
 
 
 def _frames_folder(file: Path) -> Path:
-    cache = default_cache_dir() or Path(tempfile.mkdtemp(prefix="fasthg-"))
-    return make_folder(cache / "frames" / sha256(file)[:16])
+    kept = default_cache_dir() or Path(_instead_of_a_cache().name)
+    return make_folder(kept / "frames" / sha256(file)[:16])
+
+
+@cache
+def _instead_of_a_cache() -> tempfile.TemporaryDirectory[str]:
+    """The process's own, which goes with it."""
+    return tempfile.TemporaryDirectory(prefix="fasthg-")
 
 
 def _picture(frame: Any, video: int, folder: Path, file: Path) -> tuple[str, tuple[int, int]]:

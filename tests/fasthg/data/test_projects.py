@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,22 +260,40 @@ def test_a_folder_that_windows_and_a_mac_wrote_is_read(tmp_path: Path) -> None:
     assert load_dataset(folder, "all").people.images == ("val/images/a.png",)
 
 
-def test_sleaps_labels_bring_their_frames_and_symmetries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def sleap_project(folder: Path) -> None:
     sio = pytest.importorskip("sleap_io")
-    monkeypatch.setenv("FASTHG_CACHE", str(tmp_path / "cache"))
     nodes = [sio.Node(name) for name in NAMES]
     skeleton = sio.Skeleton(nodes, edges=[(nodes[0], nodes[1])], symmetries=[sio.Symmetry([nodes[1], nodes[2]])])
     skeleton.name = "mouse"
-    picture(tmp_path / "clip" / "img0.png")
-    video = sio.Video.from_filename([str(tmp_path / "clip" / "img0.png")])
+    picture(folder / "clip" / "img0.png")
+    video = sio.Video.from_filename([str(folder / "clip" / "img0.png")])
     instance = sio.Instance.from_numpy(np.array([(1.0, 2.0), (3.0, 4.0), (np.nan, np.nan)]), skeleton=skeleton)
     frame = sio.LabeledFrame(video=video, frame_idx=0, instances=[instance])
-    sio.save_slp(sio.Labels([frame]), str(tmp_path / "labels.slp"))
+    sio.save_slp(sio.Labels([frame]), str(folder / "labels.slp"))
+
+
+def test_sleaps_labels_bring_their_frames_and_symmetries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTHG_CACHE", str(tmp_path / "cache"))
+    sleap_project(tmp_path)
     data = load_dataset(tmp_path, "all")
     assert (data.people.skeleton.names, data.people.skeleton.pairs) == (NAMES, ((2, 1),))
     np.testing.assert_array_equal(data.people.joints[0], [(1.5, 2.5), (3.5, 4.5), (np.nan, np.nan)])
     assert 200 * data.people.scale[0] == 40
     assert data.image_path(0).is_file()
+
+
+def test_sleaps_frames_without_a_cache_are_written_once_and_go_with_the_process(tmp_path: Path) -> None:
+    sleap_project(tmp_path)
+    script = """
+import sys
+from fasthg.data.dataset import find_people, load_dataset
+first, second = (load_dataset(sys.argv[1], "all") for _time in range(2))
+assert find_people(first, second).all()
+"""
+    (tmp_path / "tmp").mkdir()
+    environment = os.environ | {"FASTHG_CACHE": str(tmp_path / "labels.slp" / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_what_is_none_of_them_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
