@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -240,9 +241,10 @@ class Predictor:
             joints = geometry.apply(geometry.invert(seen.matrices[person]), crop_points)
             if seen.again and (closer := box_around(joints, peaks, seen.boxes[person])):
                 seen.again = False
-                seen.matrices, seen.crops = self._crops(seen.photo.load(), [closer])
-                again.append((seen, person))
-                continue
+                with suppress(FasthgError):  # the photograph has gone away: the pose of the first look stays
+                    seen.matrices, seen.crops = self._crops(seen.photo.load(), [closer])
+                    again.append((seen, person))
+                    continue
             x, y, w, h = map(float, seen.boxes[person])
             photo = seen.photo
             whole = photo.boxes is None and self.detector is None
@@ -255,7 +257,7 @@ class Predictor:
         """Crops uint8 [N, S, S, 3] -> points [N, J, 2] in their pixels, scores [N, J]."""
         if self.end_to_end:
             answer = self._run(crops, timing)
-            points, scores, sound = answer[..., :2], answer[..., 2], answer.isfinite().all()
+            points, scores, sound = answer[..., :2], answer[..., 2], bool(answer.isfinite().all())
         else:
             images = normalise(crops, self.mean)
             heatmaps = self._run(images, timing)

@@ -101,24 +101,45 @@ def test_a_box_makes_the_answer_finer_and_keeps_its_pixels(predictor: Predictor)
     assert not pose.whole_image
 
 
-def test_a_small_person_on_a_whole_image_is_looked_at_again_closely(predictor: Predictor) -> None:
-    """A red dot is half of the joints, a green one the others; what the network answers are the crop's colours."""
-    dots = np.array([[301.0, 203.0]] * 8 + [[427.0, 361.0]] * 8)
+@pytest.fixture
+def two_dots() -> np.ndarray:
+    """A red dot for half of the joints, a green one for the others, which `colours` finds."""
     across, down = np.meshgrid(np.arange(800) + 0.5, np.arange(600) + 0.5)
-    spots = [255 * np.exp(-((across - x) ** 2 + (down - y) ** 2) / (2 * 30**2)) for x, y in dots[::8]]
-    image = np.stack([*spots, np.zeros_like(across)], axis=-1).round().astype(np.uint8)
+    spots = [255 * np.exp(-((across - x) ** 2 + (down - y) ** 2) / (2 * 30**2)) for x, y in DOTS[::8]]
+    return np.stack([*spots, np.zeros_like(across)], axis=-1).round().astype(np.uint8)
 
-    def colours(images: torch.Tensor) -> torch.Tensor:
-        seen = torch.nn.functional.avg_pool2d(images, 4) + torch.tensor(predictor.mean).view(1, 3, 1, 1)
-        return seen[:, :2].repeat_interleave(8, dim=1)
 
-    predictor.runner = replace(predictor.runner, run=colours)
+DOTS = np.array([[301.0, 203.0]] * 8 + [[427.0, 361.0]] * 8)
+
+
+def colours(images: torch.Tensor, mean: tuple[float, ...]) -> torch.Tensor:
+    seen = torch.nn.functional.avg_pool2d(images, 4) + torch.tensor(mean).view(1, 3, 1, 1)
+    return seen[:, :2].repeat_interleave(8, dim=1)
+
+
+def test_a_small_person_on_a_whole_image_is_looked_at_again_closely(predictor: Predictor, two_dots: np.ndarray) -> None:
+    predictor.runner = replace(predictor.runner, run=lambda images: colours(images, predictor.mean))
     errors = []
     for predictor.second_pass in (False, True):
-        (pose,) = predictor(image)
-        errors.append(np.abs(pose.joints - dots).max())
+        (pose,) = predictor(two_dots)
+        errors.append(np.abs(pose.joints - DOTS).max())
         assert (pose.box, pose.whole_image) == ((0, 0, 800, 600), True)
     assert errors[1] < errors[0] / 2
+
+
+def test_a_photograph_that_goes_away_before_the_second_look_keeps_the_pose_of_the_first(
+    predictor: Predictor, two_dots: np.ndarray, tmp_path: Path
+) -> None:
+    def run(images: torch.Tensor) -> torch.Tensor:
+        (tmp_path / "a.png").unlink(missing_ok=True)
+        return colours(images, predictor.mean)
+
+    cv2.imwrite(str(tmp_path / "a.png"), two_dots[..., ::-1])
+    predictor.runner = replace(predictor.runner, run=run)
+    (pose,) = predictor(tmp_path / "a.png")
+    predictor.second_pass = False
+    (first,) = predictor(two_dots)
+    np.testing.assert_array_equal(pose.joints, first.joints)
 
 
 def test_the_network_sees_rgb_in_0_to_1_less_the_mean_of_mpii(predictor: Predictor) -> None:
