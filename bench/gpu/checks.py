@@ -19,7 +19,7 @@ from fasthg.fused.net import FusedNet
 from fasthg.fused.plan import Bound, Buffer, Plan, Step
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.layout import MAX_TILE, Grid
-from fasthg.kernels.tuning import KERNELS, TABLES, Choice, Config, Question, read_table, trial
+from fasthg.kernels.tuning import KERNELS, Choice, Config, Question, trial
 from fasthg.network.model import HourglassNet
 from fasthg.network.variants import VARIANTS, HourglassConfig
 
@@ -195,37 +195,6 @@ def finds_a_late_overflow() -> bool:
     return FusedNet(model, images, torch.float16, Late()).find_overflow(images) == "stacks.0.hourglass.up1.0"
 
 
-def shipped_ways() -> dict[str, list[Config]]:
-    """Every distinct configuration of every shipped table, by operator."""
-    found: dict[str, list[Config]] = {}
-    for path in sorted(TABLES.glob("sm_*.json")):
-        for entry in read_table(path):
-            ways = found.setdefault(entry.operator, [])
-            if entry.config not in ways:
-                ways.append(entry.config)
-    return found
-
-
 def long_tiles(question: Question) -> Config:
     """A configuration of few programs: what takes the interpreter the least time."""
     return KERNELS[question.operator].only(Config(MAX_TILE, 64, 64))
-
-
-class Rounds:
-    """Configurations for runs of small networks that together take every one that ships.
-
-    Calls with `rounds` as their `trial`: each question of an operator gets the operator's next configuration, and once
-    it has had them all what `after` gives.
-    """
-
-    def __init__(self, ways: dict[str, list[Config]], after: Choice) -> None:
-        self.ways, self._after, self._asked = ways, after, dict.fromkeys(ways, 0)
-
-    def __call__(self, question: Question) -> Config | None:
-        ways, asked = self.ways[question.operator], self._asked[question.operator]
-        self._asked[question.operator] += 1
-        return ways[asked] if asked < len(ways) else self._after(question)
-
-    def missing(self) -> list[str]:
-        """Operators that were asked for less often than they have configurations."""
-        return [operator for operator, ways in self.ways.items() if self._asked[operator] < len(ways)]

@@ -9,21 +9,12 @@ import pytest
 import torch
 
 from bench.gpu.calls import Call, Oracle, distinct_calls
-from bench.gpu.checks import (
-    Rounds,
-    expected_heatmaps,
-    lively,
-    long_tiles,
-    reduced,
-    relative_error,
-    run_poisoned,
-    shipped_ways,
-)
+from bench.gpu.checks import expected_heatmaps, lively, long_tiles, reduced, relative_error, run_poisoned
 from fasthg.fused.net import FusedNet
 from fasthg.fused.streams import InOrder
 from fasthg.kernels.ops.dispatch import by_triton
 from fasthg.kernels.triton.launch import record_launches
-from fasthg.kernels.tuning import KERNELS, Choice, Config, Kernel, trial
+from fasthg.kernels.tuning import KERNELS, TABLES, Choice, Config, Kernel, Question, read_table, trial
 from fasthg.network.variants import VARIANTS, HourglassConfig
 
 TOLERANCES = {torch.float16: 5e-3, torch.float32: 1e-5}
@@ -42,6 +33,37 @@ def check(config: HourglassConfig, dtype: torch.dtype, batch: int, choice: Choic
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 def test_every_variant_answers_like_float64_over_poisoned_memory(variant: str, dtype: torch.dtype) -> None:
     check(reduced(variant), dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
+
+
+def shipped_ways() -> dict[str, list[Config]]:
+    """Every distinct configuration of every shipped table, by operator."""
+    found: dict[str, list[Config]] = {}
+    for path in sorted(TABLES.glob("sm_*.json")):
+        for entry in read_table(path):
+            ways = found.setdefault(entry.operator, [])
+            if entry.config not in ways:
+                ways.append(entry.config)
+    return found
+
+
+class Rounds:
+    """Configurations for runs of small networks that together take every one that ships.
+
+    Calls with `rounds` as their `trial`: each question of an operator gets the operator's next configuration, and once
+    it has had them all what `after` gives.
+    """
+
+    def __init__(self, ways: dict[str, list[Config]], after: Choice) -> None:
+        self.ways, self._after, self._asked = ways, after, dict.fromkeys(ways, 0)
+
+    def __call__(self, question: Question) -> Config | None:
+        ways, asked = self.ways[question.operator], self._asked[question.operator]
+        self._asked[question.operator] += 1
+        return ways[asked] if asked < len(ways) else self._after(question)
+
+    def missing(self) -> list[str]:
+        """Operators that were asked for less often than they have configurations."""
+        return [operator for operator, ways in self.ways.items() if self._asked[operator] < len(ways)]
 
 
 def test_every_configuration_that_ships_computes_what_it_should() -> None:
