@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.gpu import __main__ as gpu_module
@@ -151,6 +152,13 @@ def test_crops_are_replaced_only_when_told_so(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "crops.npz").write_text("earlier")
     with pytest.raises(FasthgError, match="--overwrite"):
         make_crops(tmp_path / "crops.npz")
+
+
+def test_crops_go_into_the_file_that_was_named_whatever_its_name(tmp_path: Path) -> None:
+    make_crops(tmp_path / "crops", scored=2, calibration=1)
+    with np.load(tmp_path / "crops") as file:
+        assert len(file["ends"]) == 3
+    assert os.listdir(tmp_path) == ["crops"]
 
 
 @pytest.mark.parametrize(("overwrite", "chosen"), [(False, "gpu-2"), (True, "gpu")])

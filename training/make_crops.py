@@ -43,9 +43,9 @@ def make_crops(
         crops, joints, head_size, _rows = dataset_crops(dataset, rows)
         labelled = dataset.people.labelled
     jpegs = [_jpeg(crop) for crop in crops]
-    with atomic_path(out) as aside:
+    with atomic_path(out) as aside, aside.open("wb") as file:  # to a name without .npz NumPy would add it
         np.savez(
-            aside,
+            file,
             jpegs=np.concatenate(jpegs),
             ends=np.cumsum([len(jpeg) for jpeg in jpegs]),
             joints=joints.astype(np.float32),
