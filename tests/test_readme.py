@@ -55,8 +55,10 @@ SMALLER = {
     "--train 8000 --val 500": "--train 8 --val 4 --workers 1",
     "--variant small --data data/people": "--variant small --data data/people --size 64 --batch-size 4 --epochs 1"
     " --num-workers 0",
-    "--data PROJECT --variant small --start small": "--data PROJECT --variant small --start small --size 64"
-    " --batch-size 2 --epochs 1 --num-workers 0",
+    "--data PROJECT --variant small --start rendered --out": "--data PROJECT --variant small --start rendered --size 64"
+    " --batch-size 2 --epochs 1 --num-workers 0 --out",
+    "--start rendered --size 256 --epochs 60": "--start rendered --size 64 --batch-size 2 --epochs 1 --num-workers 0",
+    "--size 384 --epochs 18": "--size 64 --batch-size 2 --epochs 1 --num-workers 0",
     "training.pack --data DIR": "training.pack --data data/people",
 }
 

@@ -31,11 +31,11 @@ def check_formats(formats: Sequence[str], inputs: Sequence[Path]) -> None:
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise FasthgError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
+    if len(inputs) > 1 and _TABLES & set(formats) and (video := next(filter(has_frames, inputs), None)):
+        raise several_videos(str(video))
     for name in formats:
         for library in _NEEDED.get(name, ()):
             importlib.import_module(library)
-    if len(inputs) > 1 and _TABLES & set(formats) and (video := next(filter(has_frames, inputs), None)):
-        raise several_videos(str(video))
 
 
 def write_poses(

@@ -83,6 +83,14 @@ class Falls:
 
 
 @pytest.fixture
+def in_foreground() -> Iterator[None]:
+    """As what a terminal starts, also where these tests run in the background."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.fixture
 def in_background() -> Iterator[None]:
     """SIGINT is ignored, as in what a script starts with `&`."""
     earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -96,6 +104,7 @@ def fall_and_go_on(number: int) -> None:
     raise FasthgError("went on")
 
 
+@pytest.mark.usefixtures("in_foreground")
 def test_an_interrupt_that_falls_into_a_finalizer_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
     hook = sys.unraisablehook
     assert run(lambda: fall_and_go_on(signal.SIGINT)) == 130
@@ -109,6 +118,7 @@ def test_an_end_that_falls_into_a_finalizer_is_not_lost_in_the_background(capsys
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_foreground")
 def test_an_interrupt_does_not_come_after_the_command() -> None:
     assert run(lambda: Falls(signal.SIGINT)) == 0
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
