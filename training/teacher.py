@@ -20,6 +20,7 @@ from fasthg.errors import FasthgError
 from fasthg.network.checkpoint import weights_digest
 from fasthg.network.load import load_network
 from fasthg.network.variants import HourglassConfig
+from fasthg.pixels.geometry import flip_heatmaps
 from fasthg.pixels.skeleton import check_same_points
 from training.loss import heatmap_loss
 from training.options import TrainOptions
@@ -36,6 +37,7 @@ class Teacher:
     student   the network that learns: any other with the same joints, since all have heatmaps of a quarter of the crop
     share     of the loss that is held to the teacher, 0 to 1; the rest is held to the labels
     labelled  bool [J], the joints that the data labels in somebody
+    flip      answer with the mean of the heatmaps of a crop and of its mirror image: better, and twice the work
 
     Raises FasthgError where the teacher has other joints.
     """
@@ -47,8 +49,9 @@ class Teacher:
         student: HourglassConfig,
         share: float,
         labelled: NDArray[np.bool_],
+        flip: bool = False,
     ) -> None:
-        self.model, self.share = load_network(weights, variant).requires_grad_(False), share
+        self.model, self.share, self.flip = load_network(weights, variant).requires_grad_(False), share, flip
         theirs, ours = self.model.config, student
         check_same_points(f"teacher {weights}", theirs.skeleton, ours.skeleton)
         self.digest = weights_digest(self.model)
@@ -66,7 +69,12 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images [N, 3, S, S] less the student's mean -> heatmaps float32 [N, J, S/4, S/4]."""
-        return self.model.final(images if self._shift is None else images + self._shift).float()
+        images = images if self._shift is None else images + self._shift
+        heatmaps = self.model.final(images).float()
+        if not self.flip:
+            return heatmaps
+        mirrored = self.model.final(images.flip(-1)).float()
+        return (heatmaps + flip_heatmaps(mirrored, self.model.config.skeleton)) / 2
 
     def mix(self, loss: Tensor, heatmaps: Tensor, taught: Tensor) -> Tensor:
         """The student's loss against the labels, mixed with that against the teacher.
@@ -81,11 +89,10 @@ class Teacher:
 def make_teacher(options: TrainOptions, recipe: Recipe, people: People) -> Teacher | None:
     """The teacher that a run of `recipe` asks for, if any; raises FasthgError for one that is half asked for."""
     if options.teacher is None:
-        if recipe.teacher_share or options.teacher_variant:
-            what = "a share of the loss" if recipe.teacher_share else "a variant"
+        if recipe.teacher_share or recipe.teacher_flip or options.teacher_variant:
+            what = "a share of the loss" if recipe.teacher_share else "a mirror" if recipe.teacher_flip else "a variant"
             raise FasthgError(f"the teacher has {what} and no weights; give --teacher F.safetensors")
         return None
     share = recipe.teacher_share or HALF
-    return Teacher(
-        options.teacher, options.teacher_variant, recipe.config, share, np.asarray(people.labelled.any(axis=0))
-    )
+    labelled = np.asarray(people.labelled.any(axis=0))
+    return Teacher(options.teacher, options.teacher_variant, recipe.config, share, labelled, recipe.teacher_flip)

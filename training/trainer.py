@@ -29,6 +29,7 @@ from training.loading.batches import Batch
 from training.loading.loader import Loader
 from training.log import EpochMeter, RunLog, draw_predictions, score_columns
 from training.options import TrainOptions
+from training.recipes import Recipe
 from training.state import LAST, check_same_run, load_state, save_state
 from training.teacher import make_teacher
 
@@ -280,7 +281,8 @@ class Trainer:
         save_state(self.options.out, {**state, "meter": asdict(self.meter), **self.learner.state_dict()})
 
     def _load(self, state: dict[str, Any]) -> None:
-        check_same_run(state["identity"], self._identity(), free=("epochs",))
+        unsaid = Recipe().describe()  # a run of an earlier release says nothing of what it did not know
+        check_same_run({**unsaid, **state["identity"]}, self._identity(), free=("epochs",))
         self.learner.load_state_dict(state)
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
         self.since_best = state.get("since_best", 0)

@@ -18,6 +18,7 @@ from fasthg.pixels.skeleton import get_skeleton
 from training.loss import heatmap_loss
 from training.options import TrainOptions
 from training.recipes import Recipe, get_recipe
+from training.state import load_state, save_state
 from training.teacher import Teacher
 from training.trainer import Trainer, train
 
@@ -77,6 +78,23 @@ def test_a_teacher_does_not_answer_for_joints_that_the_data_never_labels(
     assert same == [6]
 
 
+def test_a_teacher_that_also_sees_the_mirror_image_answers_alike_for_both(tiny_dataset: Path, weights: Path) -> None:
+    """Mirroring the crop mirrors the answer and exchanges left and right, which one pass alone does not."""
+    order = get_skeleton("mpii").flip_order
+    images = torch.rand(2, 3, 64, 64)
+    differences = []
+    for flip in (False, True):
+        teacher = Trainer(options(tiny_dataset, teacher=weights, recipe=replace(RECIPE, teacher_flip=flip))).teacher
+        assert teacher is not None
+        answer, mirrored = teacher(images), teacher(images.flip(-1))
+        differences.append((answer - mirrored.flip(-1)[:, list(order)]).abs().max().item())
+        if not flip:
+            mean = (answer + mirrored.flip(-1)[:, list(order)]) / 2
+    assert differences[0] > 1e-3
+    assert differences[1] < 1e-5
+    assert torch.allclose(answer, mean, atol=1e-5)
+
+
 def test_a_student_with_nothing_but_its_teacher_comes_closer_to_it(tiny_dataset: Path, weights: Path) -> None:
     recipe = replace(RECIPE, teacher_share=1.0, optimizer="adam", lr=3e-3, epochs=12)
     losses = train(replace(options(tiny_dataset, teacher=weights, recipe=recipe), max_steps=72)).losses
@@ -102,6 +120,15 @@ def test_a_run_does_not_go_on_with_another_teacher(tiny_dataset: Path, weights: 
     for other in (None, tmp_path / "other.safetensors"):
         with pytest.raises(FasthgError, match="cannot resume: teacher was"):
             Trainer(replace(first, resume=True, teacher=other))
+    assert Trainer(replace(first, resume=True)).step == 3
+
+
+def test_a_run_of_before_teachers_had_mirrors_goes_on(tiny_dataset: Path, tmp_path: Path) -> None:
+    first = options(tiny_dataset, out=tmp_path / "run")
+    train(first)
+    state = load_state(tmp_path / "run")
+    del state["identity"]["teacher_flip"]
+    save_state(tmp_path / "run", state)
     assert Trainer(replace(first, resume=True)).step == 3
 
 
