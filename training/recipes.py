@@ -43,7 +43,7 @@ class Recipe:
     ema: Annotated[float, "decay of the average of the weights that is validated and shipped, 0 to switch it off"] = 0.0
     sigma: Annotated[float, "radius of the target's Gaussian, heatmap pixels"] = 1.0
     teacher_share: Annotated[float, "share of the loss that is held to the teacher; half where 0 with a teacher"] = 0.0
-    teacher_flip: Annotated[bool, "the teacher answers with the mean of a crop's and its mirror image's heatmaps"] = False
+    teacher_flip: Annotated[bool, "the teacher answers for a crop and its mirror image, and the mean counts"] = False
     freeze_norm: Annotated[bool, "keep batch statistics as they are"] = False
     sync_norm: Annotated[bool, "batch statistics over all devices (GPUs only)"] = False
     seed: Annotated[int, "of the initial weights, the order, the augmentation and the dropout"] = 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fasthg.kernels.layout import unpack_stem
@@ -80,6 +81,11 @@ class Packer:
         arithmetic = "fp32" if self.conv3x3 == "fp32" else "bf16"
         return _packed_form(weight, arithmetic, "direct", lambda: weight.flatten(0, 1))
 
+    def stem(self, weight: Tensor) -> Any:
+        """The first layer's, for windows [3, 7, 7] and a zero, in bf16 where 1x1s are rounded at all."""
+        arithmetic = "fp32" if self.conv1x1 == "fp32" else "bf16"
+        return _packed_form(weight, arithmetic, "stem", lambda: pad(unpack_stem(weight).flatten(1).t(), (0, 0, 0, 1)))
+
     def over(self, weight: Tensor, skip_weight: Tensor) -> Any:
         """Two weights of one sum, for inputs side by side."""
         make = lambda: torch.cat([weight, skip_weight])  # noqa: E731
@@ -87,7 +93,7 @@ class Packer:
         return _packed_form(weight, rounded, f"over {id(skip_weight)}", make)
 
 
-#: What is rounded to what, by precision. The first layer and the last head are fp32 in all of them; so are the buffers.
+#: What is rounded to what, by precision. The last head is fp32 in all of them; so are the buffers.
 PRECISIONS = {
     "fp32": Packer(),
     "bf16": Packer("bf16"),
@@ -211,7 +217,7 @@ def _stem(
     batch, _, height, width = images.shape
     step = _step((batch, (height + 1) // 2, (width + 1) // 2))
     step.stem(images)
-    step.expand(_packed_form(weight, "fp32", "stem", lambda: unpack_stem(weight).flatten(1).t()), bias, relu)
+    step.expand(pack.stem(weight), bias, relu)
     _consume(pack, step, (next_affine, next_weight, next_bias, None, None, None, x_out, t_out, None, None))
     if partials_out is not None:
         step.statistics(partials_out)

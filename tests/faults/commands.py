@@ -127,7 +127,7 @@ def commands(material: Path) -> list[Command]:
         replace(plain("label", label, "-o", "labels", "labels/*"), lasting=("labels/part-*",)),
         plain("convert", convert, "-o", "network.safetensors", "*", "--overwrite"),
         plain("export", export, "-o", "artefact", "artefact/*.onnx", "--overwrite"),
-        plain("pack", pack, "--out", "crops.h5", "*", "--overwrite"),
+        plain("pack", pack, "--out", "crops.h5", "*.h5", "--overwrite"),
         Command(
             "train",
             training,

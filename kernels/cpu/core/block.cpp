@@ -18,6 +18,7 @@ struct No {
 
 constexpr int CHUNK = 4;                        // tiles whose rows go through the matrix products together
 constexpr int CHUNK_ROWS = CHUNK * TILE_PIXELS;
+constexpr int WORTHS = (FREQUENCIES + LANES - 1) / LANES * LANES;  // of one unit of a tile's integers, by frequency
 
 // A tile, cut off at the image's border; its pixels are rows from `first` on.
 struct Tile {
@@ -68,10 +69,12 @@ class Block {
         }
         if (all_rows) {
             v_pitch_ = step.channels + LANES;
-            v_stride_ = spread(step.block * v_pitch_);
+            const bool rounded = step.conv.arithmetic == Arithmetic::int12;  // a tile at a time
+            v_stride_ = spread(rounded ? step.channels : step.block * v_pitch_);
             m_stride_ = spread(step.block * PANEL);
             v_ = arena_.take(FREQUENCIES * v_stride_);
-            if (step.conv.arithmetic == Arithmetic::int12) {
+            if (rounded) {
+                worths_ = arena_.take(step.block * WORTHS);
                 v16_pitch_ = spread(step.channels / 2);
                 v16_ = arena_.take(FREQUENCIES * step.block * v16_pitch_);
             }
@@ -201,68 +204,69 @@ class Block {
     void convolve() {
 #if FASTHG_HALVES
         if (s.conv.arithmetic == Arithmetic::int12) {
-            transform();
-            quantise();
-            multiply_frequencies<Int16>(v16_, v16_pitch_, step_stride(), s.channels / 2);
+            for (int t = 0; t < tile_count_; t++) {
+                transform(tiles_[t], v_, v_stride_);
+                quantise(t);
+            }
+            multiply_frequencies<Int16>(v16_, v16_pitch_, s.block * v16_pitch_, s.channels / 2);
             return;
         }
 #endif
-        transform();
+        for (int t = 0; t < tile_count_; t++) {
+            transform(tiles_[t], v_ + t * v_pitch_, v_stride_);
+        }
         multiply_frequencies<Float>(v_, v_pitch_, v_stride_, s.channels);
     }
 
-    void transform() {
+    // A tile's frequencies, `stride` apart.
+    void transform(const Tile& tile, float* frequencies, size_t stride) {
         const size_t pitch = s.grid.pitch() * s.channels;
-        for (int t = 0; t < tile_count_; t++) {
-            const Tile& tile = tiles_[t];
-            const float* scale = scale_of(tile);
-            const float* corner = s.input + (s.grid.row(tile.image, tile.y, tile.x) - s.grid.pitch() - 1) * s.channels;
-            for (int c = 0; c < s.channels; c += LANES) {
-                float* to = v_ + t * v_pitch_ + c;
-                const auto put = [&](int k, Vector value) __attribute__((always_inline)) { store(to + k * v_stride_, value); };
-                for (int y = 0; y < 6; y++) {  // the next tile's four new columns
-                    for (int x = 6; x < 10; x++) {
-                        __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
-                    }
+        const float* scale = scale_of(tile);
+        const float* corner = s.input + (s.grid.row(tile.image, tile.y, tile.x) - s.grid.pitch() - 1) * s.channels;
+        for (int c = 0; c < s.channels; c += LANES) {
+            float* to = frequencies + c;
+            const auto put = [&](int k, Vector value) __attribute__((always_inline)) { store(to + k * stride, value); };
+            for (int y = 0; y < 6; y++) {  // the next tile's four new columns
+                for (int x = 6; x < 10; x++) {
+                    __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
                 }
-                if (tile.whole() && !scale) {
-                    transform_input(
-                        [&](int y, int x) __attribute__((always_inline)) {
-                            return load(corner + y * pitch + (size_t)x * s.channels + c);
-                        },
-                        put);
-                } else {
-                    transform_input(
-                        [&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, put);
-                }
+            }
+            if (tile.whole() && !scale) {
+                transform_input(
+                    [&](int y, int x) __attribute__((always_inline)) {
+                        return load(corner + y * pitch + (size_t)x * s.channels + c);
+                    },
+                    put);
+            } else {
+                transform_input([&](int y, int x) { return pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, put);
             }
         }
     }
 
 #if FASTHG_HALVES
-    size_t step_stride() const { return s.block * v16_pitch_; }
-
-    // Each frequency's largest magnitude in the block becomes the largest integer. Where that is not finite, the scale
-    // back is NaN, and so is the result.
-    void quantise() {
+    // A tile's frequencies as integers, while they lie in the L1: the largest magnitude of each becomes the largest
+    // integer. Where that is not finite, the scale back is NaN, and so is the result.
+    void quantise(int t) {
         const float limit = (float)int_limit(s.channels);
+        float scales[FREQUENCIES + LANES] = {};
         for (int k = 0; k < FREQUENCIES; k++) {
             Vector magnitude = {};
-            for (int t = 0; t < tile_count_; t++) {
-                for (int c = 0; c < s.channels; c += LANES) {
-                    magnitude = larger_magnitude(magnitude, load(v_ + k * v_stride_ + t * v_pitch_ + c));
-                }
+            for (int c = 0; c < s.channels; c += LANES) {
+                magnitude = larger_magnitude(magnitude, load(v_ + k * v_stride_ + c));
             }
-            const float peak = largest_magnitude(magnitude);
-            const bool finite = peak <= 3.402823466e38f;
-            const float scale = peak > 1e-30f && finite ? limit / peak : 0.0f;
-            worth_[k] = finite ? peak / limit : __builtin_nanf("");
-            for (int t = 0; t < tile_count_; t++) {
-                const float* from = v_ + k * v_stride_ + t * v_pitch_;
-                int16_t* to = (int16_t*)(v16_ + k * step_stride() + t * v16_pitch_);
-                for (int c = 0; c < s.channels; c += LANES) {
-                    store_int16(to + c, load(from + c), scale);
-                }
+            scales[k] = largest_magnitude(magnitude);
+        }
+        for (int k = 0; k < FREQUENCIES; k += LANES) {
+            const Vector peak = load(scales + k);
+            const auto finite = peak <= 3.402823466e38f;
+            store(scales + k, finite & (peak > 1e-30f) ? limit / peak : Vector{});
+            store(worths_ + t * WORTHS + k, finite ? peak * (1 / limit) : Vector{} + __builtin_nanf(""));
+        }
+        for (int k = 0; k < FREQUENCIES; k++) {
+            const float* from = v_ + k * v_stride_;
+            int16_t* to = (int16_t*)(v16_ + (k * s.block + t) * v16_pitch_);
+            for (int c = 0; c < s.channels; c += LANES) {
+                store_int16(to + c, load(from + c), scales[k]);
             }
         }
     }
@@ -289,10 +293,10 @@ class Block {
                                           (size_t)first * FREQUENCIES + lane;
                     Vector worth[FREQUENCIES];
                     for (int k = 0; k < FREQUENCIES; k++) {
-                        worth[k] = load(scales + k * PANEL) * worth_[k];
+                        worth[k] = load(scales + k * PANEL);
                     }
                     gather_outputs(first + lane, [&](int t, int k) __attribute__((always_inline)) {
-                        return from_int32(load(m + k * m_stride_ + t * PANEL)) * worth[k];
+                        return from_int32(load(m + k * m_stride_ + t * PANEL)) * (worth[k] * worths_[t * WORTHS + k]);
                     });
                     continue;
                 }
@@ -549,6 +553,9 @@ class Block {
             for (int x = tile.x; x < tile.x + tile.width; x++, to += source_pitch_) {
                 if (s.source == Source::stem) {
                     gather_window(tile.image, 2 * y - 3, 2 * x - 3, to);
+                    for (int c = 0; source_halves() && c < STEM_INPUTS; c += LANES) {  // in place: half as long
+                        put(to, c, load(to + c), true);
+                    }
                 } else if (s.source == Source::taps) {
                     for (int tap = 0; tap < 9; tap++) {
                         for (int c = 0; c < s.channels; c += LANES) {
@@ -564,7 +571,7 @@ class Block {
         }
     }
 
-    // [3, 7, 7] of an image from its pixel (top, left) on, zeros outside.
+    // [3, 7, 7] of an image from its pixel (top, left) on, zeros outside; then a zero.
     void gather_window(int image, int top, int left, float* to) const {
         const int from = left < 0 ? -left : 0, until = smaller(STEM_SIDE, s.image_width - left);
         const bool whole = from == 0 && until == STEM_SIDE && top >= 0 && top + STEM_SIDE <= s.image_height;
@@ -582,6 +589,7 @@ class Block {
                 }
             }
         }
+        *to = 0;
     }
 
     void max_pool(const Tile& tile, const float* x, size_t pitch) {
@@ -648,11 +656,10 @@ class Block {
     int tile_count_ = 0, pooled_count_ = 0, fetched_ = 0, fetch_until_ = 0;
     Ahead wanted_[4];
     int wanted_count_ = 0;
-    float worth_[FREQUENCIES];  // of one unit of the integers
     Tile* tiles_;
     Pixel* pixels_;
     long* pooled_rows_ = nullptr;
-    float *source_, *scales_ = nullptr, *v_ = nullptr, *v16_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
+    float *source_, *scales_ = nullptr, *v_ = nullptr, *v16_ = nullptr, *worths_ = nullptr, *m_ = nullptr, *hidden_ = nullptr, *x_ = nullptr,
           *entrance_ = nullptr, *pooled_ = nullptr, *bytes_ = nullptr, *sums_ = nullptr;
 };
 

@@ -15,7 +15,7 @@ namespace fasthg {
 
 constexpr int TILE = 4;                        // pixels, a tile's side
 constexpr int TILE_PIXELS = TILE * TILE;       // of a whole tile
-constexpr int STEM_SIDE = 7, STEM_INPUTS = 3 * STEM_SIDE * STEM_SIDE;
+constexpr int STEM_SIDE = 7, STEM_INPUTS = 3 * STEM_SIDE * STEM_SIDE + 1;  // and a zero: halves come in pairs
 constexpr int MAX_BLOCK = 64;                  // tiles
 
 // Images in the shared-zero-border layout.
@@ -38,7 +38,7 @@ enum class Arithmetic {
     fp32,
     bf16,
     int8,  // 8-bit integers, scaled row by row
-    int12  // 12-bit integers in the Winograd domain, scaled block by block; up to 15 bits where few channels are summed
+    int12  // 12-bit integers in the Winograd domain, scaled tile by tile; up to 15 bits where few channels are summed
 };
 
 // y = x @ weight + bias; the weight packed for the kernels that run it. Absent where `panels` is null.

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
-from fasthg.kernels.layout import Grid
+from fasthg.kernels.layout import Grid, pack_stem
 
 _native = pytest.importorskip("fasthg.kernels.cpu._native")
 
@@ -189,12 +190,27 @@ def test_fixed_point_convolution_is_as_near_as_bf16_and_no_input_overflows_it(fe
 
 
 @pytest.mark.usefixtures("needs_halves")
-def test_a_bright_image_costs_a_dark_one_no_bits() -> None:
-    """Each block of tiles has its own scales."""
+def test_a_bright_image_costs_a_dark_one_no_bits_nor_a_bright_place_a_dark_one_further_away() -> None:
+    """Each tile of 4x4 pixels has its own scales, and sees one more pixel on each side."""
     images = torch.randn(2, 64, 16, 20).relu()
     images[0] *= 1e4
+    images[1, :, :, 12:] *= 1e4
     found, exact = fixed_point_and_exact(images, torch.randn(9, 64, 64) / 8)
-    assert ((found - exact).flatten(1).norm(dim=1) <= 4e-3 * exact.flatten(1).norm(dim=1)).all()
+    for place in ((0, slice(None)), (1, slice(0, 8)), (1, slice(12, None))):
+        part = (place[0], slice(None), slice(None), place[1])
+        assert (found[part] - exact[part]).norm() <= 4e-3 * exact[part].norm()
+
+
+@pytest.mark.usefixtures("needs_halves")
+@pytest.mark.parametrize("side", [(32, 48), (13, 15), (5, 5)])
+def test_a_rounded_stem_is_that_of_rounded_images_and_weights(side: tuple[int, int]) -> None:
+    images, weight, bias = torch.rand(2, 3, *side) - 0.4, torch.randn(32, 3, 7, 7) / 12, torch.randn(32)
+    grid = Grid(2, -(-side[0] // 2), -(-side[1] // 2))
+    out, nothing = grid.empty(32, torch.float32), (None, None, None)
+    call = (images, pack_stem(weight), bias, False, *nothing, out, None, None)
+    network.Program([("stem", call)], "bf16")()
+    exact = conv2d(images.bfloat16().double(), weight.bfloat16().double(), bias.double(), stride=2, padding=3)
+    assert (grid.images(out) - exact).abs().max() < 1e-5
 
 
 @pytest.mark.usefixtures("needs_halves")
