@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from fasthg.console import note, progress_bar
 from fasthg.data.dataset import Dataset
-from fasthg.files import atomic_path, write_text
+from fasthg.files import write_bytes, write_text
 from fasthg.metrics.pck import MEANS, MPII_MEANS, Scores
 from fasthg.pixels import geometry
 from fasthg.pixels.draw import draw_poses
@@ -191,5 +191,6 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]]) -> None:
     for axes, title in ((loss, "training loss"), (rate, "learning rate"), (pckh, "joints found on validation, %")):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-    with atomic_path(path) as aside:
-        figure.savefig(aside, dpi=100)
+    png = io.BytesIO()  # drawn before a file is begun: a launcher that ends its processes would leave an empty one
+    figure.savefig(png, dpi=100, format="png")
+    write_bytes(path, png.getvalue())

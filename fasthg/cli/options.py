@@ -46,6 +46,6 @@ def print_result(content: dict[str, Any], as_json: bool, table: Callable[[dict[s
 
 
 def say_left_out(count: int) -> None:
-    """Raise ItemsLeftOut where anything was; each was named before."""
+    """Raise ItemsLeftOut where anything was; the lines before say what, and where some are only counted."""
     if count:
-        raise ItemsLeftOut(f"{count} left out, named above; everything else is done")
+        raise ItemsLeftOut(f"{count} left out, see above; everything else is done")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,8 +52,8 @@ def stated_size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def image_name(image: dict[str, Any]) -> str:
-    """An image's file name, also where a tool on Windows wrote it."""
-    return str(image["file_name"]).replace("\\", "/")
+    """An image's file name, also where a tool on Windows wrote it, or one that begins at `./`."""
+    return str(PurePosixPath(str(image["file_name"]).replace("\\", "/")))
 
 
 def listed_name(names: Container[str], image: str) -> str:

@@ -158,6 +158,17 @@ def two_files(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("written", ["./a.png", "train/../a.png", ".\\a.png", "a.png"])
+def test_an_image_counts_however_its_file_writes_its_name(written: str, tmp_path: Path) -> None:
+    annotations = two_files(tmp_path) / "train" / "_annotations.coco.json"
+    (annotations.parent / "train").mkdir()
+    annotations.write_text(annotations.read_text().replace('"a.png"', json.dumps(written)))
+    dataset = load_dataset(annotations, "all")
+    people = dataset.people
+    results = results_of_dataset(dataset, people.joints, people.labelled.astype(float), None, None)
+    assert (oks_of_dataset(dataset, results) or {})["AP"] == pytest.approx(100)
+
+
 @pytest.mark.parametrize(("split", "number"), [("train", 1), ("val", 9)])
 def test_each_split_of_a_project_is_scored_against_its_own_file(split: Any, number: int, tmp_path: Path) -> None:
     dataset = load_dataset(two_files(tmp_path), split)
