@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fasthg.errors import FasthgError
 from fasthg.files import write_bytes
@@ -113,9 +114,19 @@ def load_into(model: HourglassNet, path: str | Path) -> None:
 
 def load_model(path: str | Path) -> HourglassNet:
     """The network of a checkpoint with its weights, in evaluation mode, on the CPU in float32."""
-    model = HourglassNet(load_config(path))
+    with _Uninitialised():  # to draw random weights takes longer than to read the file's
+        model = HourglassNet(load_config(path))
     load_into(model, path)
     return model.eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Layers that are made inside keep whatever their memory holds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def weights_digest(model: nn.Module) -> str:
