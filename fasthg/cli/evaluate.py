@@ -56,8 +56,9 @@ def evaluate(
     import numpy as np
 
     from fasthg.cli.by_stack import eval_by_stack, exits, stacks_table
-    from fasthg.data.coco import at_detections, is_coco_file
+    from fasthg.data.coco import is_coco_file
     from fasthg.data.dataset import check_images, files_read, load_dataset
+    from fasthg.data.detections import at_detections
     from fasthg.data.protocols import parse_protocol
     from fasthg.data.reading import Reading
     from fasthg.files import check_new, is_same_file, write_json
@@ -116,7 +117,7 @@ def evaluate(
     if results:
         write_json(results, listed)
         note(str(results))
-    run["oks"] = oks_of_dataset(dataset, listed) if listed is not None else None
+    run["oks"] = oks_of_dataset(dataset, listed, category) if listed is not None else None
     people = dataset.people.select(seen)
     scores = [] if detections else _scores(found.joints[seen], people, asked, dataset.protocols)
     _print_scores(scores, run, as_json)

@@ -6,28 +6,25 @@ left out. Images lie beside the file, in `images/` beside it or beside its folde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+import re
+from codecs import BOM_UTF8
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fasthg.data.people import HALF_PIXEL, People, load_json
+from fasthg.data.coco_images import image_folder, relative, turn_labels
+from fasthg.data.people import HALF_PIXEL, load_json
 from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
 from fasthg.errors import FasthgError
-from fasthg.pixels import geometry
-from fasthg.pixels.pictures import picture_size, stored_turn
 from fasthg.pixels.skeleton import Skeleton
-
-if TYPE_CHECKING:
-    from fasthg.data.dataset import Dataset
 
 LOOKED_FOR = "a JSON with images, annotations and categories that have keypoints (COCO)"
 _FOLDERS = (".", "annotations", "annot", "train", "valid", "val", "test")
-_OF_VALIDATION = ("val", "test")
+_OF_VALIDATION = {"val", "valid", "validation", "test"}
 
 
 def as_id(value: Any) -> str | None:
@@ -78,55 +75,6 @@ def is_coco_file(path: Path) -> bool:
     return path.is_file() and _has_keypoints(path)
 
 
-def at_detections(
-    dataset: Dataset, path: Path, category: str | None, left_out: Callable[[str], None]
-) -> tuple[Dataset, NDArray[np.float64]]:
-    """The dataset's images with the boxes of a list of detections in place of its subjects, and the boxes' scores [N].
-
-    Boxes of other images and of other kinds are none of its; `left_out` is told of those without an area, or without
-    numbers. Raises FasthgError for a file that is no list of {"image_id", "category_id", "bbox", "score"}.
-    """
-    document, found = _load(dataset.annotations), load_json(path)
-    if not isinstance(found, list) or not all(
-        isinstance(box, dict) and {"image_id", "bbox", "score"} <= box.keys() for box in found
-    ):
-        raise FasthgError(f"{path}: no list of detections; give COCO's, with image_id, bbox and score")
-    kinds = {as_id(chosen.get("id")) for chosen in choose_categories(dataset.annotations, document, category)}
-    names = _names(dataset.annotations, document)
-    listed = set(names.values())
-    known = {listed_name(listed, image): image for image in set(dataset.people.images)}
-    images: list[str] = []
-    values: list[list[float]] = []
-    for i, box in enumerate(found):
-        name = known.get(names.get(as_id(box["image_id"]), ""))
-        if name is None or as_id(box.get("category_id", next(iter(kinds)))) not in kinds:
-            continue
-        try:
-            row = [*np.asarray(box["bbox"], np.float64).reshape(4).tolist(), float(box["score"])]
-        except (TypeError, ValueError):
-            row = [np.nan]
-        if not np.isfinite(row).all() or min(row[2:4]) <= 0:
-            left_out(f"{path}: [{i}] has no box with an area and a score")
-            continue
-        images.append(name)
-        values.append(row)
-    if not values:
-        raise FasthgError(f"{path}: none of its {len(found)} boxes is of the images to score; give their detections")
-    center, scale = zip(*(geometry.box_to_center_scale(*row[:4]) for row in values))
-    shape = (len(values), len(dataset.people.skeleton))
-    people = People(
-        images=tuple(images),
-        center=np.stack(center),
-        scale=np.array(scale),
-        joints=np.full((*shape, 2), np.nan),
-        labelled=np.zeros(shape, bool),
-        visible=np.zeros(shape, bool),
-        head_size=np.full(len(values), np.nan),
-        skeleton=dataset.people.skeleton,
-    )
-    return replace(dataset, people=people), np.array([row[4] for row in values])
-
-
 def coco_files(path: Path) -> list[Path]:
     """The JSON files with COCO's keypoints: the file itself, or those of a folder."""
     if path.is_file():
@@ -134,12 +82,15 @@ def coco_files(path: Path) -> list[Path]:
     return [file for name in _FOLDERS for file in sorted((path / name).glob("*.json")) if _has_keypoints(file)]
 
 
-def _has_keypoints(path: Path) -> bool:
-    if path.suffix != ".json":
-        return False
+def begins_with(path: Path, mark: bytes) -> bool:
+    """Whether a file's text begins so, after blanks and the mark that Windows puts before UTF-8."""
     with path.open("rb") as file:
-        if not file.read(64).lstrip().startswith(b"{"):
-            return False
+        return file.read(64).removeprefix(BOM_UTF8).lstrip().startswith(mark)
+
+
+def _has_keypoints(path: Path) -> bool:
+    if path.suffix != ".json" or not begins_with(path, b"{"):
+        return False
     try:
         document = load_json(path)
     except FasthgError:
@@ -156,27 +107,29 @@ def read_coco(path: Path, reading: Reading) -> Labels:
     Raises FasthgError that names the file, the record and the field that is missing or wrong.
     """
     files = coco_files(path)
-    held = [any(word in f"{file.parent.name}/{file.stem}".lower() for word in _OF_VALIDATION) for file in files]
+    held = [len(files) > 1 and _is_of_validation(file.relative_to(path)) for file in files]
     if len(files) > 1 and (len(files) > 2 or held[0] == held[1]):
         raise FasthgError(
             f"data {path}: {', '.join(str(file.relative_to(path)) for file in files)} all have keypoints; give one"
             " of them, or name two train and val"
         )
-    documents = [_load(file) for file in files]
-    skeleton, kinds = _choose(files[0], documents[0], reading)
+    documents = [load_coco(file) for file in files]
+    chosen = _choose_alike(files, documents, reading.category)
+    skeleton = _skeleton(files[0], documents[0], chosen[0], reading.pairs)
     root = path if path.is_dir() else path.parent
-    found = [
-        subject for file, document in zip(files, documents) for subject in _subjects(file, document, kinds, skeleton)
-    ]
-    folders = {file: _image_folder(file, document) for file, document in zip(files, documents)}
+    found = [subject for each in zip(files, documents, chosen) for subject in _subjects(*each, skeleton)]
+    folders = {
+        file: image_folder(file, next(map(image_name, document["images"]), ""))
+        for file, document in zip(files, documents)
+    }
     if len(files) == 1:
         root = folders[files[0]]
-    names = [_relative(folders[file] / name, root) for file, name, *_others in found]
+    images = [folders[file] / name for file, name, *_others in found]
     points = np.array([points for _file, _name, points, *_others in found]).reshape(-1, len(skeleton), 3)
     places, boxes = points[..., :2] + HALF_PIXEL, np.array([box for *_others, box, _size in found]).reshape(-1, 4)
-    _turn(places, boxes, [folders[file] / name for file, name, *_others in found], [size for *_others, size in found])
+    turn_labels(places, boxes, images, [size for *_others, size in found])
     labels = make_labels(
-        names,
+        [relative(image, root) for image in images],
         places,
         points[..., 2] > 0,
         boxes,
@@ -192,33 +145,13 @@ def read_coco(path: Path, reading: Reading) -> Labels:
     return replace(labels, files=by_split) if len(files) > 1 else labels
 
 
-def _turn(
-    points: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    images: Sequence[Path],
-    sizes: Sequence[tuple[int, int] | None],
-) -> None:
-    """Turn, in place, points [N, J, 2] and boxes [N, 4] that were drawn on a photograph as stored, on its side."""
-
-    @cache
-    def turn_of(image: Path, stated: tuple[int, int]) -> int:
-        try:
-            on_its_side = picture_size(image) == stated[::-1] != stated
-            return stored_turn(image.read_bytes()) if on_its_side else 1
-        except (FasthgError, OSError):  # whoever reads the photograph will say it
-            return 1
-
-    for row, (image, stated) in enumerate(zip(images, sizes)):
-        if stated is not None and (turn := turn_of(image, stated)) >= 5:
-            points[row] = geometry.turned(points[row], stated, turn)
-            boxes[row] = geometry.turned_boxes(boxes[row : row + 1], stated, turn)[0]
+def _is_of_validation(file: Path) -> bool:
+    """Whether a word of a file's path inside its project says so; `latest` is none, `val2017` is one."""
+    return not _OF_VALIDATION.isdisjoint(re.split(r"[^a-z]+", file.as_posix().lower()))
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path.absolute())
-
-
-def _load(path: Path) -> dict[str, Any]:
+def load_coco(path: Path) -> dict[str, Any]:
+    """The content of a file; raises FasthgError where its images, annotations and categories are none."""
     document = load_json(path)
     if not all(isinstance(document.get(name), list) for name in ("images", "annotations", "categories")):
         raise FasthgError(f"{path}: images, annotations and categories are not all lists; give {LOOKED_FOR}")
@@ -227,7 +160,7 @@ def _load(path: Path) -> dict[str, Any]:
     return document
 
 
-def _names(path: Path, document: dict[str, Any]) -> dict[str | None, str]:
+def image_names(path: Path, document: dict[str, Any]) -> dict[str | None, str]:
     """The images' file names by their ids; raises FasthgError where two files have one id."""
     names: dict[str | None, str] = {}
     for i, image in enumerate(document["images"]):
@@ -264,18 +197,48 @@ def choose_categories(path: Path, document: dict[str, Any], wanted: str | None) 
     return chosen
 
 
-def _choose(path: Path, document: dict[str, Any], reading: Reading) -> tuple[Skeleton, set[Any]]:
-    chosen = choose_categories(path, document, reading.category)
-    first = chosen[0]
-    try:
-        limbs = [(int(a) - 1, int(b) - 1) for a, b in first.get("skeleton") or ()]  # COCO counts points from one
+def _choose_alike(
+    files: Sequence[Path], documents: Sequence[dict[str, Any]], wanted: str | None
+) -> list[list[dict[str, Any]]]:
+    """The categories to read of each file, by its own numbers; none of a further file that has no labels yet.
+
+    Raises FasthgError where a number that was asked for is another kind in another file.
+    """
+    chosen = [choose_categories(files[0], documents[0], wanted)]
+    for file, document in zip(files[1:], documents[1:]):
+        labelled = any(annotation.get("keypoints") for annotation in document["annotations"])
+        chosen.append(choose_categories(file, document, wanted) if labelled else [])
+        ours, theirs = (", ".join(str(kind.get("name")) for kind in kinds) for kinds in (chosen[0], chosen[-1]))
+        if wanted is not None and labelled and ours != theirs:
+            raise FasthgError(f"category {wanted!r} is {ours} in {files[0]} and {theirs} in {file}; give its name")
+    return chosen
+
+
+def _skeleton(path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], pairs: str | None) -> Skeleton:
+    try:  # COCO counts points from one
+        limbs = [(int(a) - 1, int(b) - 1) for a, b in chosen[0].get("skeleton") or ()]
     except (TypeError, ValueError, OverflowError):
         raise FasthgError(f"{path}: the category's skeleton is no list of pairs of numbers; correct it") from None
-    name = str(first.get("name") if len(chosen) == 1 else "animal")
-    kinds = {as_id(category.get("id")) for category in chosen}
-    points = [str(point) for point in first["keypoints"]]
-    points += [f"point{number}" for number in range(len(points) + 1, _most_points(document, kinds) + 1)]
-    return make_skeleton(name, points, limbs, reading.pairs), kinds
+    name = str(chosen[0].get("name") if len(chosen) == 1 else "animal")
+    return make_skeleton(name, _point_names(document, chosen), limbs, pairs)
+
+
+def point_order(path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], names: Sequence[str]) -> list[int]:
+    """Where a file's annotations have the points of some names; raises FasthgError where it has other points."""
+    own = _point_names(document, chosen)
+    if sorted(own) != sorted(names):
+        raise FasthgError(f"{path} has the points {', '.join(own)}, not {', '.join(names)}; give every file the same")
+    return [own.index(name) for name in names]
+
+
+def _point_names(document: dict[str, Any], chosen: list[dict[str, Any]]) -> list[str]:
+    names = [str(point) for point in chosen[0]["keypoints"]]
+    return names + [f"point{i}" for i in range(len(names) + 1, _most_points(document, kinds_of(chosen)) + 1)]
+
+
+def kinds_of(chosen: list[dict[str, Any]]) -> set[str | None]:
+    """The numbers of some categories."""
+    return {as_id(category.get("id")) for category in chosen}
 
 
 def _most_points(document: dict[str, Any], kinds: set[Any]) -> int:
@@ -284,13 +247,24 @@ def _most_points(document: dict[str, Any], kinds: set[Any]) -> int:
     return max((len(points) // 3 for points in ours if isinstance(points, list)), default=0)
 
 
-def _subjects(path: Path, document: dict[str, Any], kinds: set[Any], skeleton: Skeleton) -> Iterator[Any]:
+def _subjects(path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], skeleton: Skeleton) -> Iterator[Any]:
     """File, image name, points [J, 3], box [4] and size of the image of each annotation; a missing box is NaN."""
-    names = _names(path, document)
+    names = image_names(path, document)
     sizes = {as_id(image["id"]): stated_size(image) for image in document["images"]}
+    order = point_order(path, document, chosen, skeleton.names) if chosen else []
+    for annotation, key, points, box in labelled_annotations(path, document, chosen, len(skeleton)):
+        if not is_crowd(annotation):
+            yield path, names[key], points[order], box, sizes[key]
+
+
+def labelled_annotations(
+    path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], count: int
+) -> Iterator[tuple[dict[str, Any], str | None, NDArray[np.float64], NDArray[np.float64]]]:
+    """Each annotation of some categories that has keypoints, crowds among them: itself, its image's id, points
+    [count, 3] in the file's order and box [4], NaN where it has none. Raises FasthgError that names a wrong one."""
+    names, kinds = image_names(path, document), kinds_of(chosen)
     for i, annotation in enumerate(document["annotations"]):
-        is_ours = as_id(annotation.get("category_id")) in kinds and not is_crowd(annotation)
-        if not is_ours or not annotation.get("keypoints"):
+        if as_id(annotation.get("category_id")) not in kinds or not annotation.get("keypoints"):
             continue
         where, key = f"{path}: annotations[{i}]", as_id(annotation.get("image_id"))
         if key not in names:
@@ -300,15 +274,6 @@ def _subjects(path: Path, document: dict[str, Any], kinds: set[Any], skeleton: S
             box = np.asarray(annotation.get("bbox") or [np.nan] * 4, np.float64).reshape(4)
         except (TypeError, ValueError):
             raise FasthgError(f"{where}: keypoints are not x, y, v each, or bbox not x, y, w, h") from None
-        if len(points) < len(skeleton):
-            raise FasthgError(f"{where} has {len(points)} keypoints, its category {len(skeleton)}; correct the file")
-        yield path, names[key], points[: len(skeleton)], box, sizes[key]
-
-
-def _image_folder(path: Path, document: dict[str, Any]) -> Path:
-    """Where a file's images are; the first candidate where none has them, for the error that names it."""
-    beside, name = path.parent, path.stem.rpartition("_")[2]
-    folders = [beside, beside / "images", beside.parent / "images", beside.parent, beside.parent / name]
-    folders += [beside.parent / "images" / name, beside / name]
-    first = next((image_name(image) for image in document["images"]), "")
-    return next((folder for folder in folders if (folder / first).is_file()), beside)
+        if len(points) < count:
+            raise FasthgError(f"{where} has {len(points)} keypoints, its category {count}; correct the file")
+        yield annotation, key, points[:count], box

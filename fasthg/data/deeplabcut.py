@@ -9,6 +9,7 @@ without unpickling anything.
 from __future__ import annotations
 
 import csv
+import logging
 import pickletools
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from fasthg.data.people import HALF_PIXEL, read_text
 from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
 from fasthg.errors import FasthgError
 from fasthg.pixels.pictures import picture_size
+
+log = logging.getLogger("fasthg")
 
 LOOKED_FOR = "config.yaml with bodyparts (DeepLabCut)"
 Rows = dict[str, dict[tuple[str, str], tuple[float, float]]]  # image -> (individual, body part) -> x, y
@@ -53,6 +56,7 @@ def read_deeplabcut(path: Path, reading: Reading) -> Labels:
     ]
     skeleton = make_skeleton(str(config.get("Task") or "animal"), names, limbs, reading.pairs)
     rows = _read_tables(file.parent)
+    _warn_of_names(file, names, {part for found in rows.values() for _who, part in found})
     subjects = sorted({(image, who) for image, found in rows.items() for who, _part in found})
     points = np.full((len(subjects), len(names), 2), np.nan)
     for place, (image, who) in enumerate(subjects):
@@ -73,6 +77,15 @@ def read_deeplabcut(path: Path, reading: Reading) -> Labels:
         file,
         "DeepLabCut project",
     )
+
+
+def _warn_of_names(file: Path, names: list[str], labelled: set[str]) -> None:
+    """Say which points are not read since the config and the tables name them differently."""
+    unread, empty = sorted(labelled - set(names)), [name for name in names if name not in labelled]
+    says = [f"it lacks the tables' {', '.join(unread)}"] if unread else []
+    says += [f"no table has its {', '.join(empty)}"] if empty else []
+    if says:
+        log.warning("%s: %s; correct the names of its body parts where they are the same points", file, ", ".join(says))
 
 
 def _listed(value: Any) -> list[Any]:

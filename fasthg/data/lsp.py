@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthg.data.matlab import read_mat
 from fasthg.data.people import NUM_JOINTS, People, Split
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
@@ -76,10 +77,8 @@ def read_lsp(path: Path, split: Split) -> People:
 
 def _load(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """x, y, labelled and visible, each [N, 14]."""
-    import scipy.io
-
     try:
-        array = np.asarray(scipy.io.loadmat(path, variable_names=["joints"])["joints"], np.float64)
+        array = np.asarray(read_mat(path, variable_names=["joints"])["joints"], np.float64)
     except Exception as error:
         raise FasthgError(f"annotations {path}: not a whole MATLAB file ({error}); copy it again") from None
     extended = array.shape[0] == 14

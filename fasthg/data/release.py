@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fasthg.data.matlab import read_mat
 from fasthg.data.people import NUM_JOINTS, People, Split, head_size_of, load_json, make_people
 from fasthg.errors import FasthgError
 
@@ -22,10 +23,8 @@ def read_release(path: Path, split: Split) -> People:
     "val" are the people of the list beside the file; "train" are those of photographs that the list does not touch, so
     that no photograph is shared.
     """
-    import scipy.io
-
     try:
-        release = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False).get("RELEASE")
+        release = read_mat(path, squeeze_me=True, struct_as_record=False).get("RELEASE")
     except Exception as error:  # scipy raises whatever its parser meets in a damaged file
         raise FasthgError(f"annotations {path}: not a whole MATLAB file ({error}); copy it again") from None
     if release is None or not hasattr(release, "annolist") or not hasattr(release, "img_train"):
@@ -96,10 +95,8 @@ def load_published(path: Path, *names: str) -> list[NDArray[np.float64]]:
 
 def load_mat(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
     """Arrays of a MATLAB file by their names; raises FasthgError for a damaged file and for one without them."""
-    import scipy.io
-
     try:
-        content = scipy.io.loadmat(path, variable_names=names)
+        content = read_mat(path, variable_names=names)
     except Exception as error:  # scipy raises whatever its parser meets in a damaged file
         raise FasthgError(f"{path}: cannot be read as a MATLAB file ({error}); check the name") from None
     return named_arrays(path, content, names)

@@ -1,8 +1,8 @@
 """SLEAP's labels (`.slp`, `.pkg.slp`), read by sleap-io.
 
 Labelled frames of videos are written once as PNG into the cache, since everything here reads photographs. Predicted
-instances are no labels. One animal is a whole image; several have a box about their points each. Coordinates are
-pixel centres.
+instances are no labels. One animal is a whole image; several have a box about their points each. Of several skeletons
+the one with the most points has to have those of the others. Coordinates are pixel centres.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_sleap(path: Path, reading: Reading) -> Labels:
         raise FasthgError(f"{file}: cannot be read as SLEAP's labels ({error}); copy it again") from None
     if not labels.skeletons:
         raise FasthgError(f"{file}: no skeleton; give SLEAP's labels")
-    theirs = labels.skeletons[0]
+    theirs = _widest(file, labels)
     names = [node.name for node in theirs.nodes]
     told = [
         tuple(sorted((names.index(node.name) for node in symmetry.nodes), reverse=True))
@@ -56,7 +56,9 @@ def read_sleap(path: Path, reading: Reading) -> Labels:
         name, size = _picture(frame, labels.videos.index(frame.video), folder, file)
         for instance in frame.user_instances:
             images.append(name)
-            points.append(instance.numpy()[:, :2])
+            found = np.full((len(names), 2), np.nan)
+            found[[names.index(name) for name in instance.skeleton.node_names]] = instance.numpy()[:, :2]
+            points.append(found)
             sizes.append(size)
     if not points:
         raise FasthgError(f"{file}: no frame is labelled by hand; label some first")
@@ -67,6 +69,20 @@ def read_sleap(path: Path, reading: Reading) -> Labels:
         *(images, places + HALF_PIXEL, np.isfinite(places).all(-1), boxes, sizes, skeleton, folder, file),
         "SLEAP's labels",
     )
+
+
+def _widest(file: Path, labels: Any) -> Any:
+    """The skeleton with the most points of those that label something; raises FasthgError where another has others."""
+    instances = [instance for frame in labels.labeled_frames for instance in frame.user_instances]
+    used = list({id(instance.skeleton): instance.skeleton for instance in instances}.values()) or labels.skeletons
+    widest = max(used, key=lambda skeleton: len(skeleton.nodes))
+    for other in used:
+        if lacking := [name for name in other.node_names if name not in widest.node_names]:
+            raise FasthgError(
+                f"{file}: skeleton {other.name} has {', '.join(lacking)}, which {widest.name} lacks; give labels of one"
+                " skeleton, or of skeletons with the same points"
+            )
+    return widest
 
 
 def _frames_folder(file: Path) -> Path:

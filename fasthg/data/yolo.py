@@ -44,7 +44,7 @@ def read_yolo(path: Path, reading: Reading) -> Labels:
         if not 0 < count < _MOST_POINTS or values not in (2, 3):
             raise ValueError(f"kpt_shape is {config['kpt_shape']}")
         kind = _kind(file, config, reading.category)
-        skeleton = _skeleton(config, kind, count, reading.pairs)
+        skeleton = _skeleton(file, config, kind, count, reading.pairs)
         root = _root(file, config)
         images = [
             (image, held)
@@ -101,14 +101,18 @@ def _kind(file: Path, config: dict[str, Any], wanted: str | None) -> int:
     return int(chosen[0])
 
 
-def _skeleton(config: dict[str, Any], kind: int, count: int, pairs: str | None) -> Skeleton:
+def _skeleton(file: Path, config: dict[str, Any], kind: int, count: int, pairs: str | None) -> Skeleton:
     order = [int(place) for place in config.get("flip_idx") or range(count)]
+    if sorted(order) != list(range(count)):
+        raise FasthgError(f"{file}: flip_idx is no order of {count} points, which kpt_shape says; correct it")
     told = [(max(a, b), min(a, b)) for a, b in enumerate(order) if a < b]
     named = config.get("kpt_names") or {}
     names = named.get(kind) if isinstance(named, dict) else named
     if not names:
         is_coco = count == len(COCO) and tuple(order) == COCO.flip_order
         names = COCO.names if is_coco else [f"point{number}" for number in range(1, count + 1)]
+    if len(names) != count:
+        raise FasthgError(f"{file}: kpt_names has {len(names)} names, kpt_shape {count} points; correct one of them")
     kinds = config.get("names") or {}
     name = kinds.get(kind, "subject") if isinstance(kinds, dict) else kinds[kind]
     return make_skeleton(str(name), [str(point) for point in names], (), pairs, told)

@@ -1,7 +1,7 @@
 """What is labelled: photographs, folders, globs, Parquet lists of paths with boxes, and videos in ranges of frames.
 
-The items of a source are told from names alone, so that millions are listed in seconds; what a file really is, whoever
-reads it finds out.
+Photographs are told from names where those say it, so that millions are listed in seconds, and else, as `predict`
+does, by their content.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fasthg.errors import FasthgError
-from fasthg.label.places import Place, glob
+from fasthg.label.places import Place, glob, to_text
 from fasthg.predict.boxes import check_boxes
-from fasthg.predict.sources import IMAGE_SUFFIXES
-from fasthg.predict.video import count_packets, length
+from fasthg.predict.sources import IMAGE_SUFFIXES, is_picture, read_start
+from fasthg.predict.video import count_packets
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 LIST_SUFFIX = ".parquet"
@@ -31,13 +31,15 @@ class Item:
     path    of a photograph or video, or its address
     boxes   of its people; None where the whole image is one person
     start   first frame of a range of a video, None for a photograph
-    stop    the frame after the range, None for whatever comes
+    stop    the frame after the range, None where nothing tells it
+    last    whether the range takes whatever comes behind `stop`, too
     """
 
     path: str
     boxes: tuple[Box, ...] | None = None
     start: int | None = None
     stop: int | None = None
+    last: bool = False
 
     @property
     def key(self) -> str:
@@ -59,20 +61,40 @@ class Block:
     name: str
 
 
-def list_items(sources: Sequence[str], frames: int) -> list[Item]:
-    """The items of sources in their order, each once; videos in ranges of `frames`.
+def list_items(sources: Sequence[str], frames: int, out: Place | None = None) -> list[Item]:
+    """The items of sources in their order, each once; videos in ranges of `frames`; nothing of the folder `out`.
 
     Raises FasthgError that names a source that does not exist or holds nothing to label.
     """
     found: dict[Item, None] = {}
-    for source in sources:
-        items = list(_of_source(str(source), frames))
+    for source in map(str, sources):
+        if out is not None and out.holds(source):
+            continue
+        items = list(_of_source(source, frames, out))
         if not items:
             raise FasthgError(f"{source} holds nothing to label; give photographs, folders, globs, videos or lists")
         found |= dict.fromkeys(items)
     if not found:
         raise FasthgError("nothing to label; give photographs, folders, globs, videos or Parquet lists")
     return list(found)
+
+
+def without_frames(items: Sequence[Item], done: frozenset[str], held: Mapping[str, set[int]]) -> list[Item]:
+    """The items; ranges that are not `done` lose the frames that the rows of their path hold already.
+
+    A video that has grown has them: the range that was its last one took all that came.
+    """
+    kept = []
+    for item in items:
+        frames = held.get(to_text(item.path))
+        if item.start is None or item.stop is None or item.key in done or not frames:
+            kept.append(item)
+            continue
+        end = max(item.stop, max(frames) + 1) if item.last else item.stop
+        start = next((number + 1 for number in reversed(range(item.start, end)) if number in frames), item.start)
+        if start < item.stop:
+            kept.append(replace(item, start=start))
+    return kept
 
 
 def cut_blocks(items: Sequence[Item], size: int, done: frozenset[str] = frozenset()) -> Iterator[Block]:
@@ -98,12 +120,13 @@ def _left(block: list[Item], done: frozenset[str]) -> Iterator[Block]:
         yield Block(left, f"part-{name}.parquet")
 
 
-def _of_source(source: str, frames: int) -> Iterator[Item]:
+def _of_source(source: str, frames: int, out: Place | None) -> Iterator[Item]:
     place = Place(source)
     kind = place.kind()
     if not kind and _GLOB & set(source):
         for path in glob(source):
-            yield from _of_file(path, frames)
+            if out is None or not out.holds(path):
+                yield from _of_file(path, frames)
     elif kind == "folder":
         base = source.rstrip("/") or "/"
         for name in place.names():
@@ -118,21 +141,29 @@ def _of_source(source: str, frames: int) -> Iterator[Item]:
 def _of_file(path: str, frames: int) -> Iterator[Item]:
     if _suffix(path) == LIST_SUFFIX:
         yield from read_list(path)
-    elif _suffix(path) in IMAGE_SUFFIXES or not Place(path).is_local:
+    elif _suffix(path) in IMAGE_SUFFIXES or not Place(path).is_local or _is_picture(Path(path)):
         yield Item(path)
     else:
         yield from _ranges(path, frames)
 
 
+def _is_picture(path: Path) -> bool:
+    try:
+        return is_picture(path, read_start(path))
+    except FasthgError:  # whoever reads it will say why
+        return True
+
+
 def _ranges(path: str, frames: int) -> Iterator[Item]:
     """A video in ranges, the last of which takes whatever comes; one that cannot be opened is an item with a reason."""
     try:
-        count = length(Path(path)) or count_packets(Path(path))
+        count = count_packets(Path(path))  # what it announces may be far off
     except FasthgError:
         count = 0
-    starts = range(0, max(count, 1), frames)
-    for start in starts:
-        yield Item(path, None, start, None if start == starts[-1] else start + frames)
+    for start in range(0, count, frames):
+        yield Item(path, None, start, min(start + frames, count), last=start + frames >= count)
+    if count == 0:
+        yield Item(path, None, 0, None, last=True)
 
 
 def read_list(path: str) -> Iterator[Item]:

@@ -36,6 +36,13 @@ class Place:
         """A file of the folder."""
         return Place(self.where.rstrip("/") + "/" + name)
 
+    def holds(self, where: str) -> bool:
+        """Whether this folder is, or holds, what a path or address names."""
+        if not self.is_local or "://" in where:
+            return (where.rstrip("/") + "/").startswith(self.where.rstrip("/") + "/")
+        folder = os.path.abspath(self.path)
+        return os.path.join(os.path.abspath(where), "").startswith(os.path.join(folder, ""))
+
     def kind(self) -> str:
         """ "file", "folder" or "" where there is nothing."""
         from pyarrow import fs
@@ -84,6 +91,11 @@ class Place:
             make_folder(self.where)
         else:
             _told(self, lambda: self.system.create_dir(self.path, recursive=True))
+
+
+def to_text(name: str) -> str:
+    """A file's name as text: bytes that are none are written as \\udcXX."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _files(folder: str) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fasthg.errors import FasthgError
 from fasthg.label.items import LIST_SUFFIX
-from fasthg.label.places import Place
+from fasthg.label.places import Place, to_text
 from fasthg.pixels.skeleton import Skeleton
 from fasthg.predict.formats import FORMATS
 from fasthg.predict.predictor import Pose
@@ -27,6 +27,8 @@ PART = "part-"  # how the names of the files with rows begin
 @dataclass(frozen=True)
 class Row:
     """One person of an item, or, where `pose` is None, why nobody could be labelled in `image`.
+
+    Neither says that a range turned out to have no frames.
 
     item  the item's key
     """
@@ -68,17 +70,13 @@ def to_parquet(rows: Sequence[Row]) -> bytes:
 
 
 def _record(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {"item": row.item, "image": _text(row.image), "reason": row.reason and _text(row.reason)}
+    reason = row.reason and to_text(row.reason)
+    record: dict[str, Any] = {"item": row.item, "image": to_text(row.image), "reason": reason}
     if row.pose is not None:
         pose = row.pose
         record |= {"frame": pose.frame, "time": pose.time, "box": list(pose.box), "whole_image": pose.whole_image}
         record |= {"joints": pose.joints.tolist(), "scores": pose.scores.tolist()}
     return record
-
-
-def _text(name: str) -> str:
-    """A file's name as text: bytes that are none are written as \\udcXX."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def parts(out: Place) -> list[Place]:
@@ -98,9 +96,17 @@ def _table(part: Place) -> pa.Table:
         raise FasthgError(f"{part.where} holds no rows ({reason:.200}); delete it, and they are made again") from None
 
 
-def done_items(out: Place) -> frozenset[str]:
-    """The keys of all items that have rows."""
-    return frozenset(key for part in parts(out) for key in _table(part)["item"].to_pylist())
+def read_done(out: Place) -> tuple[frozenset[str], dict[str, set[int]]]:
+    """The keys of all items that have rows, and the frames of each image that has some."""
+    keys: set[str] = set()
+    frames: dict[str, set[int]] = {}
+    for part in parts(out):
+        table = _table(part)
+        keys.update(table["item"].to_pylist())
+        table = table.filter(table["frame"].is_valid())
+        for image, frame in zip(table["image"].to_pylist(), table["frame"].to_pylist()):
+            frames.setdefault(image, set()).add(frame)
+    return frozenset(keys), frames
 
 
 def read_rows(out: Place) -> Iterator[Row]:
@@ -125,9 +131,16 @@ def _pose(record: dict[str, Any]) -> Pose | None:
 
 
 def write_coco(out: Place, skeleton: Skeleton) -> Place:
-    """COCO's JSON of all poses, beside the parts it is made from; what has a reason has no place in it."""
+    """COCO's JSON of all poses, beside the parts it is made from; what has a reason has no place in it.
+
+    The same box of the same frame is written by one item alone.
+    """
     name, writer = FORMATS["coco"]
-    poses = [row.pose for row in read_rows(out) if row.pose is not None]
+    poses: list[Pose] = []
+    writers: dict[Any, str] = {}
+    for row in read_rows(out):
+        if (pose := row.pose) and writers.setdefault((pose.image, pose.frame, pose.box), row.item) == row.item:
+            poses.append(pose)
     poses.sort(key=lambda pose: (pose.image, -1 if pose.frame is None else pose.frame))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name

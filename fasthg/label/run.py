@@ -1,6 +1,6 @@
 """`fasthg label`: everything of some sources, block by block, here or by Ray; what was done before is not done again.
 
-OUT/label.json           what answers, so that a restart with something else is refused
+OUT/label.json           what answers, so that a restart with something else is refused, and how videos are cut
 OUT/network.safetensors  the network, where actors of Ray have to read it
 OUT/part-NAME.parquet    the rows of a block, see `fasthg.label.rows`; it appears whole or not at all
 OUT/keypoints.json       COCO's format, made from the parts at the end where that is asked for
@@ -21,9 +21,9 @@ from fasthg.console import note, progress_bar
 from fasthg.errors import FasthgError
 from fasthg.export.artefact import check_path, is_artefact, read_artefact
 from fasthg.files import sha256
-from fasthg.label.items import Block, cut_blocks, list_items
+from fasthg.label.items import Block, cut_blocks, list_items, without_frames
 from fasthg.label.places import Place
-from fasthg.label.rows import done_items, write_coco
+from fasthg.label.rows import read_done, write_coco
 from fasthg.label.worker import NETWORK, Labeller, write_network
 from fasthg.network.checkpoint import weights_digest
 from fasthg.network.load import load_network
@@ -50,7 +50,7 @@ class LabelOptions:
     size        side of the crops, pixels
     threads     CPU threads of one predictor
     actors      predictors side by side; None for one on each GPU, else for each `threads` CPUs
-    block       pictures that are kept in one file, and frames of a range of a video
+    block       pictures that are kept in one file, and, in a new folder, frames of a range of a video
     ray         None for this process alone; "local", or the address of a cluster
     format      "parquet", or "coco" for its JSON beside the Parquet files
     """
@@ -107,12 +107,13 @@ def label(sources: Sequence[str], out: str, options: LabelOptions) -> Counts:
     """
     place = Place(out)
     model, skeleton, answers = _network(options)
-    path = _identify(place, answers | {"flip": options.flip, "size": options.size}, options, model)
-    done = done_items(place)
-    items = list_items(sources, options.block)
-    blocks = list(cut_blocks(items, options.block, done))
+    path, frames = _identify(place, answers | {"flip": options.flip, "size": options.size}, options, model)
+    done, held = read_done(place)
+    items = list_items(sources, frames, place)
+    blocks = list(cut_blocks(without_frames(items, done, held), options.block, done))
     left = sum(item.size for block in blocks for item in block.items)
-    note(f"{len(items):,} items, {sum(i.key in done for i in items):,} of them done before; path {path}")
+    before = len(items) - sum(len(block.items) for block in blocks)
+    note(f"{len(items):,} items, {before:,} of them done before; path {path}")
     if model is not None and options.ray is not None:
         write_network(place, model)
     predictor = {
@@ -165,8 +166,10 @@ def _network(options: LabelOptions) -> tuple[HourglassNet | None, Skeleton, dict
     return model, model.config.skeleton, {"weights": weights_digest(model), "depth": asdict(options.depth)}
 
 
-def _identify(out: Place, answers: dict[str, Any], options: LabelOptions, model: HourglassNet | None) -> str:
-    """Write or check OUT/label.json; returns the path to run by, which a restart takes from there.
+def _identify(
+    out: Place, answers: dict[str, Any], options: LabelOptions, model: HourglassNet | None
+) -> tuple[str, int]:
+    """Write or check OUT/label.json; the path to run by and the frames of a range, which a restart takes from there.
 
     Raises FasthgError where the folder holds other files, or labels of another network or path.
     """
@@ -176,19 +179,19 @@ def _identify(out: Place, answers: dict[str, Any], options: LabelOptions, model:
             raise FasthgError(f"{out.where} holds other files and no {ABOUT}; give another -o")
         path = _path(options, model)
         out.make_folder()
-        about.write(json.dumps(answers | {"path": path}, indent=2).encode() + b"\n")
-        return path
+        about.write(json.dumps(answers | {"path": path, "range": options.block}, indent=2).encode() + b"\n")
+        return path, options.block
     try:
         kept = json.loads(about.read())
-        path = kept.pop("path")
-    except (ValueError, KeyError, AttributeError):
+        path, frames = kept.pop("path"), int(kept.pop("range"))
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise FasthgError(f"{about.where} is damaged; give another -o") from None
     different = [name for name in answers if kept.get(name) != answers[name]]
     if options.path != "auto" and _path(options, model) != path:
         different.append(f"path, which was {path}")
     if different:
         raise FasthgError(f"{out.where} holds labels by other {', '.join(different)}; give the same, or another -o")
-    return path
+    return path, frames
 
 
 def _path(options: LabelOptions, model: HourglassNet | None) -> str:

@@ -72,7 +72,7 @@ class Labeller:
         self.out.child(block.name).write(to_parquet(rows))
         people = [row.pose for row in rows if row.pose is not None]
         images = len({(pose.image, pose.frame) for pose in people})
-        return {"images": images, "people": len(people), "left_out": len(rows) - len(people)}
+        return {"images": images, "people": len(people), "left_out": sum(row.reason is not None for row in rows)}
 
     def rows(self, block: Block) -> list[Row]:
         """A row for each person of the block, and one for each photograph, box or range that could not be labelled."""
@@ -104,7 +104,8 @@ class Labeller:
         for place, (item, name) in enumerate(given):
             rows += answers.get(place) or [Row(item.key, name, reason=failed.popleft())]
         empty = {item.key for item in block.items} - {row.item for row in rows}
-        return rows + [Row(i.key, i.path, reason=f"{i.path} holds no picture") for i in block.items if i.key in empty]
+        reasons = ((i, None if i.start else f"{i.path} holds no picture") for i in block.items if i.key in empty)
+        return rows + [Row(item.key, item.path, reason=reason) for item, reason in reasons]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch of Ray Data, {"block": [...]}, to a row of counts for each."""
@@ -128,7 +129,8 @@ def _photos(item: Item, copy: Path, rows: list[Row]) -> Iterator[Photo]:
             path = copy.with_suffix(Path(place.path).suffix)
             path.write_bytes(place.read())
         boxes = None if item.boxes is None else np.array(item.boxes, np.float64)
-        found = photos([path], boxes, told) if item.start is None else frames(path, told, item.start, item.stop)
+        stop = None if item.last else item.stop
+        found = photos([path], boxes, told) if item.start is None else frames(path, told, item.start, stop)
         for photo in found:
             yield photo if place.is_local else replace(photo, name=item.path)
     except FasthgError as error:

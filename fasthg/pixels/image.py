@@ -42,6 +42,8 @@ def decode_image(data: bytes, name: str | Path) -> Image:
         raise FasthgError(f"image {name}: the file is cut short ({len(data)} bytes); copy it again")
     if pictures.is_heif(data):  # OpenCV reads some of them, and does not turn them
         return pictures.decode_with_pillow(data, name)
+    if pictures.is_tiff(data) and (page := pictures.decode_tiff(data, name)) is not None:
+        return page
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     except (cv2.error, MemoryError):

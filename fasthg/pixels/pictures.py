@@ -18,9 +18,10 @@ from fasthg.errors import FasthgError
 
 Image = NDArray[np.uint8]  # [H, W, 3] RGB
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 #: How files of pictures begin; RIFF and ISO files say further on what they hold.
 _SIGNATURES = (
-    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", *_TIFF),
     *(b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"P7", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"#?RADIANCE"),
     *(b"v/1\x01", b"\x59\xa6\x6a\x95", b"qoif", b"8BPS", b"DDS ", b"icns", b"\x01\xda"),
 )
@@ -30,6 +31,8 @@ _AVIF = {b"avif", b"avis"}
 _ONE = (b"\xff\xd8", b"BM")  # how files begin that hold one picture, whatever their name says
 _SEVERAL = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}  # whose pictures are all wanted; a JPEG's others are depth and gain
 _TIFF_KIND, _NOT_A_PAGE = 254, 0b101  # the tag NewSubfileType; bits for a reduced copy and for a mask of another page
+_EXTRA, _OPACITY = 338, {1, 2}  # the tag ExtraSamples; its kinds that are opacity, multiplied in or not
+_STORED = (256, 257)  # the tags of a TIFF's width and height
 _PAUSE = 0.1  # seconds that browsers show a picture of an animation that gives it none
 _LARGE = 1 << 22  # pixels of a page from which on it is decoded when its turn comes
 _MOST_PIXELS = 1 << 30  # OpenCV's limit, for every reader; Pillow's own refuses phones' 200 megapixels
@@ -50,6 +53,11 @@ def holds_one(start: bytes) -> bool:
     return start.startswith(_ONE)
 
 
+def is_tiff(start: bytes) -> bool:
+    """Whether a file that begins with `start` is a TIFF, as most raw photographs are."""
+    return start.startswith(_TIFF)
+
+
 def is_heif(start: bytes) -> bool:
     """Whether a file that begins with `start` is HEIC or AVIF."""
     return start[4:8] == b"ftyp" and start[8:12] in _HEIC | _AVIF
@@ -59,7 +67,7 @@ def holds_several(data: bytes) -> int:
     """How many pictures a file's content holds that are all wanted; 1 where Pillow cannot tell."""
     try:
         image = open_picture(data)
-        return len(_pages(image)) if image.format in _SEVERAL else 1
+        return max(1, len(_pages(image))) if image.format in _SEVERAL else 1
     except Exception:  # Pillow raises whatever its parsers meet; who decodes the file will say it
         return 1
 
@@ -120,6 +128,29 @@ def decode_with_pillow(data: bytes, name: str | Path) -> Image:
         raise FasthgError(f"image {name}: not an image that can be read ({reason}); give a JPEG or PNG") from None
 
 
+def decode_tiff(data: bytes, name: str | Path) -> Image | None:
+    """The first page of a TIFF's content as `decode_with_pillow` gives pictures; None where OpenCV reads it as well.
+
+    OpenCV takes a reduced copy that stands before the page, and darkens a page by its opacity. Raises FasthgError where
+    the page is damaged, or there is none.
+    """
+    try:
+        image: Any = open_picture(data)
+        _seek_page(image, name)
+        if image.tell() == 0 and _OPACITY.isdisjoint(image.tag_v2.get(_EXTRA, ())):
+            return None
+    except FasthgError:
+        raise
+    except Exception:  # Pillow knows fewer kinds than OpenCV
+        return None
+    try:
+        return from_pillow(image)
+    except Exception as error:
+        if image.tell() == 0:
+            return None
+        raise _damaged(name, image.tell(), error) from None
+
+
 def from_pillow(image: PIL.Image.Image) -> Image:
     """A Pillow image of any mode as [H, W, 3] uint8 RGB, turned upright by its EXIF orientation; opacity is dropped."""
     if image.getexif().get(_TURN, 1) != 1:  # else Pillow would copy it
@@ -144,9 +175,11 @@ def picture_size(path: str | Path) -> tuple[int, int]:
             if (start := file.read(12))[8:] in _HEIC and is_heif(start):
                 _register_heic(path)
             file.seek(0)
-            with open_picture(file) as image:
-                turned = image.getexif().get(_TURN, 1) >= 5
-                return (image.height, image.width) if turned else (image.width, image.height)
+            image: Any = open_picture(file)
+            _seek_page(image, path)
+            stored = [image.tag_v2[tag] for tag in _STORED] if image.format == "TIFF" else image.size
+            width, height = stored[::-1] if image.getexif().get(_TURN, 1) >= 5 else stored
+            return width, height
     except FasthgError:
         raise
     except Exception as error:  # Pillow raises whatever its parsers meet
@@ -157,7 +190,9 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 def stored_turn(data: bytes) -> int:
     """The EXIF orientation, 1 to 8, by which a photograph is turned upright when it is read; 1 where there is none."""
     try:
-        return int(open_picture(data).getexif().get(_TURN, 1))
+        image = open_picture(data)
+        _seek_page(image, "")
+        return int(image.getexif().get(_TURN, 1))
     except Exception:
         return 1
 
@@ -176,16 +211,27 @@ def open_picture(source: bytes | BinaryIO) -> PIL.Image.Image:
 
 
 def _pages(image: Any) -> list[int]:
-    """The numbers by which Pillow finds the pictures of a file that are pages of their own."""
-    pages = list(range(getattr(image, "n_frames", 1)))
-    if image.format != "TIFF" or len(pages) == 1:
-        return pages
+    """The numbers by which Pillow finds the pictures of a file that are pages of their own; a TIFF may have none."""
     kept = []
-    for page in pages:
-        image.seek(page)
-        if not int(image.tag_v2.get(_TIFF_KIND, 0)) & _NOT_A_PAGE:
+    for page in range(getattr(image, "n_frames", 1)):
+        if image.format == "TIFF":
+            image.seek(page)
+        if _is_page(image):
             kept.append(page)
-    return kept or [0]
+    return kept
+
+
+def _is_page(image: Any) -> bool:
+    """Whether a file stands at a page, not at a reduced copy or a mask of another one, which only TIFFs have."""
+    return image.format != "TIFF" or not int(image.tag_v2.get(_TIFF_KIND, 0)) & _NOT_A_PAGE
+
+
+def _seek_page(image: Any, name: str | Path) -> None:
+    """Have a file that was opened stand at its first page; raises FasthgError where it has none."""
+    if not _is_page(image):
+        if not (pages := _pages(image)):
+            raise FasthgError(f"image {name}: holds only a reduced copy; convert the raw photograph to TIFF or JPEG")
+        image.seek(pages[0])
 
 
 def _register_heic(name: str | Path) -> None:

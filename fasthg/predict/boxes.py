@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fasthg.data.coco import as_id, is_crowd, stated_size
+from fasthg.data.coco import as_id, image_name, is_crowd, stated_size
 from fasthg.errors import FasthgError
 from fasthg.pixels.geometry import turned_boxes
 
@@ -117,12 +117,27 @@ def show_box(box: Sequence[float] | NDArray[np.float64]) -> str:
 class Listed:
     """The people of one photograph.
 
-    boxes  [P, 4]; None where the whole image is one person
-    size   width and height of the image that they were drawn on, where their file says it
+    boxes   [P, 4]; None where the whole image is one person
+    size    width and height of the image that they were drawn on, where their file says it
+    frames  P numbers of the frames of a film that they are in, None for a box that is in all; empty where all are
     """
 
     boxes: Boxes | None = None
     size: tuple[int, int] | None = None
+    frames: tuple[int | None, ...] = ()
+
+    def of_frame(self, frame: int | None) -> Boxes | None:
+        """The boxes of one frame, all of them for a photograph, which has no number (None)."""
+        if self.boxes is None or not self.frames or frame is None:
+            return self.boxes
+        return self.boxes[sorted(self._places.get(frame, []) + self._places.get(None, []))]
+
+    @cached_property
+    def _places(self) -> dict[int | None, list[int]]:
+        places: dict[int | None, list[int]] = {}
+        for place, frame in enumerate(self.frames):
+            places.setdefault(frame, []).append(place)
+        return places
 
 
 class Lookup(dict[str, Listed]):
@@ -136,7 +151,10 @@ class Lookup(dict[str, Listed]):
     unusable: list[str]
 
     def __init__(self, listed: Mapping[str, Listed] | None = None) -> None:
-        super().__init__({name.replace("\\", "/"): people for name, people in (listed or {}).items()})
+        super().__init__()
+        for name, people in (listed or {}).items():
+            if self.setdefault(_slashed(name), people) is not people:
+                raise FasthgError(f"boxes of {name} are given under two names; give them under one")
         self.ignored, self.unusable = Counter(), []
 
     def assign(self, paths: Sequence[str | Path]) -> list[Listed | None]:
@@ -177,6 +195,11 @@ class Lookup(dict[str, Listed]):
         return names
 
 
+def _slashed(name: str) -> str:
+    """A file's path, or its address, as `image_name` gives it."""
+    return name if "://" in name else image_name({"file_name": name})
+
+
 def _plain(name: str) -> str:
     """A file's name, without its folder, as labelling tools and other systems may also have written it."""
     path = unquote(urlsplit(name).path) if "://" in name else unquote(name)
@@ -187,9 +210,10 @@ def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
     """Boxes of a COCO annotation file, or of a list of detections, by photograph.
 
     category  name or number of the subjects; people where left out, or the one kind that the file has
-    Photographs without people have none; a crowd is no person, and a box without an area is none. Detections
-    ([{"image_id", "bbox", "category_id", "score"}, ...]) name their photograph by its file name or by its number, as
-    COCO's files are called. Raises FasthgError that names the file and the record whose field is missing or wrong.
+    Photographs without people have none; a crowd is no person, and a box without an area is none. Images that have a
+    "frame" are those of a film, which is their file. Detections ([{"image_id", "bbox", "category_id", "score"}, ...])
+    name their photograph by its file name or by its number, as COCO's files are called. Raises FasthgError that names
+    the file and the record whose field is missing or wrong.
     """
     document = _load(path)
     if isinstance(document, list):
@@ -201,8 +225,9 @@ def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
         if not isinstance(annotations, list):
             raise FasthgError(f"{path}: no lists 'images' and 'annotations'; give boxes in COCO's format")
         people = _category_ids(path, document, category)
-    names = {key: str(image["file_name"]) for key, image in images.items()}
-    found: dict[str, list[Boxes]] = {name: [] for name in names.values()}
+    names = {key: _slashed(str(image["file_name"])) for key, image in images.items()}
+    frames = {key: _frame(image) for key, image in images.items()}
+    found: dict[str, list[tuple[int | None, Boxes]]] = {name: [] for name in names.values()}
     ignored: Counter[str] = Counter()
     unusable: list[str] = []
     for i, annotation in enumerate(annotations):
@@ -210,7 +235,7 @@ def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
         key = _key(path, where, annotation, "image_id")
         if isinstance(document, dict) and key not in names:
             raise FasthgError(f"{path}: {where} is of image {key}, which 'images' does not list")
-        boxes = found.setdefault(names.get(key, key), [])
+        boxes = found.setdefault(names.get(key) or _slashed(key), [])
         if people and as_id(annotation.get("category_id", next(iter(people)))) not in people:
             ignored["of another category"] += 1
         elif is_crowd(annotation):
@@ -222,15 +247,28 @@ def read_coco_boxes(path: str | Path, category: str | None = None) -> Lookup:
                 unusable.append(str(error))
                 continue
             if len(box) and (box[:, 2:] > 0).all():
-                boxes.append(box)
+                boxes.append((frames.get(key), box))
             else:
                 ignored["without an area"] += 1
     sizes = {name: stated_size(images[key]) for key, name in names.items()}
-    lookup = Lookup(
-        {name: Listed(np.concatenate([np.empty((0, 4)), *rows]), sizes.get(name)) for name, rows in found.items()}
-    )
+    lookup = Lookup({name: _listed(rows, sizes.get(name)) for name, rows in found.items()})
     lookup.ignored, lookup.unusable = ignored, unusable
     return lookup
+
+
+def _listed(rows: Sequence[tuple[int | None, Boxes]], size: tuple[int, int] | None) -> Listed:
+    """The people of a photograph or a film, from the frame and the boxes of each record."""
+    frames = tuple(frame for frame, boxes in rows for _box in boxes)
+    boxes = np.concatenate([np.empty((0, 4)), *(boxes for _frame, boxes in rows)])
+    return Listed(boxes, size, frames if any(frame is not None for frame in frames) else ())
+
+
+def _frame(image: Mapping[str, Any]) -> int | None:
+    """Which frame of its film an image is, counted from 0, as `predict` writes it; None where the file does not say."""
+    try:
+        return int(image["frame"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _images(path: str | Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +279,7 @@ def _images(path: str | Path, document: dict[str, Any]) -> dict[str, Any]:
     for i, image in enumerate(listed):
         name = _field(path, f"images[{i}]", image, "file_name")
         other = images.setdefault(_key(path, f"images[{i}]", image, "id"), image)
-        if other["file_name"] != name:
+        if (other["file_name"], _frame(other)) != (name, _frame(image)):
             raise FasthgError(f"{path}: {other['file_name']} and {name} are both image {image['id']}; number them anew")
     return images
 

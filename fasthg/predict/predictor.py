@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,14 +174,15 @@ class Predictor:
         images  photographs, folders and videos (by path, encoded bytes, open files), Pillow images, arrays uint8 RGB
                 [H, W, 3] or [N, H, W, 3], tensors [3, H, W] or [N, 3, H, W]; one of them or any iterable
         boxes   None: each image is one person as a whole, or has the people that are detected; one box [4] (x, y,
-                width, height in pixels) or an array [P, 4]: the people of every image; for several images also a list
-                with an entry for each; a mapping from file names; the path of a COCO annotation file or of a list of
-                detections
+                width, height in pixels) or an array [P, 4]: the people of every image; also a list with
+                an entry [4], [P, 4] or None for each of several images, and [[P, 4]] or [None] for one; a mapping from
+                file names; the path of a COCO annotation file or of a list of detections
         """
         if boxes is None and isinstance(images, Iterator):  # each when its turn comes, on this thread
             stream = self.stream(photos(flatten(images)), ahead=0)
         elif inputs := list(flatten(images)):
-            stream = self.stream(photos(inputs, as_boxes(boxes, len(inputs))))
+            people = as_boxes(boxes, len(inputs))
+            stream = self.stream(people_of_frames(photos(inputs, people), people))
         else:
             stream = iter(())
         count, found = 0, list[Pose]()
@@ -314,6 +316,16 @@ class Predictor:
         return np.array(matrices), np.array(crops, np.uint8)
 
 
+def people_of_frames(found: Iterable[Photo], boxes: object) -> Iterator[Photo]:
+    """The photographs that `photos` gave with these boxes, those of a film with their own frame's alone where a Lookup
+    knows it."""
+    known = boxes.values() if isinstance(boxes, Lookup) else ()
+    films = {id(listed.boxes): listed for listed in known if listed.frames}
+    for photo in found:
+        listed = films.get(id(photo.boxes))
+        yield replace(photo, boxes=listed.of_frame(photo.frame)) if listed else photo
+
+
 def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | Lookup | None:
     """What callers give as boxes, checked: see `Predictor.__call__`."""
     if boxes is None:
@@ -325,6 +337,16 @@ def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | Loo
         return lookup
     if isinstance(boxes, Mapping):
         return Lookup({str(name): Listed(check_boxes(rows, f"box of {name}")) for name, rows in boxes.items()})
-    if isinstance(boxes, Sequence) and num_images > 1 and not all(np.isscalar(value) for value in boxes):
+    if isinstance(boxes, Sequence) and _has_entries(boxes, num_images):
         return [None if rows is None else check_boxes(rows) for rows in boxes]
     return check_boxes(boxes)  # type: ignore[arg-type]
+
+
+def _has_entries(boxes: Sequence[Any], num_images: int) -> bool:
+    """Whether a list holds the people of each image, not the people of every image: [None] and [[P, 4]] do."""
+    if num_images > 1:
+        return not all(np.isscalar(value) for value in boxes)
+    try:
+        return len(boxes) == 1 and (boxes[0] is None or np.ndim(boxes[0]) == 2)
+    except ValueError:  # rows of several lengths, which are no boxes either way
+        return False

@@ -117,8 +117,8 @@ def count_photos(inputs: Sequence[Path]) -> int | None:
     counts = []
     for path in inputs:
         try:
-            start = _start(path)
-            if not _is_picture(path, start):
+            start = read_start(path)
+            if not is_picture(path, start):
                 counts.append(video.length(path))
             else:
                 counts.append(1 if pictures.holds_one(start) else pictures.holds_several(read_encoded(path)))
@@ -130,8 +130,8 @@ def count_photos(inputs: Sequence[Path]) -> int | None:
 def has_frames(path: Path) -> bool:
     """Whether a file is a video or holds several pictures, which have numbers; not where it cannot be read."""
     try:
-        start = _start(path)
-        if not _is_picture(path, start):
+        start = read_start(path)
+        if not is_picture(path, start):
             return video.opens(path)
         return not pictures.holds_one(start) and pictures.holds_several(read_encoded(path)) > 1
     except FasthgError:
@@ -171,8 +171,8 @@ def as_image(array: NDArray[Any] | Tensor) -> Image:
 
 def _of_file(path: Path, left_out: LeftOut) -> Iterator[Photo]:
     """The pictures of a file, whose kind its content says."""
-    start = _start(path)
-    if not _is_picture(path, start):
+    start = read_start(path)
+    if not is_picture(path, start):
         yield from video.frames(path, left_out)
         return
     data = b"" if pictures.holds_one(start) else read_encoded(path)
@@ -225,7 +225,7 @@ def _in_memory(item: Any, number: int, stays: bool, left_out: LeftOut) -> Iterat
         yield Photo(name, _holder(pixels), held=0 if stays else pixels.nbytes)
 
 
-def _start(path: Path) -> bytes:
+def read_start(path: Path) -> bytes:
     """How a file begins; raises FasthgError where it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -236,7 +236,7 @@ def _start(path: Path) -> bytes:
         raise FasthgError(f"image {path}: {error.strerror}; check the name and the folder") from None
 
 
-def _is_picture(path: Path, start: bytes) -> bool:
+def is_picture(path: Path, start: bytes) -> bool:
     """Whether a file is read as a picture, not as a video: by its content, and by its name where that says nothing."""
     if pictures.is_picture(start):
         return path.suffix.lower() not in (".mjpeg", ".mjpg")  # JPEGs one after the other

@@ -113,7 +113,8 @@ def write_dlc_csv(path: Path, poses: Sequence[Pose], skeleton: Skeleton, about: 
     for place, level in enumerate(levels):
         writer.writerow([level, *(column[place] for column in columns)])
     for key, values in zip(frames.index, _rows(frames)):
-        writer.writerow([key, *("" if np.isnan(value) else f"{value:.4f}" for value in values)])
+        nothing = "NaN" if np.isnan(values).all() else ""  # else pandas takes a first empty row for the index's name
+        writer.writerow([key, *(nothing if np.isnan(value) else f"{value:.4f}" for value in values)])
     write_text(path, text.getvalue())
 
 

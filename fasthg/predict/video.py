@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _WAITING = 4  # frames held back, since a decoder puts frames behind a damaged one out of order
 _RATE = 25  # frames a second of a video that does not say
 _BLOCK = 1 << 20  # bytes that are read at a time
+_SURELY = 1.0  # seconds by which a stated duration may be off
 
 
 @dataclass(frozen=True)
@@ -62,33 +64,42 @@ def frames(path: Video, left_out: LeftOut, start: int = 0, stop: int | None = No
 
     A frame's number is its place among the packets, so that it stays the same where others are damaged. Those are named
     to `left_out`. From `start` on and up to `stop`, which is not among them, where that is asked for; they are decoded
-    from the key frame before. Raises FasthgError where no frame can be had.
+    from the key frame before. Raises FasthgError where no frame can be had; a video of more packets than frames, as
+    some interlaced ones are, may have none from `start` on.
     """
     yield from _frames(path, left_out, start, stop, _key_packet(path, start) if start else 0)
 
 
 def _frames(path: Video, left_out: LeftOut, start: int, stop: int | None, skipped: int) -> Iterator[Photo]:
     """Frames, the first `skipped` packets not decoded."""
-    count, decoder = 0, _Decoder(skipped)
+    count, last, decoder = 0, -1, _Decoder(skipped)
     with _open(path) as container:
         stream = _stream(container)
-        announced = _announced(container, stream)
         begins = max(0, container.start_time or 0) / 1e6  # broadcasts count from elsewhere; players show this as 0
         rate = stream.average_rate or stream.guessed_rate or _RATE
         stream.thread_type = "AUTO"
         for number, frame in decoder.run(container, stream):
+            if stop is not None and number >= stop:
+                break
             if skipped and not decoder.by_time:  # its frames are counted, so that none may be skipped
-                yield from _frames(path, left_out, start, stop, 0)
+                yield from _frames(path, left_out, max(start, last + 1), stop, 0)  # what was given is not given again
                 return
             if number < start:
                 continue
-            if stop is not None and number >= stop:
-                break
             time = float(number / rate) if frame.time is None else max(0.0, frame.time - begins)
             held = sum(plane.buffer_size for plane in frame.planes)
             yield Photo(str(path), _loader(path, number, frame), number, time, held=held)
-            count += 1
-    if count == 0:
+            count, last = count + 1, number
+        _tell(path, left_out, count, start, stop, decoder)
+        kept = max(start, last + 1) if start else count
+        if stop is None and (missing := decoder.missing(container, stream, kept)):
+            known = f" of {max(decoder.packets, kept) + missing}" if stream.frames else ""
+            left_out(f"{path} is cut off: the first {kept} frames{known} are kept", missing)
+
+
+def _tell(path: Video, left_out: LeftOut, count: int, start: int, stop: int | None, decoder: _Decoder) -> None:
+    """Name what is damaged among the frames that were asked for, of which there were `count`."""
+    if count == 0 and (not start or decoder.by_time or decoder.problem):
         where = f" from {start} on" if start else ""
         raise FasthgError(f"{path} holds no whole frame{where} ({decoder.problem or 'empty'}); copy the video again")
     if start or stop is not None:
@@ -96,15 +107,9 @@ def _frames(path: Video, left_out: LeftOut, start: int, stop: int | None, skippe
         if decoder.problem and wanted > count:
             lost = wanted - count
             left_out(f"{path}: {lost} of {wanted} frames from {start} on are damaged ({decoder.problem})", lost)
-        return
-    known = max(decoder.packets, count)
-    if decoder.lost(count):
-        left_out(
-            f"{path}: {decoder.lost(count)} of {known} frames are damaged ({decoder.problem or 'no picture'})",
-            decoder.lost(count),
-        )
-    if known < announced - 1:  # a duration may be rounded up
-        left_out(f"{path} is cut off: the first {count} frames of {announced} are kept", announced - known)
+    elif lost := decoder.lost(count):
+        known = max(decoder.packets, count)
+        left_out(f"{path}: {lost} of {known} frames are damaged ({decoder.problem or 'no picture'})", lost)
 
 
 class _Decoder:
@@ -114,6 +119,10 @@ class _Decoder:
         self.skipped = skipped  # packets that are not decoded
         self.problem = ""  # what the last damaged packet was refused for
         self.packets = 0
+        self._discarded = 0  # packets before the cut of an edited video, which are decoded and not shown
+        self._broken = False  # whether the file ended in the middle of a packet
+        self._ends = 0.0  # seconds at which the last packet of pictures ends, and the last of anything
+        self._all_ends = 0.0
         self._errors = 0
         self._times: list[int] = []  # of packets, ascending
         self.by_time = True
@@ -128,6 +137,22 @@ class _Decoder:
             return self._errors
         behind = len(self._times) - bisect.bisect_right(self._times, self._shown)
         return max(self._errors, self.packets - frames) if self._errors or behind else 0
+
+    def missing(self, container: av.container.InputContainer, stream: Any, frames: int) -> int:
+        """How many frames there would be beside `frames`, had the file not been cut off; 1 where it does not say.
+
+        Sound may last longer than pictures, a last picture as long as any before, and an edit or a recorder that drops
+        pictures leaves fewer than are announced: so it takes an end that is too early, too.
+        """
+        gaps = [float((after - before) * stream.time_base) for before, after in itertools.pairwise(self._times)]
+        if not stream.frames:
+            early = (container.duration or 0) / 1e6 - self._all_ends  # a container's duration is in microseconds
+            return int(self._broken or early > max([_SURELY, *gaps]))
+        missing = stream.frames - self._discarded - max(self.packets, frames)
+        begins = float((stream.start_time or 0) * stream.time_base)
+        early = float((stream.duration or 0) * stream.time_base) - (self._ends - begins)
+        is_early = self._broken or stream.duration is None or early > 1.5 * max(gaps[-_WAITING:], default=0)
+        return missing if missing > 1 and is_early else 0
 
     def run(self, container: av.container.InputContainer, stream: Any) -> Iterator[tuple[int, av.VideoFrame]]:
         """Each whole frame with its number from 0."""
@@ -148,15 +173,24 @@ class _Decoder:
         import av
 
         self.by_time = stream.codec_context.name not in ("vp8", "libvpx")  # has packets that are never shown
-        packets = iter(container.demux(stream))
+        packets = iter(container.demux())
         while True:
             try:
                 packet = next(packets)
             except StopIteration:
                 return
             except av.error.FFmpegError as error:  # the file ends in the middle
-                self.problem = error.strerror or "cut off"
+                self.problem, self._broken = error.strerror or "cut off", True
                 return
+            shown = packet.dts if packet.pts is None else packet.pts
+            ends = 0.0
+            if shown is not None and packet.time_base:
+                ends = float((shown + (packet.duration or 0)) * packet.time_base)
+            self._all_ends = max(self._all_ends, ends)
+            if packet.stream_index != stream.index:
+                continue
+            self._ends = max(self._ends, ends)
+            self._discarded += packet.is_discard
             if packet.size and not packet.is_discard:
                 self.packets += 1
                 if packet.pts is not None:

@@ -251,8 +251,8 @@ def _read_annotations(path: Path) -> None:
 
 
 def _read_detections(path: Path) -> None:
-    from fasthg.data.coco import at_detections
     from fasthg.data.dataset import load_dataset
+    from fasthg.data.detections import at_detections
 
     truth = path.with_name("truth.json")
     if not truth.exists():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -11,6 +15,7 @@ import scipy.io
 
 from fasthg.data.annotations import read_annotations
 from fasthg.data.dataset import load_dataset
+from fasthg.data.matlab import read_mat
 from fasthg.data.protocols import LSP_PROTOCOLS, PCKH
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
@@ -48,6 +53,29 @@ def test_joints_go_to_their_places_in_mpii_and_pelvis_and_thorax_stay_unlabelled
     assert np.isnan(people.joints[:, missing]).all()
     assert people.labelled.sum() == 14 * 9_000
     assert np.isnan(people.head_size).all(), "there are no head boxes"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_that_ends_scipys_parser_is_refused(compressed: bool, tmp_path: Path) -> None:
+    """The type of its numbers is none that there is; compressed, the checksum does not fit either."""
+    path = write_extended(tmp_path, 3)
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, content.index(b"joints") + 8, 100)
+    if compressed:
+        packed = zlib.compress(content[128:])[:-4] + b"else"
+        content[128:] = struct.pack("<II", 15, len(packed)) + packed
+    path.write_bytes(content)
+    read = "import pathlib, sys, fasthg.data.annotations as a; a.read_annotations(pathlib.Path(sys.argv[1]))"
+    ended = subprocess.run([sys.executable, "-c", read, path], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert "not a whole MATLAB file" in ended.stderr
+
+
+def test_a_whole_file_is_read_alike_with_and_without_compression(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", {"joints": np.arange(84.0).reshape(14, 3, 2)})
+    scipy.io.savemat(tmp_path / "b.mat", {"joints": np.arange(84.0).reshape(14, 3, 2)}, do_compression=True)
+    first, second = (read_mat(tmp_path / name)["joints"] for name in ("a.mat", "b.mat"))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_the_crop_is_a_square_about_the_labelled_joints(tmp_path: Path) -> None:

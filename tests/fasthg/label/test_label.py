@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from fasthg.label import worker
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
 from fasthg.predict.photo import LeftOut, Photo
+from fasthg.predict.sources import photos as predicted
 from fasthg.predict.video import frames, length
 
 pa = pytest.importorskip("pyarrow")
@@ -203,7 +205,7 @@ def test_a_range_decodes_from_the_key_frame_before_it(clip: Path, monkeypatch: p
 def test_a_video_is_labelled_in_ranges_and_what_is_none_has_a_reason(weights: Path, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42 and nothing more")
     sources = [str(clip), str(tmp_path / "film.mp4")]
-    assert [(item.start, item.stop) for item in list_items(sources, 12)] == [(0, 12), (12, 24), (24, None), (0, None)]
+    assert [(item.start, item.stop) for item in list_items(sources, 12)] == [(0, 12), (12, 24), (24, 30), (0, None)]
     counts = label(sources, str(tmp_path / "out"), options(weights, block=12, format="coco"))
     assert (counts.people, counts.left_out) == (30, 1)
     assert [row.pose.frame for row in rows(tmp_path / "out") if row.pose] == list(range(30))
@@ -224,9 +226,101 @@ def test_a_video_without_a_stated_length_is_cut_into_ranges(weights: Path, clip:
                 packet.stream = stream
                 container.mux(packet)
     assert length(live) == 0
-    assert [(item.start, item.stop) for item in list_items([str(live)], 12)] == [(0, 12), (12, 24), (24, None)]
+    assert [(item.start, item.stop) for item in list_items([str(live)], 12)] == [(0, 12), (12, 24), (24, 30)]
     assert label([str(live)], str(tmp_path / "out"), options(weights, block=12)).people == 30
     assert [row.pose.frame for row in rows(tmp_path / "out") if row.pose] == list(range(30))
+
+
+def write_video(path: Path, count: int) -> None:
+    """Frames that are key frames each, in a container that can be cut anywhere."""
+    import av
+
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(count):
+            shade = np.full((48, 64, 3), 40 + 4 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade, "rgb24")))
+        container.mux(stream.encode())
+
+
+def test_a_video_is_done_once_whatever_the_block_and_however_it_grows(weights: Path, tmp_path: Path) -> None:
+    """The second run has other blocks and two more frames, the third begins another range."""
+    film, out = tmp_path / "film.ts", tmp_path / "out"
+    for total, block, more in ((14, 4, 14), (14, 6, 0), (15, 6, 1), (22, 3, 7), (22, 4, 0)):
+        write_video(film, total)
+        assert label([str(film)], str(out), options(weights, block=block)).people == more
+        assert [row.pose.frame for row in rows(out) if row.pose] == list(range(total))
+
+
+def test_what_comes_while_a_video_is_labelled_is_not_done_again(weights: Path, tmp_path: Path) -> None:
+    film, out = tmp_path / "film.ts", tmp_path / "out"
+    write_video(film, 6)
+    (item,) = list_items([str(film)], 8)
+    write_video(film, 11)
+    answers = label([str(film)], str(out), options(weights, block=8))
+    assert answers.people == 11
+    for part in out.glob("part-*"):
+        part.unlink()
+    predictor = {"weights": weights, "runtime": "eager", "device": "cpu", "size": SIZE, "batch_size": 2}
+    worker.Labeller(str(out), predictor).label(Block((item,), "part-0.parquet"))
+    assert [row.pose.frame for row in rows(out) if row.pose] == list(range(11))
+    assert label([str(film)], str(out), options(weights, block=8)).people == 0
+
+
+def test_coco_has_a_frame_once_though_two_items_hold_it(weights: Path, tmp_path: Path) -> None:
+    film, out = tmp_path / "film.ts", tmp_path / "out"
+    write_video(film, 12)
+    label([str(film)], str(out), options(weights, block=12))
+    part = next(out.glob("part-*"))
+    table = pq.read_table(part)
+    other = table.set_column(0, "item", pa.array(["other"] * len(table)))
+    pq.write_table(other, out / "part-other.parquet")
+    label([str(film)], str(out), options(weights, block=12, format="coco"))
+    assert len(json.loads((out / "keypoints.json").read_text())["annotations"]) == 12
+
+
+def test_the_ranges_of_a_video_that_is_cut_off_end_with_it_and_say_so(weights: Path, tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "whole.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for _ in range(20):
+            picture = np.full((48, 64, 3), 90, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    content = (tmp_path / "whole.avi").read_bytes()
+    begin, end = content.index(b"movi"), content.rindex(b"idx1")
+    (tmp_path / "cut.avi").write_bytes(content[: begin + (end - begin) // 2])
+    counts = label([str(tmp_path / "cut.avi")], str(tmp_path / "out"), options(weights, block=4))
+    assert 8 <= counts.people <= 10
+    (reason,) = [row.reason or "" for row in rows(tmp_path / "out") if not row.pose and "cut off" in (row.reason or "")]
+    assert "frames of 20 are kept" in reason
+
+
+@pytest.mark.parametrize("name", ["a", "a.ppm", "a.jp2", "a.pcx", "a.ico"])
+def test_a_photograph_is_told_as_predict_tells_it(tmp_path: Path, name: str) -> None:
+    kinds = {"a": "JPEG", "a.jp2": "JPEG2000"}
+    picture = PIL.Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
+    picture.save(tmp_path / name, kinds.get(name))
+    by_predict = [photo.frame for photo in predicted([tmp_path / name])]
+    assert [item.start for item in list_items([str(tmp_path / name)], 8)] == by_predict
+
+
+def test_the_results_are_no_source(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `label * -o labels` names them the second time."""
+    monkeypatch.chdir(tmp_path)
+    label(["photos"], "labels", options(weights))
+    assert label(["labels", "photos"], "labels", options(weights)).images == 0
+    assert (
+        label(["labels/part-*", "./labels/label.json", "photos"], str(tmp_path / "labels"), options(weights)).images
+        == 0
+    )
+    with pytest.raises(FasthgError, match="nothing to label"):
+        label(["labels"], "labels", options(weights))
 
 
 def test_frames_are_let_go_of_as_they_are_labelled(

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from fasthg.cli.app import main
-from fasthg.data.coco import at_detections, listed_name
+from fasthg.data.coco import listed_name
 from fasthg.data.dataset import load_dataset
+from fasthg.data.detections import at_detections
+from fasthg.data.reading import Reading
 from fasthg.errors import FasthgError
 from fasthg.metrics.evaluate import EvalOptions, predict_dataset
 from fasthg.metrics.oks import NAMES, coco_results, oks, oks_of_dataset, results_of_dataset
@@ -109,7 +111,7 @@ def test_results_of_the_true_points_are_perfect(truth: Path) -> None:
     people = dataset.people
     joints = np.nan_to_num(people.joints)
     results = coco_results(truth, people.images, joints, people.labelled.astype(float))
-    assert (oks_of_dataset(dataset, results) or {})["AP"] == pytest.approx(100)
+    assert (oks_of_dataset(dataset, results, None) or {})["AP"] == pytest.approx(100)
     first = next(a for a in json.loads(truth.read_text())["annotations"] if any(a["keypoints"]))
     assert results[0]["keypoints"][:2] == first["keypoints"][:2]
 
@@ -122,6 +124,33 @@ def test_what_cannot_be_scored_is_named(truth: Path) -> None:
         oks(truth, [result | {"image_id": 1}], COCO)
     with pytest.raises(FasthgError, match=r"results\[0\] has 3 numbers, 17 points have 51"):
         oks(truth, [result | {"keypoints": [1, 2, 1]}], COCO)
+
+
+@pytest.mark.parametrize("boxes", [False, True])
+def test_crowds_unlabelled_people_ties_and_results_boxes_count_as_in_pycocotools(boxes: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    numbers = rng.permutation(np.arange(1, 2000, 97)).tolist()  # as text, 98 would come after 1940
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for image in numbers * 4:
+        x, y, w, h = rng.uniform(10, 200, 4).round(1).tolist()
+        flags = rng.choice([0, 1, 2], 17) * (rng.random() < 0.7)
+        points = np.column_stack([rng.uniform(x, x + w, 17), rng.uniform(y, y + h, 17), flags]) * (flags > 0)[:, None]
+        where = {"image_id": image, "category_id": 1, "bbox": [x, y, w, h]}
+        person = {"id": len(annotations) + 1, "area": 0.4 * w * h, "iscrowd": int(rng.random() < 0.2)}
+        person |= {"num_keypoints": int((flags > 0).sum()), "keypoints": points.ravel().tolist()}
+        annotations.append(where | person)
+        points[:, :2] += rng.normal(0, 0.06 * w, (17, 2))
+        found = {"keypoints": points.ravel().tolist(), "score": float(rng.choice([0.3, 0.5, 0.9]))}
+        results.append((where if boxes else {**where, "bbox": []}) | found)
+    images = [{"id": number, "file_name": f"{number}.png"} for number in numbers]
+    kinds = [{"id": 1, "name": "person", "keypoints": list(COCO.names)}]
+    (tmp_path / "truth.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": kinds})
+    )
+    expected = by_pycocotools(tmp_path / "truth.json", json.loads(json.dumps(results)))
+    assert 5 < expected["AP"] < 95
+    assert oks(tmp_path / "truth.json", results, COCO) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("given", ["boxes", "detections"])
@@ -166,7 +195,7 @@ def test_an_image_counts_however_its_file_writes_its_name(written: str, tmp_path
     dataset = load_dataset(annotations, "all")
     people = dataset.people
     results = results_of_dataset(dataset, people.joints, people.labelled.astype(float), None, None)
-    assert (oks_of_dataset(dataset, results) or {})["AP"] == pytest.approx(100)
+    assert (oks_of_dataset(dataset, results, None) or {})["AP"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize(("split", "number"), [("train", 1), ("val", 9)])
@@ -175,7 +204,7 @@ def test_each_split_of_a_project_is_scored_against_its_own_file(split: Any, numb
     people = dataset.people
     results = results_of_dataset(dataset, people.joints, people.labelled.astype(float), None, None)
     assert [result["image_id"] for result in results] == [number]
-    assert (oks_of_dataset(dataset, results) or {})["AP"] == pytest.approx(100)
+    assert (oks_of_dataset(dataset, results, None) or {})["AP"] == pytest.approx(100)
     boxes = [{"image_id": image, "category_id": 1, "bbox": [5, 5, 40, 40], "score": 0.1 * image} for image in (1, 9)]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     detected, scores = at_detections(dataset, tmp_path / "boxes.json", None, pytest.fail)
@@ -216,3 +245,86 @@ def test_the_longest_name_that_fits_stands_for_an_image() -> None:
     assert listed_name(["a.png", "x/a.png"], "valid/x/a.png") == "x/a.png"
     with pytest.raises(FasthgError, match=r"image valid/b\.png is none of those"):
         listed_name(["a.png"], "valid/b.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda i, a: a.update(id=i), id="numbered from 0"),
+        pytest.param(lambda i, a: a.update(id=1), id="one number"),
+        pytest.param(lambda i, a: a.pop("id"), id="no number"),
+        pytest.param(lambda i, a: a.pop("num_keypoints"), id="points not counted"),
+        pytest.param(lambda i, a: a.update(num_keypoints=0), id="points counted as 0"),
+        pytest.param(lambda i, a: a.pop("area"), id="no area"),
+        pytest.param(lambda i, a: a.update(area=None), id="area null"),
+        pytest.param(lambda i, a: a.pop("bbox"), id="no box"),
+        pytest.param(lambda i, a: a.update(bbox=[]), id="empty box"),
+        pytest.param(lambda i, a: a.update(category_id=str(a["category_id"])), id="kinds as text"),
+        pytest.param(lambda i, a: a.update(image_id=str(a["image_id"])), id="images as text"),
+        pytest.param(lambda i, a: a.update(iscrowd="0"), id="crowds as text"),
+        pytest.param(lambda i, a: i or [a.pop(name) for name in ("keypoints", "num_keypoints")], id="a box alone"),
+    ],
+)
+def test_exact_copies_are_perfect_whatever_a_tool_left_out(
+    change: Callable[[int, dict[str, Any]], Any], tmp_path: Path
+) -> None:
+    truth = two_files(tmp_path) / "train" / "_annotations.coco.json"
+    document = json.loads(truth.read_text())
+    document["images"].append({"id": 2, "file_name": "b.png"})
+    person = document["annotations"][0]
+    document["annotations"] += [person | {"id": 2, "image_id": 2}, person | {"id": 3, "image_id": 1}]
+    document["annotations"][2]["keypoints"] = [30 + value for value in person["keypoints"]]
+    truth.write_text(json.dumps(document))
+    results = perfect(truth)
+    for i, annotation in enumerate(document["annotations"]):
+        change(i, annotation)
+    if "keypoints" not in document["annotations"][0]:
+        results = results[1:]
+    truth.write_text(json.dumps(document))
+    assert oks(truth, results, COCO)["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("category", [None, "player", "2"])
+def test_kinds_with_the_same_points_are_scored_as_one_or_the_chosen_one_alone(
+    category: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = two_files(tmp_path) / "train" / "_annotations.coco.json"
+    document = json.loads(truth.read_text())
+    (kind,) = document["categories"]
+    document["categories"] = [kind | {"name": "player"}, kind | {"id": 2, "name": "referee"}]
+    moved = [60 + value if i % 3 == 0 else value for i, value in enumerate(document["annotations"][0]["keypoints"])]
+    document["annotations"].append(document["annotations"][0] | {"id": 2, "category_id": 2, "keypoints": moved})
+    truth.write_text(json.dumps(document))
+    dataset = load_dataset(truth, "all", reading=Reading(category))
+    people = dataset.people
+    results = results_of_dataset(dataset, people.joints, people.labelled.astype(float), None, category)
+    assert len(results) == (2 if category is None else 1)
+    assert (oks_of_dataset(dataset, results, category) or {})["AP"] == pytest.approx(100)
+    (tmp_path / "results.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(perfect(truth)).encode())  # of both kinds
+    arguments = ["score", str(tmp_path / "results.json"), "--truth", str(truth), "--json"]
+    assert main([*arguments, *(["--category", category] if category else [])]) == 0
+    assert json.loads(capsys.readouterr().out)["oks"]["AP"] == pytest.approx(100)
+
+
+def test_results_of_other_kinds_alone_are_named(tmp_path: Path) -> None:
+    truth = two_files(tmp_path) / "train" / "_annotations.coco.json"
+    (result,) = perfect(truth)
+    with pytest.raises(FasthgError, match=r"none of the 1 results is of category person \(1\)"):
+        oks(truth, [result | {"category_id": 5}], COCO)
+
+
+def test_a_split_whose_file_orders_the_points_otherwise_is_scored_in_its_own_order(tmp_path: Path) -> None:
+    valid = two_files(tmp_path) / "valid" / "_annotations.coco.json"
+    document = json.loads(valid.read_text())
+    points = np.array(document["annotations"][0]["keypoints"]).reshape(-1, 3)
+    document["categories"][0]["keypoints"].reverse()
+    document["annotations"][0]["keypoints"] = points[::-1].ravel().tolist()
+    valid.write_text(json.dumps(document))
+    dataset = load_dataset(tmp_path, "val")
+    np.testing.assert_array_equal(dataset.people.joints[0] - 0.5, points[:, :2])
+    results = results_of_dataset(dataset, dataset.people.joints, np.ones((1, 17)), None, None)
+    assert results[0]["keypoints"][:2] == points[-1, :2].tolist()
+    assert (oks_of_dataset(dataset, results, None) or {})["AP"] == pytest.approx(100)
+    sigmas = tuple(0.001 if name == "nose" else 10.0 for name in COCO.names)  # an ankle may be anywhere, a nose not
+    results[0]["keypoints"][0] += 30
+    assert oks(valid, results, replace(COCO, sigmas=sigmas))["AP"] == pytest.approx(100)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from fasthg.errors import FasthgError
 from fasthg.pixels.image import normalise, read_crop, read_image
+from fasthg.pixels.pictures import picture_size
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,42 @@ def test_grey_and_transparent_pictures_become_three_channels(tmp_path: Path, pic
 
 
 def test_a_photograph_taken_upright_is_read_upright(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x0112] = 6  # turn clockwise to show
-    Image.fromarray(picture).save(tmp_path / "upright.jpg", exif=exif, quality=95)
+    PIL.Image.fromarray(picture).save(tmp_path / "upright.jpg", exif=exif, quality=95)
     image = read_image(tmp_path / "upright.jpg")
     assert np.abs(image.astype(int) - np.rot90(picture, -1)).mean() < 4
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_size_of_a_header_is_that_of_the_photograph_as_it_is_read(
+    tmp_path: Path, picture: NDArray[np.uint8], kind: str, turn: int
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    PIL.Image.fromarray(picture).save(tmp_path / "a", kind, exif=exif)
+    height, width = read_image(tmp_path / "a").shape[:2]
+    assert picture_size(tmp_path / "a") == (width, height) == ((60, 90) if turn >= 5 else (90, 60))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_the_opacity_of_a_tiff_does_not_darken_it(tmp_path: Path, picture: NDArray[np.uint8], mode: str) -> None:
+    image = PIL.Image.fromarray(np.dstack([picture, picture[..., 0]])).convert(mode)
+    image.save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.asarray(image.convert("RGB")))
+
+
+def test_the_reduced_copy_in_a_tiff_is_not_taken_for_the_photograph(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    full, small = PIL.Image.fromarray(picture), PIL.Image.fromarray(np.ascontiguousarray(picture[::4, ::4]))
+    full.encoderinfo = {"tiffinfo": {254: 0}}
+    small.save(tmp_path / "first.tif", tiffinfo={254: 1}, save_all=True, append_images=[full])
+    np.testing.assert_array_equal(read_image(tmp_path / "first.tif"), picture)
+    assert picture_size(tmp_path / "first.tif") == (90, 60)
+    small.save(tmp_path / "raw.nef", "TIFF", tiffinfo={254: 1})
+    for read in (read_image, picture_size):
+        with pytest.raises(FasthgError, match=r"raw\.nef: holds only a reduced copy; convert the raw photograph"):
+            read(tmp_path / "raw.nef")
 
 
 @pytest.mark.parametrize("progressive", [0, 1])

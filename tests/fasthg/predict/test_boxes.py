@@ -14,6 +14,7 @@ import pytest
 
 from fasthg.errors import FasthgError
 from fasthg.predict.boxes import Listed, Lookup, read_coco_boxes, upright
+from fasthg.predict.predictor import as_boxes
 
 
 def read(tmp_path: Path, document: Any) -> Lookup:
@@ -63,6 +64,20 @@ def test_photographs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path)
     assert people(lookup, "/data/two/a.jpg") == [[2, 0, 9, 9]]
     with pytest.raises(FasthgError, match=r"boxes of 2 photographs called a\.jpg"):
         lookup.assign(["/elsewhere/a.jpg"])
+
+
+@pytest.mark.parametrize("form", ["images", "detections", "mapping"])
+def test_names_that_begin_at_the_folder_are_told_apart_too(tmp_path: Path, form: str) -> None:
+    names = ["./one/a.jpg", ".\\two\\a.jpg"]
+    rows = [{"image_id": name, "bbox": [i, 0, 9, 9]} for i, name in enumerate(names)]
+    if form == "mapping":
+        lookup = as_boxes({name: [i, 0, 9, 9] for i, name in enumerate(names)}, 2)
+    else:
+        images = [{"id": name, "file_name": name} for name in names]
+        lookup = read(tmp_path, {"images": images, "annotations": rows} if form == "images" else rows)
+    assert isinstance(lookup, Lookup)
+    found = lookup.assign(["one/a.jpg", "two/a.jpg"])
+    assert [listed and listed.boxes is not None and listed.boxes[0, 0] for listed in found] == [0, 1]
 
 
 def test_a_photograph_does_not_get_the_people_of_another_one_of_its_name(tmp_path: Path) -> None:

@@ -166,6 +166,40 @@ def test_what_cannot_be_read_is_left_out_and_the_rest_is_kept(
     assert not (tmp_path / "strict").exists()
 
 
+def test_one_box_of_several_outside_the_only_photograph_is_left_out(
+    net: fasthg.HourglassNet, photo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    boxes = np.array([[5.0, 5, 30, 40], [9000, 0, 10, 10]])
+    with caplog.at_level("WARNING", "fasthg"):
+        written = run(net, [photo], tmp_path / "out", boxes=boxes)
+    assert (written.left_out, len(json.loads(written.files[0].read_text())["predictions"])) == (1, 1)
+    assert any("box 9000,0,10,10 lies outside" in line for line in caplog.messages)
+    with pytest.raises(FasthgError, match="box 9000,0,10,10 lies outside"):
+        run(net, [photo], tmp_path / "alone", boxes=boxes[1:])
+
+
+def test_the_people_of_a_films_frames_are_predicted_again_in_them(
+    net: fasthg.HourglassNet, photo: Path, tmp_path: Path
+) -> None:
+    pages = [PIL.Image.fromarray(np.full((40, 50, 3), shade, np.uint8)) for shade in (10, 90, 200)]
+    pages[0].save(tmp_path / "film.gif", save_all=True, append_images=pages[1:], duration=40)
+    film = [tmp_path / "film.gif"]
+    options: dict[str, Any] = {"formats": ["coco"], "overlays": False}
+    (first,) = run(net, film, tmp_path / "first", boxes=np.array([[5.0, 5, 30, 30]]), **options).files
+    (again,) = run(net, film, tmp_path / "again", boxes=read_coco_boxes(first), **options).files
+    for file in (first, again):
+        assert [row["image_id"] for row in json.loads(file.read_text())["annotations"]] == [1, 2, 3]
+
+
+def test_a_raw_photographs_reduced_copy_is_left_out(
+    net: fasthg.HourglassNet, photo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    PIL.Image.open(photo).save(photo.with_name("raw.tif"), tiffinfo={254: 1})
+    with caplog.at_level("WARNING", "fasthg"):
+        assert run(net, [photo.parent], tmp_path / "out").left_out == 1
+    assert "holds only a reduced copy; convert the raw photograph" in caplog.text
+
+
 def test_nothing_is_written_where_nothing_can_be_read(net: fasthg.HourglassNet, photo: Path, tmp_path: Path) -> None:
     photo.write_bytes(b"")
     shutil.copy(photo, photo.with_name("b.png"))

@@ -262,6 +262,17 @@ def test_coco_boxes_pick_the_people_of_the_photographs_they_name(predictor: Pred
     assert_on_the_dot(poses[0], 130, 60, 40)
 
 
+def test_coco_boxes_of_a_videos_frames_stay_with_them(predictor: Predictor, tmp_path: Path) -> None:
+    """As `predict --format coco` writes them; one file name stands for every frame."""
+    pages = [PIL.Image.fromarray(dotted(30 + 30 * number, 60)) for number in range(4)]
+    pages[0].save(tmp_path / "film.gif", save_all=True, append_images=pages[1:], duration=40)
+    first = predictor(tmp_path / "film.gif", [10, 10, 60, 80])
+    moved = [replace(pose, box=(10.0 + (pose.frame or 0), 10, 60, 80)) for pose in first if pose.frame != 1]
+    (file,) = write_poses(tmp_path, [*moved, moved[2]], ["coco"], MPII, {})
+    again = predictor(tmp_path / "film.gif", file)
+    assert [(pose.frame, pose.box[0]) for pose in again] == [(0, 10), (2, 12), (3, 13), (3, 13)]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -291,6 +302,14 @@ def test_box_files_with_missing_or_wrong_fields_are_named(change: dict[str, Any]
 def test_boxes_that_are_none_are_named(predictor: Predictor, boxes: Any, message: str) -> None:
     with pytest.raises(FasthgError, match=message):
         predictor(dotted(50, 50), boxes)
+
+
+def test_a_list_of_one_image_may_have_a_list_of_its_boxes(predictor: Predictor) -> None:
+    image, two = dotted(50, 50), np.array([[10, 10, 60, 80], [20, 20, 60, 80]])
+    for listed in (two, two.tolist()):
+        assert [pose.box for pose in predictor([image], [listed])] == [tuple(box) for box in two]
+    assert [pose.whole_image for pose in predictor([image], [None])] == [True]
+    assert [pose.box for pose in predictor([image], [two[0].tolist()])] == [tuple(two[0])]
 
 
 def test_boxes_of_the_command_line() -> None:

@@ -33,7 +33,7 @@ def test_the_wide_csv_is_deeplabcuts(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["scorer", "bodyparts", "coords", "0", "1", "2"]
     assert rows[1][1:] == ["snout"] * 3 + ["tail"] * 3
     assert [float(v) for v in rows[3][1:3]] == [10.0, 2.0]  # pixel centres are whole numbers there
-    assert rows[4][1:] == [""] * 6
+    assert all(np.isnan(float(value)) for value in rows[4][1:])
     assert rows[5][3] == "0.9000"
 
 
@@ -46,6 +46,15 @@ def test_pandas_and_sleap_io_read_deeplabcuts_files(tmp_path: Path) -> None:
     assert np.isnan(frame[("fasthg", "individual2", "tail", "x")].tolist()[1])
     again = pandas.read_csv(table, header=[0, 1, 2, 3], index_col=0)
     np.testing.assert_allclose(again.to_numpy(float), frame.to_numpy(float), atol=1e-4)
+
+
+@pytest.mark.parametrize("poses", [[pose(2, 10.5)], [pose(2, 10.5), pose(2, 30.5)]])
+def test_a_first_frame_without_anybody_is_a_row_too(tmp_path: Path, poses: list[Pose]) -> None:
+    pandas = pytest.importorskip("pandas")
+    (path,) = write_poses(tmp_path, poses, ["dlc"], MOUSE, {})
+    frame = pandas.read_csv(path, header=[0, 1, 2, 3][: 2 + len(poses)], index_col=0)
+    assert frame.index.tolist() == [0, 1, 2]
+    assert frame.isna().all(axis=1).tolist() == [True, True, False]
 
 
 def test_sleaps_own_reader_finds_the_points(tmp_path: Path) -> None:
