@@ -37,6 +37,7 @@ from fasthg.pixels.heatmap import decode
 from fasthg.pixels.image import normalise
 from fasthg.runtimes.onnx.graph import OPSET
 
+MAX_BATCH = 1024  # an artefact is run at its largest batch before it is kept
 RANDOM = "random"  # instead of weights: a fresh network, to measure speed with
 _RANDOM_CROPS = 8  # on which a fresh network is compared: PCKh says nothing of it, and heatmaps need no more
 
@@ -52,7 +53,7 @@ class ExportOptions:
                 that ship with the package
     end_to_end  uint8 crops in, keypoints and scores out: normalisation and decoding in the graph
     flip        with `end_to_end`: average with the mirrored crop, in the graph
-    batch       largest batch; the engine's kernels are chosen for it
+    batch       largest batch, 1 to MAX_BATCH; the engine's kernels are chosen for it
     size        side of the crops in pixels; None for the network's own
     output      folder of the artefact; None for export/NAME
     overwrite   replace an earlier artefact there
@@ -97,8 +98,8 @@ def export(options: ExportOptions) -> ExportResult:
     """
     start = time.perf_counter()
     precision = targets.check(options.target, options.precision)
-    if options.batch < 1:
-        raise FasthgError(f"batch is {options.batch}; give at least 1")
+    if not 1 <= options.batch <= MAX_BATCH:
+        raise FasthgError(f"batch is {options.batch}; give 1 to {MAX_BATCH}")
     model, weights = _network(options)
     if options.stacks is not None:
         weights += f", the first {options.stacks} of its {model.config.num_stacks} stacks"

@@ -16,7 +16,7 @@ from fasthg.predict.boxes import Boxes, Lookup
 from fasthg.predict.formats import FORMATS, check_formats, write_poses
 from fasthg.predict.overlays import Overlays
 from fasthg.predict.photo import LeftOut
-from fasthg.predict.predictor import Pose, Predictor, people_of_frames
+from fasthg.predict.predictor import Pose, Predictor
 from fasthg.predict.sources import count_photos, expand, photos
 
 
@@ -91,8 +91,7 @@ def predict_to_folder(
     with staged_files(folder, settle) as aside:
         with Overlays(aside, predictor.skeleton, is_taken, left_out) as drawn, progress_bar() as bar:
             task = bar.add_task("images", total=count)
-            given = people_of_frames(photos(found, boxes, left_out), boxes)
-            for photo, people in predictor.stream(given, None if alone else left_out):
+            for photo, people in predictor.stream(photos(found, boxes, left_out), None if alone else left_out):
                 poses += people
                 if overlays and (people or photo.frame is not None):
                     drawn.add(photo, people)

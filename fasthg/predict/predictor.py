@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +181,7 @@ class Predictor:
         if boxes is None and isinstance(images, Iterator):  # each when its turn comes, on this thread
             stream = self.stream(photos(flatten(images)), ahead=0)
         elif inputs := list(flatten(images)):
-            people = as_boxes(boxes, len(inputs))
-            stream = self.stream(people_of_frames(photos(inputs, people), people))
+            stream = self.stream(photos(inputs, as_boxes(boxes, len(inputs))))
         else:
             stream = iter(())
         count, found = 0, list[Pose]()
@@ -314,16 +313,6 @@ class Predictor:
         matrices = [geometry.crop_matrix(*geometry.box_to_center_scale(*box), size=self.size) for box in boxes]
         crops = [geometry.warp(image, matrix, self.size) for matrix in matrices]
         return np.array(matrices), np.array(crops, np.uint8)
-
-
-def people_of_frames(found: Iterable[Photo], boxes: object) -> Iterator[Photo]:
-    """The photographs that `photos` gave with these boxes, those of a film with their own frame's alone where a Lookup
-    knows it."""
-    known = boxes.values() if isinstance(boxes, Lookup) else ()
-    films = {id(listed.boxes): listed for listed in known if listed.frames}
-    for photo in found:
-        listed = films.get(id(photo.boxes))
-        yield replace(photo, boxes=listed.of_frame(photo.frame)) if listed else photo
 
 
 def as_boxes(boxes: object, num_images: int) -> Boxes | list[Boxes | None] | Lookup | None:

@@ -88,7 +88,7 @@ def photos(
         try:
             is_path = isinstance(item, (str, Path))
             for photo in _of_file(Path(item), left_out) if is_path else _in_memory(item, i, stays, left_out):
-                yield replace(photo, boxes=listed.boxes, stated=listed.size)
+                yield replace(photo, boxes=listed.of_frame(photo.frame), stated=listed.size)
         except FasthgError as error:
             if left_out.strict:
                 raise

@@ -250,8 +250,9 @@ def _build(path: ExecutionPath, request: Request) -> Prepared:
             raise BackendUnavailable(f"{path.name}: {reason}") from None
         if request.cache_dir is None:
             raise
+        built = path.build(replace(request, cache_dir=None))  # raises here too where the network is to blame
         log.warning("%s: the cache %s does not serve (%s); it is done without", path.name, request.cache_dir, error)
-        return path.build(replace(request, cache_dir=None))
+        return built
 
 
 def _has_temporary_folder() -> bool:
