@@ -183,7 +183,7 @@ def _identify(
         return path, options.block
     try:
         kept = json.loads(about.read())
-        path, frames = kept.pop("path"), int(kept.pop("range"))
+        path, frames = kept.pop("path"), int(kept.pop("range", options.block))  # earlier releases do not say it
     except (ValueError, KeyError, AttributeError, TypeError):
         raise FasthgError(f"{about.where} is damaged; give another -o") from None
     different = [name for name in answers if kept.get(name) != answers[name]]

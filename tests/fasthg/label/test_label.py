@@ -308,6 +308,16 @@ def test_a_photograph_is_told_as_predict_tells_it(tmp_path: Path, name: str) -> 
     assert [item.start for item in list_items([str(tmp_path / name)], 8)] == by_predict
 
 
+def test_labels_of_a_release_that_did_not_keep_the_range_go_on(weights: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels"
+    first = label([str(photos)], str(out), options(weights))
+    about = json.loads((out / "label.json").read_text())
+    del about["range"]
+    (out / "label.json").write_text(json.dumps(about))
+    assert first.images > 0
+    assert label([str(photos)], str(out), options(weights)).images == 0
+
+
 def test_the_results_are_no_source(
     weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
