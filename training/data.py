@@ -68,7 +68,10 @@ def open_loader(options: TrainOptions, dataset: Dataset, world: World) -> Loader
         pin_memory=world.device.type == "cuda",
     )
     if Dataset(loader.people, dataset.image_dir).digest != dataset.digest:
-        raise FasthgError(f"{options.pack} holds other people or labels than {options.data}; pack the folder again")
+        raise FasthgError(
+            f"{options.pack} holds other people or labels than {options.data}; pack the folder again, with the same "
+            "--category, --holdout and --pairs"
+        )
     return loader
 
 

@@ -40,7 +40,7 @@ class World:
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # each rank gathers statistics of its own batches: see `average`
+            broadcast_buffers=False,  # each rank has statistics of its own batches: see `average`
         )
 
     def mean(self, values: Tensor) -> Tensor:
@@ -57,6 +57,14 @@ class World:
         whole = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
         for tensor, mean in zip(tensors, whole.split([tensor.numel() for tensor in tensors])):
             tensor.copy_(mean.view_as(tensor))
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """Every rank's tensor, which are all of one shape, stacked by rank: [size, ...] on every rank."""
+        if self.size == 1:
+            return mine[None]
+        theirs = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(theirs, mine)
+        return torch.stack(theirs)
 
     def as_leader(self, conditions: tuple[bool, ...]) -> tuple[bool, ...]:
         """What the rank that leads says of `conditions`; clocks differ from rank to rank."""

@@ -149,11 +149,18 @@ class Learner:
     def average_statistics(self) -> None:
         """Make the running statistics of batch normalisation the means over all ranks, in the average of weights too.
 
-        They are moving averages, linear in what they have seen, so this gives what averaging at every step would give.
+        They are moving averages, linear in what they have seen, so this gives what averaging at every step would give,
+        but for the rounding: a run that is to be the same bit for bit does so at the same steps.
         """
+        self.world.average(self._buffers())
+
+    def statistics(self) -> Tensor:
+        """This rank's own running statistics, of the average of weights too, in one row."""
+        return torch.cat([torch.empty(0, device=self.world.device), *map(torch.flatten, self._buffers())])
+
+    def _buffers(self) -> list[Tensor]:
         models = [self.model, self.average.model] if self.average else [self.model]
-        buffers = [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
-        self.world.average(buffers)
+        return [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
 
     def not_finite(self) -> str | None:
         """Name of the first weight or statistic that is NaN or infinite; None where all is well."""
@@ -162,18 +169,26 @@ class Learner:
         return next((name for name, well in zip(tensors, finite) if not well), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values to go on from."""
+        """Tensors and plain values to go on from: this rank's, and the running statistics of all; all ranks call it."""
         return {
+            "statistics": self.world.gather(self.statistics()),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
         }
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()` of the same recipe."""
+        """Go on from `state_dict()` of the same recipe: bit for bit on as many ranks, else with the ranks' means."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])
+        if "statistics" in state:  # an earlier release's are means, in the model and the average themselves
+            ranks = state["statistics"]
+            mine = ranks[self.world.rank] if len(ranks) == self.world.size else ranks.mean(dim=0)
+            buffers = self._buffers()
+            for buffer, kept in zip(buffers, mine.split([buffer.numel() for buffer in buffers])):
+                buffer.copy_(kept.view_as(buffer))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fasthg.data.reading import Reading
+from fasthg.errors import FasthgError
 from training.recipes import Recipe
 
 
@@ -14,7 +15,7 @@ from training.recipes import Recipe
 class TrainOptions:
     """A recipe, the data to follow it on, and how to watch and keep the run.
 
-    Nothing is written where `out` is None.
+    Nothing is written where `out` is None. Raises FasthgError for a number below zero.
     """
 
     data: Annotated[Path, "folder with images/ and annotations"] = Path("data")
@@ -42,6 +43,12 @@ class TrainOptions:
     checkpoint_seconds: Annotated[float, "time between checkpoints inside an epoch"] = 300.0
     tensorboard: Annotated[bool, "write TensorBoard files"] = True
     progress: Annotated[bool, "tell how far the run is"] = True
+
+    def __post_init__(self) -> None:
+        numbers = ("num_workers", "skip_bad", "max_steps", "max_seconds", "validate_every", "patience")
+        for name in (*numbers, "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:
+                raise FasthgError(f"{name} is {getattr(self, name)}; give 0 or more")
 
     @property
     def reading(self) -> Reading:

@@ -25,6 +25,7 @@ from fasthg.ahead import map_ahead
 from fasthg.console import note, progress_bar, run_command
 from fasthg.data.dataset import Dataset, files_read, load_dataset
 from fasthg.data.people import ARRAYS, People, Split
+from fasthg.data.reading import Reading
 from fasthg.errors import FasthgError
 from fasthg.files import atomic_path, check_new, check_room
 from fasthg.pixels import geometry
@@ -96,8 +97,9 @@ def pack(
     threads: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    reading: Reading | None = None,
 ) -> Path:
-    """Pack the splits of the dataset in `data` into the file `out`, and return its path.
+    """Pack the splits of the dataset in `data`, which `reading` says more of, into the file `out`; returns its path.
 
     Up to `skip_bad` people whose photograph cannot be read are packed without a crop and reported; `threads` defaults
     to one for each usable core; an earlier file is replaced with `overwrite`. Raises FasthgError for a dataset that
@@ -107,10 +109,11 @@ def pack(
     import simplejpeg  # noqa: F401  before hours of work
 
     out = Path(out)
-    datasets = {split: load_dataset(data, split) for split in splits}
+    datasets = {split: load_dataset(data, split, reading=reading) for split in splits}
+    listed = [Path(reading.holdout)] if reading else []  # a file, unless it is a rule
     for dataset in datasets.values():
         check_boxes(dataset)
-        check_new(out, files_read(dataset), overwrite)
+        check_new(out, [*files_read(dataset), *listed], overwrite)
     identity = {**asdict(settings), "splits": {split: dataset.digest for split, dataset in datasets.items()}}
     with Journal(out.with_name(f"{out.name}.journal"), identity) as journal:
         photographs = list(_missing(datasets, settings, journal))
@@ -241,11 +244,15 @@ def _command(
     skip_bad: Annotated[int, typer.Option(help="people that may lack a crop because their photograph is bad")] = 0,
     threads: Annotated[int | None, typer.Option(help="default: one for each usable core")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier file; never an input")] = False,
+    category: Annotated[str | None, typer.Option(help="as training is given it")] = Reading.category,
+    holdout: Annotated[str, typer.Option(help="as training is given it")] = Reading.holdout,
+    pairs: Annotated[str | None, typer.Option(help="as training is given them")] = Reading.pairs,
 ) -> None:
     """Pack the people of a dataset as JPEG crops with room for the augmentation."""
     splits = [_split(name) for name in split or ("train", "val")]
     settings = PackSettings(density, reach, quality)
-    pack(data, out, splits, settings, skip_bad=skip_bad, threads=threads, overwrite=overwrite)
+    reading = Reading(category, holdout, pairs)
+    pack(data, out, splits, settings, skip_bad=skip_bad, threads=threads, overwrite=overwrite, reading=reading)
     note(f"packed into {out}, {out.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -58,8 +58,15 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise FasthgError(f"{name} is {getattr(self, name)}; give at least 1")
         for name in ("momentum", "weight_decay", "warmup", "clip_norm", "seed"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise FasthgError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if self.seed >= 2**63:
+            raise FasthgError(f"seed is {self.seed}; give less than 2**63")
+        if self.optimizer in ("adam", "adamw") and not self.momentum < 1.0:
+            raise FasthgError(f"momentum is {self.momentum}; {self.optimizer} takes 0 to below 1")
+        if not all(share >= 0 for share in self.milestones):
+            shown = ", ".join(map(str, self.milestones))
+            raise FasthgError(f"milestones are {shown}; give shares of the run, 0 or more")
         for name in ("lr", "sigma", "gamma"):
             if not getattr(self, name) > 0:
                 raise FasthgError(f"{name} is {getattr(self, name)}; give more than 0")

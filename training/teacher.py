@@ -8,6 +8,7 @@ the loss.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ class Teacher:
     labelled  bool [J], the joints that the data labels in somebody
     flip      answer with the mean of the heatmaps of a crop and of its mirror image: better, and twice the work
 
-    Raises FasthgError where the teacher has other joints.
+    Raises FasthgError where the teacher has other joints, or cannot see the student's crops.
     """
 
     def __init__(
@@ -54,6 +55,12 @@ class Teacher:
         self.model, self.share, self.flip = load_network(weights, variant).requires_grad_(False), share, flip
         theirs, ours = self.model.config, student
         check_same_points(f"teacher {weights}", theirs.skeleton, ours.skeleton)
+        if ours.input_size % theirs.min_input_multiple:
+            both = math.lcm(ours.min_input_multiple, theirs.min_input_multiple)
+            raise FasthgError(
+                f"teacher {weights} takes crops whose side is a multiple of {theirs.min_input_multiple}, and the "
+                f"student's is {ours.input_size}; give --size {both * math.ceil(ours.input_size / both)}"
+            )
         self.digest = weights_digest(self.model)
         self._labelled = torch.from_numpy(labelled).float()
         shift = [our - their for our, their in zip(ours.mean, theirs.mean)]

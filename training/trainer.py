@@ -27,13 +27,15 @@ from training.distributed import World, join_world
 from training.learner import Learner
 from training.loading.batches import Batch
 from training.loading.loader import Loader
-from training.log import EpochMeter, RunLog, draw_predictions, score_columns
+from training.loading.packed import pack_digest
+from training.log import CSV, CURVES, EpochMeter, RunLog, draw_predictions, score_columns
 from training.options import TrainOptions
 from training.recipes import Recipe
 from training.state import LAST, check_same_run, load_state, save_state
 from training.teacher import make_teacher
 
 BEST, LATEST = "best.safetensors", "last.safetensors"
+_KEPT_LATER = ("pack", "dali", "validation", "flip_test")  # of a run's identity: not in that of an earlier release
 _CHECK_STEPS = 20  # after which losses are read and clocks compared on a GPU, which has to be waited for
 
 
@@ -82,6 +84,7 @@ class Trainer:
             note(str(self.learner.matched))
         self.step = 0
         self.meter = EpochMeter()
+        self.identity = self._identity()
         self.history: list[dict[str, Any]] = []
         self.best, self.since_best = -math.inf, 0
         self._prepare_folder()
@@ -108,6 +111,8 @@ class Trainer:
                 self._run_epoch(log)
         finally:
             log.close(self.history)
+        if self.step % len(self.loader):  # inside an epoch: what is handed out is one network, what was kept is not it
+            self.learner.average_statistics()
         self.result.model = self.learner.evaluated.eval()
         return self.result
 
@@ -210,8 +215,8 @@ class Trainer:
         self.history.append(row)
         better = self._is_better(row)
         if self.world.leads:
-            log.epoch(self.history, picture)
             self._save_weights(row, better)
+            log.epoch(self.history, picture)
         self._stop_early()
 
     def _stop_early(self) -> None:
@@ -255,34 +260,49 @@ class Trainer:
                 raise FasthgError(f"{out} holds a run already; give --resume to go on with it, or another --out")
             if any((out / name).exists() for name in (LATEST, BEST)):
                 raise FasthgError(f"{out} holds a run's weights, and no {LAST} to go on from; give another --out")
+            for name in (CSV, CURVES):
+                if (out / name).exists():
+                    raise FasthgError(f"{out} holds {name}, which a training writes; give another --out")
         self.world.wait()
 
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a run to go on."""
-        teacher = self.teacher.digest if self.teacher else None
-        return {**self.recipe.describe(), "data": self.dataset.digest, "teacher": teacher}
+        options = self.options
+        return {
+            **self.recipe.describe(),
+            "data": self.dataset.digest,
+            "teacher": self.teacher.digest if self.teacher else None,
+            "pack": pack_digest(options.pack) if options.pack else None,
+            "dali": options.dali,
+            "validation": self.validation.digest if self.validation else None,
+            "flip_test": options.flip_test,
+        }
 
     def _save(self) -> None:
-        """Keep the state of the run, unless it went bad."""
+        """Keep the state of the run, unless it went bad; each rank's own statistics, as when it is saved is chance."""
         self._check_losses()
-        self.learner.average_statistics()
         self._saved = time.monotonic()
-        if self.options.out is None or not self.world.leads:
+        if self.options.out is None:
             return
-        if name := self.learner.not_finite():
+        learned = self.learner.state_dict()
+        if not self.world.leads:
+            return
+        spoilt = "" if learned["statistics"].isfinite().all() else "a batch statistic of some rank"
+        if name := self.learner.not_finite() or spoilt:
             raise self._diverged(f"{name} is not finite after step {self.step}")
         state = {
             "step": self.step,
-            "identity": self._identity(),
+            "identity": self.identity,
             "best": self.best,
             "since_best": self.since_best,
             "history": self.history,
         }
-        save_state(self.options.out, {**state, "meter": asdict(self.meter), **self.learner.state_dict()})
+        save_state(self.options.out, {**state, "meter": asdict(self.meter), **learned})
 
     def _load(self, state: dict[str, Any]) -> None:
-        unsaid = Recipe().describe()  # a run of an earlier release says nothing of what it did not know
-        check_same_run({**unsaid, **state["identity"]}, self._identity(), free=("epochs",))
+        # A run of an earlier release says nothing of what it did not know, or did not keep.
+        unsaid = {**Recipe().describe(), **{name: self.identity[name] for name in _KEPT_LATER}}
+        check_same_run({**unsaid, **state["identity"]}, self.identity, free=("epochs",))
         self.learner.load_state_dict(state)
         self.step, self.best, self.history = state["step"], state["best"], state["history"]
         self.since_best = state.get("since_best", 0)

@@ -33,7 +33,7 @@ from fasthg.console import note
 from fasthg.data.dataset import check_images
 from fasthg.errors import FasthgError
 from fasthg.files import cannot_write, make_folder, sha256
-from fasthg.network.variants import INPUT_SIZE, VARIANTS
+from fasthg.network.variants import INPUT_SIZE, VARIANTS, get_config
 from fasthg.runtimes.measured import device_model
 from fasthg.runtimes.request import resolve_device
 
@@ -243,6 +243,10 @@ def plan_request(request: SweepRequest) -> list[Cell]:
     device = device_string(request.device)
     paths = request.paths or default_paths(request.full)
     cells = plan(request.variants, paths, request.modes, request.batch_sizes, device)
+    for variant in dict.fromkeys(cell.variant for cell in cells if cell.mode != "loader"):
+        multiple = get_config(variant).min_input_multiple
+        if request.size % multiple:
+            raise FasthgError(f"size is {request.size}; {variant} takes multiples of {multiple}")
     if request.weights and not request.weights.is_dir():
         raise FasthgError(f"weights {request.weights}: no such folder; give one with <variant>.safetensors in it")
     if request.data:
@@ -262,6 +266,8 @@ def device_string(device: str) -> str:
 def choose_folder(request: SweepRequest) -> Path:
     """The folder of the run: --out, else the newest under out/ for --resume, else a new one named by the time."""
     if request.out:
+        if request.resume and not request.out.is_dir():
+            raise FasthgError(f"{request.out}: no such folder to resume; give that of a sweep, or leave --resume out")
         return make_folder(request.out)
     if request.resume:
         earlier = sorted(RUNS.glob("sweep-*/results.jsonl"))

@@ -95,6 +95,11 @@ def _resume(run: Path) -> list[str]:
     return ["--resume"] if (run / LAST).exists() else []
 
 
+def _resume_sweep(run: Path) -> list[str]:
+    """How a sweep goes on: in its folder, where it had come as far as to make it."""
+    return ["--resume"] if run.is_dir() else []
+
+
 def commands(material: Path) -> list[Command]:
     """predict, label, convert, export, pack, training and the sweep."""
     weights, people = str(material / "tiny.safetensors"), str(material / "people")
@@ -135,5 +140,5 @@ def commands(material: Path) -> list[Command]:
             ("run/last.safetensors",),
             grows=True,
         ),
-        Command("sweep", sweep, lambda out: [*sweep(out), "--resume"], (), grows=True),
+        Command("sweep", sweep, lambda out: [*sweep(out), *_resume_sweep(out / "sweep")], (), grows=True),
     ]

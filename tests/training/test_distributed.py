@@ -64,6 +64,7 @@ leave_world()
 def run(tmp_path, data, processes, **changes):
     """What each rank ended with, and the state that was saved."""
     script, out = tmp_path / "script.py", tmp_path / str(processes)
+    tmp_path.mkdir(exist_ok=True)
     script.write_text(textwrap.dedent(SCRIPT))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
     command = [sys.executable, "-W", "ignore", *launcher, str(script), str(data), str(out), json.dumps(changes)]
@@ -110,6 +111,19 @@ def test_statistics_are_one_networks_whatever_the_number_of_ranks(tiny_dataset, 
     model = load_model(tmp_path / "2" / "last.safetensors")
     scores = evaluate(model.final, load_dataset(tiny_dataset, "val"), None, EvalOptions(32, 2))
     assert row["weighted14_pckh@0.5"] == pytest.approx(scores.at.means["weighted14"])
+
+
+def test_a_stop_inside_an_epoch_changes_no_bit_on_any_rank(tiny_dataset, tmp_path):
+    """Six steps an epoch: saved after every step of the first five and stopped there, or not before the epoch's end."""
+    rest = {"recipe": {"accumulate": 1, "freeze_norm": False}, "validate_every": 0}
+    ranks, saved = run(tmp_path / "straight", tiny_dataset, 2, **rest)
+    run(tmp_path / "broken", tiny_dataset, 2, **rest, max_steps=5, checkpoint_seconds=0.0)
+    resumed_ranks, resumed = run(tmp_path / "broken", tiny_dataset, 2, **rest, resume=True)
+    kept = [(saved["model"], resumed["model"]), (saved["average"]["model"], resumed["average"]["model"])]
+    kept += [(one[part], two[part]) for one, two in zip(ranks, resumed_ranks) for part in ("model", "average")]
+    for expected, found in kept:
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
 def test_everyone_is_predicted_exactly_once():

@@ -15,14 +15,19 @@ import torch
 from scipy import ndimage
 
 from fasthg.data.dataset import Dataset, load_dataset
+from fasthg.data.reading import Reading
 from fasthg.errors import FasthgError
+from fasthg.network.variants import HourglassConfig
 from training import pack as pack_module
 from training.loading.augment import NO_AUGMENTATION, Augmentation, Draws, crop_matrices
 from training.loading.journal import Journal
 from training.loading.loader import LoaderOptions, ReferenceLoader, make_loader
 from training.loading.packed import PackedSource, make_packed_loader
+from training.options import TrainOptions
 from training.pack import PackSettings, main, pack
+from training.recipes import Recipe
 from training.synthesize import synthesize
+from training.trainer import Trainer
 
 SMALL = PackSettings(density=64, quality=85)
 STRONG = {"batch_size": 8, "augmentation": Augmentation(), "shuffle": True, "seed": 5, "epoch": 2}
@@ -340,3 +345,40 @@ def test_people_who_share_a_photograph_get_their_own_crops(marked_people, tmp_pa
     path = pack(tmp_path, tmp_path / "crops.h5", ["train"], progress=False)
     raw = make_loader(load_dataset(tmp_path, "train"), size=64)
     assert difference(make_packed_loader(path, size=64), raw) <= 3.0
+
+
+def test_a_project_is_packed_as_training_reads_it(tiny_dataset, tmp_path):
+    """Two kinds of subjects, images held out by a share, and pairs that the names do not tell."""
+    names = sorted(path.name for path in (tiny_dataset / "images").iterdir())
+    rows, project = [], tmp_path / "project"
+    for number, _name in enumerate(names):
+        for kind in (1, 2):
+            points = [100 * kind, 90, 2, 150 * kind, 140, 2]
+            rows.append({"id": len(rows), "image_id": number, "category_id": kind, "keypoints": points})
+            rows[-1] |= {"num_keypoints": 2, "bbox": [90 * kind, 80, 100, 100], "area": 10_000, "iscrowd": 0}
+    document = {
+        "images": [{"id": n, "file_name": name, "width": 640, "height": 480} for n, name in enumerate(names)],
+        "annotations": rows,
+        "categories": [{"id": n, "name": name, "keypoints": ["east", "west"]} for n, name in ((1, "cat"), (2, "dog"))],
+    }
+    project.mkdir()
+    (project / "images").symlink_to(tiny_dataset / "images")
+    (project / "annotations.json").write_text(json.dumps(document))
+    chosen = {"category": "dog", "holdout": "0.25@7", "pairs": "east:west"}
+    asked = [part for name, value in chosen.items() for part in (f"--{name}", value)]
+    crops = tmp_path / "crops.h5"
+    assert main(["--data", str(project), "--out", str(crops), "--density", "64", *asked]) == 0
+    recipe = Recipe(variant=HourglassConfig(num_stacks=1, num_feats=8, depths=1), size=64, batch_size=2)
+    options = TrainOptions(project, recipe, pack=crops, device="cpu", num_workers=0, progress=False, **chosen)
+    assert len(Trainer(options).loader.people) == len(load_dataset(project, "train", reading=Reading(**chosen)))
+    with pytest.raises(FasthgError, match=r"pack .* again, with the same --category, --holdout and --pairs"):
+        Trainer(replace(options, holdout="every6"))
+
+
+def test_the_list_of_images_held_out_is_not_replaced(openfield, tmp_path, capsys):
+    listed = tmp_path / "held.txt"
+    listed.write_text("img0000.png")
+    arguments = ["--data", str(openfield), "--out", str(listed), "--overwrite", "--holdout", str(listed)]
+    assert main(arguments) == 2
+    assert "this command reads it" in capsys.readouterr().err
+    assert listed.read_text() == "img0000.png"

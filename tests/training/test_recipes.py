@@ -51,6 +51,11 @@ def test_table_1_has_all_eight_variants_at_batch_20_for_50_epochs():
         ({"batch_size": 0}, "batch_size is 0; give at least 1"),
         ({"lr": 0.0}, "lr is 0.0; give more than 0"),
         ({"lr": float("nan")}, "lr is nan; give more than 0"),
+        ({"momentum": float("nan")}, "momentum is nan; give 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan; give 0 or more"),
+        ({"optimizer": "adam", "momentum": 1.0}, "momentum is 1.0; adam takes 0 to below 1"),
+        ({"seed": 99999999999999999999}, "seed is 99999999999999999999; give less than 2\\*\\*63"),
+        ({"milestones": (0.5, float("nan"))}, "milestones are 0.5, nan; give shares of the run, 0 or more"),
         ({"ema": 1.0}, "ema is 1.0"),
         ({"size": 100}, "size is 100; original takes multiples of 64"),
     ],
@@ -58,6 +63,15 @@ def test_table_1_has_all_eight_variants_at_batch_20_for_50_epochs():
 def test_impossible_values_are_refused(change, message):
     with pytest.raises(FasthgError, match=message):
         Recipe(**change)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_steps", -3), ("patience", -1), ("validate_every", -1), ("max_seconds", float("nan")), ("num_workers", -1)],
+)
+def test_impossible_limits_are_refused(name, value):
+    with pytest.raises(FasthgError, match=f"{name} is {value}; give 0 or more"):
+        TrainOptions(**{name: value})
 
 
 def test_unknown_recipe_lists_the_known_ones():

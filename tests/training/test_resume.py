@@ -17,6 +17,7 @@ import torch
 from fasthg.errors import FasthgError
 from fasthg.network.variants import HourglassConfig
 from training.options import TrainOptions
+from training.pack import PackSettings, pack
 from training.recipes import Recipe
 from training.state import LAST, PREVIOUS, load_state, save_state
 from training.trainer import Trainer, train
@@ -264,3 +265,77 @@ def test_run_in_the_folder_is_not_overwritten(tiny_dataset, tmp_path):
 def test_nothing_to_resume_is_said(tiny_dataset, tmp_path):
     with pytest.raises(FasthgError, match=f"nothing to resume: .* holds no {LAST}"):
         Trainer(options_for(tiny_dataset, tmp_path / "empty", resume=True))
+
+
+def test_other_ranks_go_on_from_the_means_of_the_statistics(tiny_dataset, tmp_path):
+    """A state without statistics of its own, as an earlier release wrote it, keeps those of its weights."""
+    options = options_for(tiny_dataset, tmp_path)
+    train(replace(options, max_steps=1))
+    state = load_state(tmp_path)
+    alone = state.pop("statistics")
+    save_state(tmp_path, state)
+    earlier = Trainer(replace(options, resume=True)).learner.statistics()
+    torch.testing.assert_close(earlier, alone[0], rtol=0, atol=0)
+    save_state(tmp_path, {**state, "statistics": torch.cat([alone - 1, alone + 3])})
+    found = Trainer(replace(options, resume=True)).learner.statistics()
+    torch.testing.assert_close(found, alone[0] + 1)
+
+
+def test_statistics_that_went_bad_are_not_kept(tiny_dataset, tmp_path):
+    """In the average of weights here: it, and another rank's, are not among the leader's own weights."""
+    trainer = Trainer(options_for(tiny_dataset, tmp_path))
+    trainer.learner.average.model.stem.norm.running_var.fill_(float("inf"))
+    with pytest.raises(FasthgError, match="a batch statistic of some rank is not finite after step 0"):
+        trainer._save()
+    assert not (tmp_path / LAST).exists()
+
+
+def forget(folder: Path, *names: str) -> None:
+    """Make the state in `folder` one of an earlier release, whose identity lacks `names`."""
+    state = load_state(folder)
+    save_state(folder, {**state, "identity": {k: v for k, v in state["identity"].items() if k not in names}})
+
+
+def test_resume_refuses_other_crops_and_another_validation(tiny_dataset, tmp_path):
+    pytest.importorskip("simplejpeg")
+    out, crops, other = tmp_path / "run", tmp_path / "crops.h5", tmp_path / "other"
+    pack(tiny_dataset, crops, progress=False)
+    pack(tiny_dataset, tmp_path / "finer.h5", settings=PackSettings(quality=95), progress=False)
+    shutil.copytree(tiny_dataset, other)
+    text = (other / "annotations.json").read_text()
+    (other / "annotations.json").write_text(text.replace('"scale_provided": ', '"scale_provided": 1'))
+    options = options_for(tiny_dataset, out, pack=crops)
+    train(replace(options, max_steps=1))
+    before = (out / LAST).read_bytes()
+    cases = [
+        ({"pack": None}, "pack was [0-9a-f]+ and is None"),
+        ({"pack": tmp_path / "finer.h5"}, "pack was [0-9a-f]+ and is [0-9a-f]+"),
+        ({"flip_test": True}, "flip_test was False and is True"),
+        ({"val": other}, "validation was [0-9a-f]+ and is [0-9a-f]+"),
+    ]
+    for changes, message in cases:
+        with pytest.raises(FasthgError, match=f"cannot resume: {message}; give the same"):
+            Trainer(replace(options, resume=True, **changes))
+    assert (out / LAST).read_bytes() == before
+    moved = shutil.move(crops, tmp_path / "moved.h5")
+    assert Trainer(replace(options, resume=True, pack=Path(moved))).step == 1
+
+
+def test_a_run_that_does_not_say_what_it_was_loaded_from_goes_on(tiny_dataset, tmp_path):
+    options = options_for(tiny_dataset, tmp_path, flip_test=True)
+    train(replace(options, max_steps=1))
+    forget(tmp_path, "pack", "dali", "flip_test", "validation")
+    assert Trainer(replace(options, resume=True)).step == 1
+
+
+def test_dali_is_part_of_what_a_run_was(tiny_dataset, tmp_path):
+    train(replace(options_for(tiny_dataset, tmp_path), max_steps=1))
+    assert load_state(tmp_path)["identity"]["dali"] is False
+
+
+@pytest.mark.parametrize("name", ["log.csv", "curves.png"])
+def test_a_file_of_the_users_is_not_overwritten(tiny_dataset, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FasthgError, match=f"{tmp_path} holds {name}, which a training writes; give another --out"):
+        Trainer(options_for(tiny_dataset, tmp_path))
+    assert (tmp_path / name).read_text() == "mine"

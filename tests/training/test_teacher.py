@@ -148,3 +148,12 @@ def test_teachers_that_do_not_fit_are_refused(tiny_dataset: Path, weights: Path,
 def test_the_recipe_by_name_is_half_the_teachers() -> None:
     recipe = get_recipe("distil-small")
     assert (recipe.variant, recipe.teacher_share) == ("small", 0.5)
+
+
+def test_a_teacher_that_needs_another_side_of_the_crop_is_refused(tiny_dataset: Path, tmp_path: Path) -> None:
+    deep = HourglassConfig(num_stacks=1, num_feats=4, depths=4, stem_feats=(4, 4))
+    save(HourglassNet(deep), tmp_path / "deep.safetensors")
+    changed = replace(RECIPE, size=40)
+    message = "takes crops whose side is a multiple of 64, and the student's is 40; give --size 64"
+    with pytest.raises(FasthgError, match=message):
+        Trainer(options(tiny_dataset, teacher=tmp_path / "deep.safetensors", recipe=changed))

@@ -142,6 +142,14 @@ def table_digest(file: h5py.File) -> str:
     return digest.hexdigest()
 
 
+def pack_digest(path: str | Path) -> str:
+    """The digest in a packed file that has been opened before, and so was found whole."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return str(file.attrs["digest"])
+
+
 def _open(path: Path, split: str) -> tuple[People, PackIndex, int, NDArray[np.int64], float]:
     """People, index, the byte at which /jpeg starts, sides of the stored crops in pixels, reach in box sides."""
     import h5py

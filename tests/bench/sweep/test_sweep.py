@@ -21,7 +21,7 @@ from bench.sweep.__main__ import main
 from bench.sweep.display import Display
 from bench.sweep.materials import make_reference
 from bench.sweep.reduced import make_reduced_reference, make_scored_crops
-from bench.sweep.run import Sweep, SweepRequest, plan_request, sweep
+from bench.sweep.run import Sweep, SweepRequest, choose_folder, plan_request, sweep
 from bench.sweep.settings import Settings
 from fasthg.errors import FasthgError
 from fasthg.runtimes.paths import prepare
@@ -281,6 +281,7 @@ def test_a_folder_that_holds_a_sweep_is_not_written_over(resumed, request_of):
         ("batch_sizes", (0,), "0"),
         ("device", "tpu", "tpu"),
         ("weights", "nowhere", "nowhere"),
+        ("size", 100, "size is 100; small takes multiples of 64"),
         ("minutes", math.nan, "nan minutes"),
         ("minutes", math.inf, "inf minutes"),
         ("cell_limit", math.inf, "inf seconds for a cell"),
@@ -293,6 +294,16 @@ def test_bad_requests_are_named_before_anything_is_written(request_of, tmp_path,
     with pytest.raises(FasthgError, match=named):
         plan_request(dataclasses.replace(request_of, out=out, **{field: value}))
     assert not out.exists()
+
+
+def test_a_folder_that_is_not_there_is_not_gone_on_with(request_of, tmp_path):
+    """One that is there and empty is that of a sweep which was killed before its first result."""
+    going_on = dataclasses.replace(request_of, resume=True, out=tmp_path / "out")
+    with pytest.raises(FasthgError, match="out: no such folder to resume; give that of a sweep"):
+        sweep(going_on)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    assert choose_folder(going_on) == tmp_path / "out"
 
 
 @pytest.mark.parametrize("folder", ["/proc", "/sys"])  # where nobody may write

@@ -225,6 +225,7 @@ def test_a_missing_backend_exits_4_with_the_command_that_brings_it(
 def test_options_that_do_not_fit_are_named(weights: Path, tmp_path: Path, refused: Refused) -> None:
     to = ["--weights", weights, "-o", tmp_path / "artefact"]
     assert "openvino has no fp16; choose one of bf16, fp32, int8" in refused("export", "--openvino", "--fp16", *to)
+    assert "batch is 99999999999; give 1 to 1024" in refused("export", "--batch", 99999999999, *to)
     assert "input has shape (1, 3, 60, 60)" in refused("export", "--size", 60, *to)
     assert "holds another network, not small" in refused("export", "--variant", "small", *to)
     assert os.listdir(tmp_path) == []
