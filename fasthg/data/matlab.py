@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -10,22 +11,36 @@ from pathlib import Path
 from typing import Any
 
 _HEADER, _TAG, _COMPRESSED = 128, 8, 15  # bytes of a file's header and of a variable's tag, and its type
-_PROBE = "import sys, scipy.io.matlab as m; m.loadmat(sys.argv[1])"
+_REWRITE = """
+import io, sys, scipy.io.matlab as matlab
+content = matlab.loadmat(sys.argv[1])
+written = io.BytesIO()
+matlab.savemat(written, {name: content[name] for name in content if name[0] != "_"}, do_compression=True)
+sys.stdout.buffer.write(written.getvalue())
+"""
 _PATIENCE = 120  # seconds
 
 
 def read_mat(path: Path, **options: Any) -> dict[str, Any]:
     """What `scipy.io.loadmat` gives; raises whatever it raises, and ValueError where it would end the process.
 
-    MATLAB compresses variables and adds checksums. Where a file has none, another process reads it first.
+    MATLAB compresses variables and adds checksums. A file without them is read, and written anew, by another process.
     """
     import scipy.io
 
-    if not _is_whole(path.read_bytes()):
-        probe = [sys.executable, "-c", _PROBE, str(path.absolute())]
-        if subprocess.run(probe, capture_output=True, check=False, timeout=_PATIENCE).returncode < 0:
-            raise ValueError("its variables contradict each other")
-    return scipy.io.loadmat(path, **options)
+    content = path.read_bytes()
+    return scipy.io.loadmat(io.BytesIO(content if _is_whole(content) else _rewritten(path)), **options)
+
+
+def _rewritten(path: Path) -> bytes:
+    """A file's variables, compressed."""
+    command = [sys.executable, "-c", _REWRITE, str(path.absolute())]
+    ended = subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE)
+    if ended.returncode < 0:
+        raise ValueError("its variables contradict each other")
+    if ended.returncode:
+        raise ValueError(ended.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+    return ended.stdout
 
 
 def _is_whole(content: bytes) -> bool:
