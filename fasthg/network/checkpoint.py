@@ -92,8 +92,8 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_into(model: HourglassNet, path: str | Path) -> None:
-    """Load a checkpoint into a network of the same configuration, in place.
+def load_into(model: HourglassNet, path: str | Path, assign: bool = False) -> None:
+    """Load a checkpoint into a network of the same configuration, in place, or with the file's tensors for its own.
 
     Raises FasthgError that names the configuration, the mean or the skeleton that differs, or the missing, extra and
     misshapen keys.
@@ -109,14 +109,14 @@ def load_into(model: HourglassNet, path: str | Path) -> None:
             )
     state, wanted = load_state(path), model.state_dict()
     check_keys(str(path), state, wanted)
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state, strict=False, assign=assign)
 
 
 def load_model(path: str | Path) -> HourglassNet:
     """The network of a checkpoint with its weights, in evaluation mode, on the CPU in float32."""
     with _Uninitialised():  # to draw random weights takes longer than to read the file's
         model = HourglassNet(load_config(path))
-    load_into(model, path)
+    load_into(model, path, assign=True)
     return model.eval()
 
 

