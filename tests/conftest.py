@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fasthg.network.variants import HourglassConfig
+from fasthg.runtimes.pytorch import unavailable
 
 
 @pytest.hookimpl(trylast=True)
@@ -27,6 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for found in places.values():
         for index, item in zip(found, sorted((items[index] for index in found), key=place)):
             items[index] = item
+
+
+@pytest.fixture
+def needs_bf16() -> None:
+    """Skips where PyTorch would only imitate bf16, which takes it up to forty times as long as fp32."""
+    if reason := unavailable(torch.device("cpu"), "bf16"):
+        pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

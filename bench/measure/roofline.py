@@ -12,6 +12,7 @@ import torch
 
 from bench.measure.timing import measure, synchronise
 from fasthg.network.precision import without_tf32
+from fasthg.runtimes.pytorch import unavailable
 
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side: large enough to stream from the caches, small enough for a second
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
@@ -33,10 +34,11 @@ class Limits:
 
 
 def measure_limits(device: str = "cpu") -> Limits:
-    """Measure for about a second each; the best repeat counts, since a limit is what the machine can do."""
+    """Measure for about a second each what PyTorch computes there; the best repeat counts, since a limit is what can be."""
     kind = device.partition(":")[0]
+    able = [name for name in PRECISIONS[kind] if not unavailable(torch.device(device), name)]
     return Limits(
-        {name: matrix_product(device, DTYPES[name], MATRIX[kind], BUDGET_S) for name in PRECISIONS[kind]},
+        {name: matrix_product(device, DTYPES[name], MATRIX[kind], BUDGET_S) for name in able},
         copy(device, COPY_BYTES[kind], BUDGET_S),
     )
 

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 
 from fasthg.kernels.cpu import network
 from fasthg.kernels.layout import Grid, pack_conv1x1, pack_conv3x3
+from fasthg.runtimes.pytorch import unavailable
+from fasthg.runtimes.request import DTYPES
 
 SIDES = (64, 32, 16, 8, 4)
 FEATS, CHANNELS = 128, 256  # of `original`: its 3x3s and its trunk
-CORE = {"core fp32": "fp32", "core bf16": "bf16", "core bf16+int12": "bf16+int12"}
-ONEDNN = {"oneDNN fp32": torch.float32, "oneDNN bf16": torch.bfloat16}
+CORE = {"core fp32": "fp32", "core int12": "int12", "core bf16": "bf16", "core bf16+int12": "bf16+int12"}
+ONEDNN = {"oneDNN fp32": "fp32", "oneDNN bf16": "bf16"}
 
 
 def channels(operator):
@@ -55,7 +57,8 @@ def on_onednn(operator, dtype, images, weight, bias):
 @pytest.mark.parametrize("operator", ["conv3x3", "conv1x1"])
 def test_convolution(benchmark, operator, side, implementation):
     precision = CORE.get(implementation)
-    if precision and (reason := network.unavailable(precision)):
+    reason = network.unavailable(precision) if precision else unavailable(torch.device("cpu"), ONEDNN[implementation])
+    if reason:
         pytest.skip(reason)
     if operator == "conv3x3" and precision == "bf16":
         pytest.skip("3x3s of this precision are those of fp32")
@@ -68,7 +71,7 @@ def test_convolution(benchmark, operator, side, implementation):
     expected = expected.relu() if operator == "conv3x3" else expected
     build = on_core if precision else on_onednn
     with torch.inference_mode():
-        call, found = build(operator, precision or ONEDNN[implementation], images, weight, bias)
+        call, found = build(operator, precision or DTYPES[ONEDNN[implementation]], images, weight, bias)
         call()
         tolerance = 3e-6 if implementation.endswith("fp32") else 6e-3
         assert (found - expected).norm() < tolerance * expected.norm()

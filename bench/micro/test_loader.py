@@ -86,7 +86,7 @@ def test_training_step_fed_by(benchmark, make_loader_named, photographs, name):
     """A training step of the smallest variant with its wait for the next batch; "no loader" repeats one batch."""
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     size = 256 if device.type == "cuda" else 64  # pixels: a CPU computes so slowly that any loader keeps up at 256
-    recipe = Recipe(variant="small", size=size, batch_size=BATCH_SIZE, schedule="constant", path="amp")
+    recipe = Recipe(variant="small", size=size, batch_size=BATCH_SIZE, schedule="constant")
     learner = Learner(recipe, total_steps=100, world=join_world(device))
     loader = make_loader_named("packed" if name == "no loader" else name, size=size)
 

@@ -14,7 +14,7 @@ from fasthg.runtimes.paths import PATHS, parse_path
 MODES = ("infer", "train", "loader")
 NO_VARIANT = "-"  # a loader feeds any network
 #: Beside every path in its default precision.
-EXTRA_PATHS = ("fused:bf16", "fused:bf16+int12", "fused:int8+int12", "openvino:bf16")
+EXTRA_PATHS = ("fused:int12", "fused:bf16", "fused:bf16+int12", "fused:int8+int12", "openvino:bf16")
 FULL_EXTRA_PATHS = ("compile:bf16", "openvino:int8", "onnxruntime:int8")
 #: Batch sizes where none are asked for: latency at one and throughput at eight on a CPU, the study's 20 in training on
 #: a GPU. The first is measured for all networks and paths before any other.

@@ -24,11 +24,17 @@ from torch._dynamo import config as dynamo_config
 
 from fasthg.network.fold import fold
 from fasthg.network.precision import lower
+from fasthg.runtimes import pytorch
 from fasthg.runtimes.pytorch import placed, set_threads, thread_details
 from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name, one_at_a_time
 
 _WARM_UP = 3  # calls before a CUDA graph is recorded
 _SHAPES = 64  # batch shapes and networks that one process may compile; PyTorch's own limit of 8 would end in eager mode
+
+
+def unavailable(device: torch.device, precision: str) -> str | None:
+    """Why this CPU cannot run `precision`; None where it can."""
+    return pytorch.unavailable(device, precision)
 
 
 def build(path: str, request: Request) -> Prepared:

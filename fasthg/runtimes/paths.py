@@ -123,7 +123,7 @@ PATHS: dict[str, ExecutionPath] = {
             "fused",
             "this project's fused kernels",
             "fused",
-            {"cpu": ("fp32", "bf16", "bf16+int12", "int8+int12"), "cuda": ("fp16", "bf16")},
+            {"cpu": ("fp32", "int12", "bf16", "bf16+int12", "int8+int12"), "cuda": ("fp16", "bf16")},
         ),
         ExecutionPath(
             "onnxruntime",

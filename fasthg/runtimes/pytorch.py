@@ -12,6 +12,18 @@ from fasthg.network.precision import keep_exact
 from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
 
 
+def unavailable(device: torch.device, precision: str) -> str | None:
+    """Why this CPU cannot run `precision` in PyTorch; None where it can."""
+    if device.type == "cpu" and precision == "bf16" and not has_bf16():
+        return "this CPU has no bf16 arithmetic, which PyTorch would imitate at a fraction of fp32's speed; use fp32"
+    return None
+
+
+def has_bf16() -> bool:
+    """Whether oneDNN, which computes PyTorch's convolutions, multiplies bf16 on this CPU."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def build(path: str, request: Request) -> Prepared:
     """The module as it is, in the memory format and under the autocast that `path` stands for."""
     device, dtype = request.device, DTYPES[request.precision]

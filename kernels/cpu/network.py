@@ -64,7 +64,7 @@ def operators() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Packer:
-    """Weights as the kernels read them: 1x1s in fp32, bf16 or int8, 3x3s by Winograd in fp32 or int12.
+    """Weights as the kernels read them: 1x1s in fp32, bf16, int12 or int8, 3x3s by Winograd in fp32 or int12.
 
     A packed form is kept as long as its weight lives unchanged.
     """
@@ -77,13 +77,14 @@ class Packer:
         return _packed_form(weight, self.conv1x1 if weight.ndim == 2 else self.conv3x3)
 
     def direct(self, weight: Tensor) -> Any:
-        """[9, in, out] for a product of nine pixels side by side, in bf16 where 3x3s are rounded at all."""
-        arithmetic = "fp32" if self.conv3x3 == "fp32" else "bf16"
+        """[9, in, out] for a product of nine pixels side by side, rounded where 3x3s are; bytes would be too rough."""
+        rounded = "int12" if self.conv1x1 == "int12" else "bf16"
+        arithmetic = "fp32" if self.conv3x3 == "fp32" else rounded
         return _packed_form(weight, arithmetic, "direct", lambda: weight.flatten(0, 1))
 
     def stem(self, weight: Tensor) -> Any:
-        """The first layer's, for windows [3, 7, 7] and a zero, in bf16 where 1x1s are rounded at all."""
-        arithmetic = "fp32" if self.conv1x1 == "fp32" else "bf16"
+        """The first layer's, for windows [3, 7, 7] and a zero, in bf16 where 1x1s are halves or bytes."""
+        arithmetic = "bf16" if self.conv1x1 in ("bf16", "int8") else "fp32"
         return _packed_form(weight, arithmetic, "stem", lambda: pad(unpack_stem(weight).flatten(1).t(), (0, 0, 0, 1)))
 
     def over(self, weight: Tensor, skip_weight: Tensor) -> Any:
@@ -96,6 +97,7 @@ class Packer:
 #: What is rounded to what, by precision. The last head is fp32 in all of them; so are the buffers.
 PRECISIONS = {
     "fp32": Packer(),
+    "int12": Packer("int12", "int12"),
     "bf16": Packer("bf16"),
     "bf16+int12": Packer("bf16", "int12"),
     "int8+int12": Packer("int8", "int12"),
@@ -106,8 +108,11 @@ def unavailable(precision: str) -> str | None:
     """Why this machine has no kernels for `precision`; None where it has."""
     if _native is None:
         return "the compiled kernels are not built; pip install ."
-    if precision != "fp32" and not _native.has_halves():
-        return "this CPU has no AVX-512 BF16 and VNNI (or FASTHG_CPU_ISA hides them); use fp32"
+    pack, known = PRECISIONS[precision], _native.arithmetics()
+    if pack.conv1x1 not in known or pack.conv3x3 not in known:
+        missing = "AVX2" if "int12" not in known else "AVX-512 BF16 and VNNI"
+        instead = "fp32" if "int12" not in known else "fp32 or int12"
+        return f"this CPU has no {missing} (or FASTHG_CPU_ISA hides it); use {instead}"
     return None
 
 

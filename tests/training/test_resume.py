@@ -125,6 +125,7 @@ def test_killed_after_17_steps_and_resumed_equals_40_straight(straight, tiny_dat
     assert scores == expected
 
 
+@pytest.mark.usefixtures("needs_bf16")
 def test_mixed_precision_resumes_too(tiny_dataset, tmp_path):
     straight, broken = (options_for(tiny_dataset, tmp_path / name, path="amp") for name in ("straight", "broken"))
     train(straight)

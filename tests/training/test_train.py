@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from fasthg.data.dataset import load_dataset
-from fasthg.errors import FasthgError
+from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.metrics.evaluate import EvalOptions, evaluate
 from fasthg.network.checkpoint import load_model, read_metadata
 from fasthg.network.variants import HourglassConfig
+from fasthg.runtimes import pytorch
+from fasthg.runtimes.paths import training_setup
 from training.distributed import World
 from training.learner import Learner
 from training.loading.batches import Batch
@@ -134,6 +136,7 @@ def test_clipping_limits_the_step():
     assert moved.item() == pytest.approx(1e-3, rel=1e-2)
 
 
+@pytest.mark.usefixtures("needs_bf16")
 def test_fp16_scaler_skips_overflow_and_goes_on():
     learner = Learner(replace(RECIPE, path="amp"), 10, ALONE)
     assert not learner.scaler.is_enabled()  # bf16 on the CPU has the range of fp32
@@ -145,6 +148,7 @@ def test_fp16_scaler_skips_overflow_and_goes_on():
     assert learner.scaler.get_scale() < 2.0**40
 
 
+@pytest.mark.usefixtures("needs_bf16")
 def test_mixed_precision_follows_single_precision():
     batch = random_batch()
     single, mixed = (Learner(replace(RECIPE, path=path), 20, ALONE) for path in ("channels_last", "amp"))
@@ -277,6 +281,18 @@ def test_command_line_changes_a_recipe():
     assert options.recipe.augmentation.rotation == 30.0
     assert options.recipe.milestones == (0.5,)
     assert options.out == Path("runs/adam")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_recipe_trains_in_fp32_where_the_cpu_has_no_bf16(able, monkeypatch, capsys):
+    """PyTorch would imitate it: a step takes forty times as long as in fp32."""
+    monkeypatch.setattr(pytorch, "has_bf16", lambda: able)
+    assert build_options("mixed-precision", {"device": "cpu"}).recipe.path == ("amp" if able else "channels_last")
+    assert ("no bf16 arithmetic" in capsys.readouterr().err) is not able
+    given = build_options("mixed-precision", {"device": "cpu", "path": "amp"})
+    assert given.recipe.path == "amp"
+    with contextlib.nullcontext() if able else pytest.raises(BackendUnavailable, match="no bf16 arithmetic.*use fp32"):
+        training_setup(given.recipe.path, "cpu")
 
 
 @pytest.mark.parametrize(

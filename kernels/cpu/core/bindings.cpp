@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "program.h"
 
@@ -47,14 +49,17 @@ const Kernels& find_kernels(std::string name) {
     throw std::invalid_argument("FASTHG_CPU_ISA is '" + name + "'; this machine has " + names);
 }
 
-// How a weight is rounded: a 3x3 in fp32 or int12, a 1x1 in fp32, bf16 or int8.
+const std::vector<std::pair<std::string, Arithmetic>> ARITHMETICS = {
+    {"fp32", Arithmetic::fp32}, {"bf16", Arithmetic::bf16}, {"int12", Arithmetic::int12}, {"int8", Arithmetic::int8}};
+
+// How a weight is rounded: a 3x3 in fp32 or int12, a 1x1 in any.
 Arithmetic arithmetic_of(const std::string& name, bool conv) {
-    if (name == "fp32") {
-        return Arithmetic::fp32;
+    for (const auto& [known, arithmetic] : ARITHMETICS) {
+        if (name == known && (!conv || arithmetic == Arithmetic::fp32 || arithmetic == Arithmetic::int12)) {
+            return arithmetic;
+        }
     }
-    require(conv ? name == "int12" : name == "bf16" || name == "int8",
-            "a [in, out] is packed in fp32, bf16 or int8, a [9, in, out] in fp32 or int12");
-    return conv ? Arithmetic::int12 : name == "bf16" ? Arithmetic::bf16 : Arithmetic::int8;
+    throw std::invalid_argument("a [in, out] is packed in fp32, bf16, int12 or int8, a [9, in, out] in fp32 or int12");
 }
 
 template <class Array>
@@ -176,7 +181,15 @@ void bind_core(nb::module_& module) {
         }
         return names;
     });
-    module.def("has_halves", [] { return find_kernels("").halves; });
+    module.def("arithmetics", [] {
+        std::vector<std::string> names;
+        for (const auto& [name, arithmetic] : ARITHMETICS) {
+            if (find_kernels("").know(arithmetic)) {
+                names.push_back(name);
+            }
+        }
+        return names;
+    });
 
     nb::class_<Packed>(module, "Packed")
         .def("__init__",
@@ -185,7 +198,7 @@ void bind_core(nb::module_& module) {
                  const bool conv = weight.ndim() == 3;
                  const Kernels& kernels = find_kernels(isa);
                  const Arithmetic kind = arithmetic_of(arithmetic, conv);
-                 require(kind == Arithmetic::fp32 || kernels.halves, std::string(kernels.name) + " has no " + arithmetic);
+                 require(kernels.know(kind), std::string(kernels.name) + " has no " + arithmetic);
                  require(weight.shape(conv ? 1 : 0) % 4 == 0 || kind == Arithmetic::fp32, "a rounded weight needs a multiple of four inputs");
                  const int inputs = int(weight.shape(conv ? 1 : 0)), outputs = int(weight.shape(conv ? 2 : 1));
                  nb::gil_scoped_release unlocked;

@@ -235,25 +235,39 @@ class Block {
 
     // Count, mean and squared deviations of a tile, in two passes.
     void measure(const Tile& tile, const float* x, size_t pitch) const {
-        const int channels = s.out_channels(), rows = tile.height * tile.width;
-        Vector total = {}, squares = {};
-        for (int r = 0; r < rows; r++) {
-            for (int c = 0; c < channels; c += LANES) {
-                total += load(x + r * pitch + c);
-            }
-        }
-        const float count = (float)rows * channels, mean = sum(total) / count;
-        for (int r = 0; r < rows; r++) {
-            for (int c = 0; c < channels; c += LANES) {
-                const Vector apart = load(x + r * pitch + c) - mean;
-                squares += apart * apart;
-            }
-        }
+        const int rows = tile.height * tile.width;
+        const float count = (float)rows * s.out_channels();
+        const float mean = add_up(x, pitch, rows, [](Vector value) __attribute__((always_inline)) { return value; }) / count;
+        const float squares = add_up(x, pitch, rows, [&](Vector value) __attribute__((always_inline)) {
+            return (value - mean) * (value - mean);
+        });
         const long index = (long)tile.image * s.grid.tiles_an_image() + tile.y / TILE * s.grid.tiles_across() + tile.x / TILE;
         float* to = s.tile_statistics + index * 3;
         to[0] = count;
         to[1] = mean;
-        to[2] = sum(squares);
+        to[2] = squares;
+    }
+
+    // The sum of term(x) over rows; four sums side by side, since each addition waits for the one before.
+    template <class Term>
+    inline __attribute__((always_inline)) float add_up(const float* x, size_t pitch, int rows, const Term& term) const {
+        const int channels = s.out_channels();
+        Vector totals[4] = {};
+        int r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            for (int c = 0; c < channels; c += LANES) {
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    totals[i] += term(load(x + (r + i) * pitch + c));
+                }
+            }
+        }
+        for (; r < rows; r++) {
+            for (int c = 0; c < channels; c += LANES) {
+                totals[0] += term(load(x + r * pitch + c));
+            }
+        }
+        return sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
     }
 
     const Step& s;
@@ -277,6 +291,7 @@ size_t linear_floats(int inputs, int outputs, Arithmetic arithmetic) {
     switch (arithmetic) {
         case Arithmetic::bf16: return floats / 2;
         case Arithmetic::int8: return floats / 4 + 2 * padded;
+        case Arithmetic::int12: return floats / 2 + padded;
         default: return floats;
     }
 }
@@ -287,12 +302,11 @@ size_t winograd_floats(int inputs, int outputs, Arithmetic arithmetic) {
 }
 
 void pack(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed) {
-    if (arithmetic == Arithmetic::fp32) {
-        pack_panels(weight, inputs, outputs, packed);
-    } else if (arithmetic == Arithmetic::bf16) {
-        pack_panels_bf16(weight, inputs, outputs, (uint16_t*)packed);
-    } else {
-        pack_panels_int8(weight, inputs, outputs, (int8_t*)packed);
+    switch (arithmetic) {
+        case Arithmetic::fp32: return pack_panels(weight, inputs, outputs, packed);
+        case Arithmetic::bf16: return pack_panels_bf16(weight, inputs, outputs, (uint16_t*)packed);
+        case Arithmetic::int8: return pack_panels_int8(weight, inputs, outputs, (int8_t*)packed);
+        case Arithmetic::int12: return pack_panels_int12(weight, inputs, outputs, (int16_t*)packed);
     }
 }
 
@@ -315,12 +329,17 @@ void run(const Step& step, long block, float* scratch) { Block(step, scratch).ru
 }  // namespace
 
 extern const Kernels kernels;
+#if FASTHG_INTEGERS
+constexpr bool INTEGERS = true;
+#else
+constexpr bool INTEGERS = false;
+#endif
 #if FASTHG_HALVES
 constexpr bool HALVES = true;
 #else
 constexpr bool HALVES = false;
 #endif
-const Kernels kernels = {NAME(FASTHG_ISA), HALVES, linear_floats, pack, winograd_floats, pack_conv, scratch_floats, run};
+const Kernels kernels = {NAME(FASTHG_ISA), INTEGERS, HALVES, linear_floats, pack, winograd_floats, pack_conv, scratch_floats, run};
 
 }  // namespace FASTHG_ISA
 }  // namespace fasthg

@@ -35,7 +35,7 @@ class Convolution {
     void run(const Tile* tiles, int count, float* rows, size_t pitch, bool half) {
         tiles_ = tiles;
         count_ = count;
-#if FASTHG_HALVES
+#if FASTHG_INTEGERS
         if (s.conv.arithmetic == Arithmetic::int12) {
             for (int t = 0; t < count_; t++) {
                 transform(tiles_[t], v_, v_stride_);
@@ -65,12 +65,15 @@ class Convolution {
                     __builtin_prefetch(corner + y * pitch + (size_t)x * s.channels + c);
                 }
             }
-            if (tile.whole() && !scale) {
+            const auto read = [&](int y, int x) __attribute__((always_inline)) {
+                return load(corner + y * pitch + (size_t)x * s.channels + c);
+            };
+            if (tile.whole() && !scale) {  // beside the image lie zeros
+                transform_input(read, put);
+            } else if (scale && input_.within(tile)) {
+                const Vector factor = load(scale + c), shift = load(scale + s.channels + c);
                 transform_input(
-                    [&](int y, int x) __attribute__((always_inline)) {
-                        return load(corner + y * pitch + (size_t)x * s.channels + c);
-                    },
-                    put);
+                    [&](int y, int x) __attribute__((always_inline)) { return relu(read(y, x) * factor + shift); }, put);
             } else {
                 transform_input(
                     [&](int y, int x) { return input_.pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, put);
@@ -78,7 +81,7 @@ class Convolution {
         }
     }
 
-#if FASTHG_HALVES
+#if FASTHG_INTEGERS
     // A tile's frequencies as integers, while they lie in the L1: the largest magnitude of each becomes the largest
     // integer. Where that is not finite, the scale back is NaN, and so is the result.
     void quantise(int t) {
@@ -126,7 +129,7 @@ class Convolution {
                     half ? to_pixels(first + lane, frequency, rows, pitch, Yes{})
                          : to_pixels(first + lane, frequency, rows, pitch, No{});
                 };
-#if FASTHG_HALVES
+#if FASTHG_INTEGERS
                 if (s.conv.arithmetic == Arithmetic::int12) {
                     const int panel_count = (s.conv.outputs + PANEL - 1) / PANEL;
                     const float* scales = s.conv.panels + (size_t)panel_count * PANEL * FREQUENCIES * units +

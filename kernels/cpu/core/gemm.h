@@ -13,25 +13,37 @@ namespace FASTHG_ISA {
 struct Float {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) { return sum + *a * b; }
 };
-#if FASTHG_HALVES
-static inline __m512i broadcast_unit(const float* a) {
+#if FASTHG_INTEGERS
+static inline int unit_bits(const float* a) {
     int bits;
     __builtin_memcpy(&bits, a, sizeof bits);
-    return _mm512_set1_epi32(bits);
+    return bits;
 }
+struct Int16 {  // the sums are 32-bit integers
+    static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
+#if defined(__AVX512VNNI__)
+        return (Vector)_mm512_dpwssd_epi32((__m512i)sum, _mm512_set1_epi32(unit_bits(a)), (__m512i)b);
+#elif defined(__AVX512F__)
+        const __m512i products = _mm512_madd_epi16(_mm512_set1_epi32(unit_bits(a)), (__m512i)b);
+        return (Vector)_mm512_add_epi32((__m512i)sum, products);
+#else
+        const __m256i products = _mm256_madd_epi16(_mm256_set1_epi32(unit_bits(a)), (__m256i)b);
+        // In this order: where it may put all products first, GCC keeps the sums on the stack.
+        asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
+        return sum;
+#endif
+    }
+};
+#endif
+#if FASTHG_HALVES
 struct Bfloat {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
-        return _mm512_dpbf16_ps(sum, (__m512bh)broadcast_unit(a), (__m512bh)b);
+        return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(unit_bits(a)), (__m512bh)b);
     }
 };
 struct Int8 {  // rows of unsigned, weights of signed bytes; the sums are 32-bit integers
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
-        return (Vector)_mm512_dpbusd_epi32((__m512i)sum, broadcast_unit(a), (__m512i)b);
-    }
-};
-struct Int16 {  // the sums are 32-bit integers
-    static inline Vector multiply_add(Vector sum, const float* a, Vector b) {
-        return (Vector)_mm512_dpwssd_epi32((__m512i)sum, broadcast_unit(a), (__m512i)b);
+        return (Vector)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(unit_bits(a)), (__m512i)b);
     }
 };
 #endif
@@ -108,6 +120,41 @@ static inline void pack_panels_bf16(const float* weight, int k, int outputs, uin
                 }
             }
         }
+    }
+}
+
+// Magnitude of the integers that stand for inputs and weights: the sum of their products over all inputs fits 31 bits.
+static inline int int_limit(int inputs) {
+    const double fits = __builtin_sqrt(2147483647.0 / inputs);
+    return fits < 32767 ? (int)fits : 32767;
+}
+
+// at(input, lane) of one panel, inputs even -> pairs of integers [inputs / 2][PANEL][2], and what one of them is worth,
+// lane by lane.
+template <class At>
+static inline void round_panel(const At& at, int inputs, int16_t* packed, float* worth) {
+    const float limit = (float)int_limit(inputs);
+    for (int lane = 0; lane < PANEL; lane++) {
+        float largest = 0;
+        for (int i = 0; i < inputs; i++) {
+            const float magnitude = __builtin_fabsf(at(i, lane));
+            largest = magnitude > largest ? magnitude : largest;
+        }
+        worth[lane] = largest / limit;
+        for (int i = 0; i < inputs; i++) {
+            const float scaled = largest > 0 ? at(i, lane) / largest * limit : 0;
+            packed[((size_t)(i / 2) * PANEL + lane) * 2 + i % 2] = (int16_t)__builtin_rintf(scaled);
+        }
+    }
+}
+
+// weight [k, outputs], k even -> panels of integers, then what one of an output's is worth: [padded outputs].
+static inline void pack_panels_int12(const float* weight, int k, int outputs, int16_t* panels) {
+    const int padded = (outputs + PANEL - 1) / PANEL * PANEL;
+    float* worth = (float*)(panels + (size_t)k * padded);
+    for (int first = 0; first < outputs; first += PANEL) {
+        round_panel([&](int i, int lane) { return first + lane < outputs ? weight[(size_t)i * outputs + first + lane] : 0.0f; },
+                    k, panels + (size_t)first * k, worth + first);
     }
 }
 

@@ -36,6 +36,11 @@ class Input {
         return scale ? relu(value * load(scale + c) + load(scale + s.channels + c)) : value;
     }
 
+    // Whether the tile is whole, and with it the pixel on each side of it lies in the image.
+    bool within(const Tile& tile) const {
+        return tile.y > 0 && tile.y + TILE < s.grid.height && tile.x > 0 && tile.x + TILE < s.grid.width;
+    }
+
     // A tile's rows, `pitch` apart.
     void gather(const Tile& tile, float* to, size_t pitch, bool half) const {
         const float* scale = scale_of(tile);

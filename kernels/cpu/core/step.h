@@ -38,7 +38,7 @@ enum class Arithmetic {
     fp32,
     bf16,
     int8,  // 8-bit integers, scaled row by row
-    int12  // 12-bit integers in the Winograd domain, scaled tile by tile; up to 15 bits where few channels are summed
+    int12  // 12-bit integers, scaled row by row, or tile by tile in the Winograd domain: as many bits as a sum has room for
 };
 
 // y = x @ weight + bias; the weight packed for the kernels that run it. Absent where `panels` is null.
@@ -116,8 +116,8 @@ struct Step {
 // The kernels of one instruction set.
 struct Kernels {
     const char* name;
-    bool halves;  // whether they know more than fp32
-    // weight [inputs, outputs], in fp32, bf16 or int8; and [9, inputs, outputs], in fp32 or int12.
+    bool integers, halves;  // whether they know int12; bf16 and int8
+    // weight [inputs, outputs], in any arithmetic; and [9, inputs, outputs], in fp32 or int12.
     size_t (*linear_floats)(int inputs, int outputs, Arithmetic arithmetic);
     void (*pack_linear)(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed);
     size_t (*winograd_floats)(int inputs, int outputs, Arithmetic arithmetic);
@@ -125,6 +125,14 @@ struct Kernels {
     void (*pack_winograd)(const float* weight, int inputs, int outputs, Arithmetic arithmetic, float* packed, float* room);
     size_t (*scratch_floats)(const Step& step);
     void (*run)(const Step& step, long block, float* scratch);
+
+    bool know(Arithmetic arithmetic) const {
+        switch (arithmetic) {
+            case Arithmetic::fp32: return true;
+            case Arithmetic::int12: return integers;
+            default: return halves;
+        }
+    }
 };
 
 }  // namespace fasthg

@@ -57,28 +57,13 @@ static inline Vector larger(Vector a, Vector b) {
 #endif
 }
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
-#define FASTHG_HALVES 1
-// Sixteen floats rounded to bf16.
-static inline void store_bf16(uint16_t* to, Vector value) {
-    _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(value));
-}
-
-// Sixteen floats times `scale`, rounded to 16-bit integers.
+// A vector times `scale`, rounded to 16-bit integers; the larger of magnitudes, of which infinity and NaN are the largest.
+#if defined(__AVX512F__)
+#define FASTHG_INTEGERS 1
 static inline void store_int16(int16_t* to, Vector value, float scale) {
     _mm256_storeu_si256((__m256i*)to, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(value * scale)));
 }
 
-// Sixteen floats times `scale`, plus `zero`, rounded to bytes; none is below zero.
-static inline void store_bytes(uint8_t* to, Vector value, float scale, float zero) {
-    _mm_storeu_si128((__m128i*)to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(value * scale + zero)));
-}
-
-static inline float smallest(Vector a) { return _mm512_reduce_min_ps(a); }
-
-static inline Vector lesser(Vector a, Vector b) { return _mm512_min_ps(a, b); }
-
-// The larger of magnitudes; infinity and NaN are the largest of all.
 static inline Vector larger_magnitude(Vector a, Vector b) {
     return (Vector)_mm512_max_epu32((__m512i)a, _mm512_and_epi32((__m512i)b, _mm512_set1_epi32(0x7fffffff)));
 }
@@ -91,6 +76,43 @@ static inline float largest_magnitude(Vector a) {
 }
 
 static inline Vector from_int32(Vector bits) { return _mm512_cvtepi32_ps((__m512i)bits); }
+#elif defined(__AVX2__)
+#define FASTHG_INTEGERS 1
+static inline void store_int16(int16_t* to, Vector value, float scale) {
+    const __m256i wide = _mm256_cvtps_epi32(value * scale);
+    _mm_storeu_si128((__m128i*)to, _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+}
+
+static inline Vector larger_magnitude(Vector a, Vector b) {
+    return (Vector)_mm256_max_epu32((__m256i)a, _mm256_and_si256((__m256i)b, _mm256_set1_epi32(0x7fffffff)));
+}
+
+static inline float largest_magnitude(Vector a) {
+    const __m256i bits = (__m256i)a;
+    __m128i most = _mm_max_epu32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    most = _mm_max_epu32(most, _mm_shuffle_epi32(most, 0x4e));
+    most = _mm_max_epu32(most, _mm_shuffle_epi32(most, 0xb1));
+    return _mm_cvtss_f32((__m128)most);
+}
+
+static inline Vector from_int32(Vector bits) { return _mm256_cvtepi32_ps((__m256i)bits); }
+#endif
+
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#define FASTHG_HALVES 1
+// Sixteen floats rounded to bf16.
+static inline void store_bf16(uint16_t* to, Vector value) {
+    _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(value));
+}
+
+// Sixteen floats times `scale`, plus `zero`, rounded to bytes; none is below zero.
+static inline void store_bytes(uint8_t* to, Vector value, float scale, float zero) {
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(value * scale + zero)));
+}
+
+static inline float smallest(Vector a) { return _mm512_reduce_min_ps(a); }
+
+static inline Vector lesser(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 #endif
 
 static inline float sum(Vector x) {

@@ -4,7 +4,7 @@
 // points 0, 1, -1, 2, -2 and infinity.
 #pragma once
 
-#include "vector.h"
+#include "gemm.h"
 
 namespace fasthg {
 namespace FASTHG_ISA {
@@ -114,31 +114,14 @@ static inline void pack_winograd(const float* weight, int inputs, int outputs, f
     }
 }
 
-// Magnitude of the integers that stand for inputs and weights: the sum of their products over all inputs fits 31 bits.
-static inline int int_limit(int inputs) {
-    const double fits = __builtin_sqrt(2147483647.0 / inputs);
-    return fits < 32767 ? (int)fits : 32767;
-}
-
 // `pack_winograd` in integers [outputs / PANEL][36][inputs / 2][PANEL][2], then what one of them is worth
 // [outputs / PANEL][36][PANEL]: a scale for each output and frequency. `floats` holds what `pack_winograd` gave.
 static inline void quantise_winograd(const float* floats, int inputs, int outputs, int16_t* packed) {
     const int panels = (outputs + PANEL - 1) / PANEL;
     float* scales = (float*)(packed + (size_t)panels * FREQUENCIES * inputs * PANEL);
-    for (int k = 0; k < panels * FREQUENCIES; k++, floats += (size_t)inputs * PANEL, scales += PANEL) {
-        for (int lane = 0; lane < PANEL; lane++) {
-            float largest = 0;
-            for (int i = 0; i < inputs; i++) {
-                const float magnitude = __builtin_fabsf(floats[i * PANEL + lane]);
-                largest = magnitude > largest ? magnitude : largest;
-            }
-            const float limit = (float)int_limit(inputs);
-            scales[lane] = largest / limit;
-            for (int i = 0; i < inputs; i++) {
-                const float scaled = largest > 0 ? floats[i * PANEL + lane] / largest * limit : 0;
-                packed[((size_t)(k * (inputs / 2) + i / 2) * PANEL + lane) * 2 + i % 2] = (int16_t)__builtin_rintf(scaled);
-            }
-        }
+    for (int k = 0; k < panels * FREQUENCIES; k++, floats += (size_t)inputs * PANEL) {
+        round_panel([&](int i, int lane) { return floats[i * PANEL + lane]; }, inputs,
+                    packed + (size_t)k * inputs * PANEL, scales + k * PANEL);
     }
 }
 

@@ -10,6 +10,7 @@ from bench.measure import parity
 from bench.measure.first_step import FirstStep, take_first_step
 from fasthg.metrics.agreement import TOLERANCES, relative_error
 from fasthg.network.variants import HourglassConfig
+from fasthg.runtimes.pytorch import unavailable
 from training.distributed import join_world
 from training.learner import Learner
 from training.loading.batches import Batch
@@ -75,7 +76,8 @@ def test_reason_says_what_is_off_and_what_is_allowed():
 
 def test_true_backward_passes_in_other_layouts_and_precisions_are_right(eager):
     assert judged(take_first_step(learner("channels_last"), BATCH), eager, "fp32") == [False, False]
-    assert judged(take_first_step(learner("amp"), BATCH), eager, "bf16") == [False, False]
+    if not unavailable(torch.device("cpu"), "bf16"):
+        assert judged(take_first_step(learner("amp"), BATCH), eager, "bf16") == [False, False]
 
 
 def test_gradients_are_those_of_float64(eager):
