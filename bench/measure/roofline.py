@@ -34,7 +34,7 @@ class Limits:
 
 
 def measure_limits(device: str = "cpu") -> Limits:
-    """Measure for about a second each what PyTorch computes there; the best repeat counts, since a limit is what can be."""
+    """Measure for about a second each what PyTorch computes there; the best repeat counts: what can be is the limit."""
     kind = device.partition(":")[0]
     able = [name for name in PRECISIONS[kind] if not unavailable(torch.device(device), name)]
     return Limits(

@@ -291,7 +291,7 @@ def test_a_recipe_trains_in_fp32_where_the_cpu_has_no_bf16(able, monkeypatch, ca
     assert ("no bf16 arithmetic" in capsys.readouterr().err) is not able
     given = build_options("mixed-precision", {"device": "cpu", "path": "amp"})
     assert given.recipe.path == "amp"
-    with contextlib.nullcontext() if able else pytest.raises(BackendUnavailable, match="no bf16 arithmetic.*use fp32"):
+    with contextlib.nullcontext() if able else pytest.raises(BackendUnavailable, match=r"no bf16 arithmetic.*use fp32"):
         training_setup(given.recipe.path, "cpu")
 
 

@@ -71,9 +71,9 @@ class Convolution {
             if (tile.whole() && !scale) {  // beside the image lie zeros
                 transform_input(read, put);
             } else if (scale && input_.within(tile)) {
-                const Vector factor = load(scale + c), shift = load(scale + s.channels + c);
-                transform_input(
-                    [&](int y, int x) __attribute__((always_inline)) { return relu(read(y, x) * factor + shift); }, put);
+                transform_input([&](int y, int x)
+                                    __attribute__((always_inline)) { return input_.normalised(read(y, x), scale, c); },
+                                put);
             } else {
                 transform_input(
                     [&](int y, int x) { return input_.pixel(tile, scale, tile.y + y - 1, tile.x + x - 1, c); }, put);

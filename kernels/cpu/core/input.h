@@ -33,7 +33,12 @@ class Input {
             return Vector{};
         }
         const Vector value = load(s.input + s.grid.row(tile.image, y, x) * s.channels + c);
-        return scale ? relu(value * load(scale + c) + load(scale + s.channels + c)) : value;
+        return scale ? normalised(value, scale, c) : value;
+    }
+
+    // Channels of a pixel from `c` on, by a tile's scale and shift, and their ReLU.
+    Vector normalised(Vector value, const float* scale, int c) const {
+        return relu(value * load(scale + c) + load(scale + s.channels + c));
     }
 
     // Whether the tile is whole, and with it the pixel on each side of it lies in the image.
@@ -45,7 +50,8 @@ class Input {
     void gather(const Tile& tile, float* to, size_t pitch, bool half) const {
         const float* scale = scale_of(tile);
         for (int y = tile.y; y < tile.y + tile.height; y++) {
-            for (int x = tile.x; x < tile.x + tile.width; x++, to += pitch) {
+            const float* from = s.input + s.grid.row(tile.image, y, tile.x) * s.channels;  // unless these are images
+            for (int x = tile.x; x < tile.x + tile.width; x++, to += pitch, from += s.channels) {
                 if (s.source == Source::stem) {
                     gather_window(tile.image, 2 * y - 3, 2 * x - 3, to);
                     for (int c = 0; half && c < STEM_INPUTS; c += LANES) {  // in place: half as long
@@ -57,9 +63,13 @@ class Input {
                             put(to, tap * s.channels + c, pixel(tile, scale, y + tap / 3 - 1, x + tap % 3 - 1, c), half);
                         }
                     }
+                } else if (scale) {
+                    for (int c = 0; c < s.channels; c += LANES) {
+                        put(to, c, normalised(load(from + c), scale, c), half);
+                    }
                 } else {
                     for (int c = 0; c < s.channels; c += LANES) {
-                        put(to, c, pixel(tile, scale, y, x, c), half);
+                        put(to, c, load(from + c), half);
                     }
                 }
             }

@@ -297,5 +297,5 @@ def test_halves_are_refused_where_the_instruction_set_has_none(monkeypatch: pyte
     for name in ("bf16", "int8", "int12"):
         with pytest.raises(ValueError, match=f"portable has no {name}"):
             _native.Packed(torch.randn(16, 16), name)
-    with pytest.raises(ValueError, match="packed in fp32, bf16, int12 or int8, a .* in fp32 or int12"):
+    with pytest.raises(ValueError, match=r"packed in fp32, bf16, int12 or int8, a .* in fp32 or int12"):
         _native.Packed(torch.randn(9, 16, 16), "int8")
