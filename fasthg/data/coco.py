@@ -258,19 +258,23 @@ def _subjects(path: Path, document: dict[str, Any], chosen: list[dict[str, Any]]
 
 
 def labelled_annotations(
-    path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], count: int
+    path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], count: int, boxes_alone: bool = False
 ) -> Iterator[tuple[dict[str, Any], str | None, NDArray[np.float64], NDArray[np.float64]]]:
     """Each annotation of some categories that has keypoints, crowds among them: itself, its image's id, points
-    [count, 3] in the file's order and box [4], NaN where it has none. Raises FasthgError that names a wrong one."""
+    [count, 3] in the file's order and box [4], NaN where it has none. Raises FasthgError that names a wrong one.
+
+    boxes_alone  who has a box alone comes too, with zeros for points
+    """
     names, kinds = image_names(path, document), kinds_of(chosen)
     for i, annotation in enumerate(document["annotations"]):
-        if as_id(annotation.get("category_id")) not in kinds or not annotation.get("keypoints"):
+        listed = annotation.get("keypoints") or ([0.0] * 3 * count if boxes_alone and annotation.get("bbox") else None)
+        if as_id(annotation.get("category_id")) not in kinds or not listed:
             continue
         where, key = f"{path}: annotations[{i}]", as_id(annotation.get("image_id"))
         if key not in names:
             raise FasthgError(f"{where} is of image {annotation.get('image_id')!r}, which 'images' does not list")
         try:
-            points = np.asarray(annotation["keypoints"], np.float64).reshape(-1, 3)
+            points = np.asarray(listed, np.float64).reshape(-1, 3)
             box = np.asarray(annotation.get("bbox") or [np.nan] * 4, np.float64).reshape(4)
         except (TypeError, ValueError):
             raise FasthgError(f"{where}: keypoints are not x, y, v each, or bbox not x, y, w, h") from None

@@ -40,8 +40,8 @@ class Place:
         """Whether this folder is, or holds, what a path or address names."""
         if not self.is_local or "://" in where:
             return (where.rstrip("/") + "/").startswith(self.where.rstrip("/") + "/")
-        folder = os.path.abspath(self.path)
-        return os.path.join(os.path.abspath(where), "").startswith(os.path.join(folder, ""))
+        folder = os.path.realpath(self.path)
+        return os.path.join(os.path.realpath(where), "").startswith(os.path.join(folder, ""))
 
     def kind(self) -> str:
         """ "file", "folder" or "" where there is nothing."""

@@ -96,9 +96,9 @@ def _truth(
     """What faster-coco-eval needs of a file: one kind, annotations from 1 on, and all that tools leave out.
 
     A subject without a box has the reader's, one without an area what subjects cover of their box; who has neither
-    points nor a box is left out.
+    points nor a box is left out. Whoever is found in a box without points counts neither for nor against.
     """
-    found = list(labelled_annotations(path, document, chosen, count))
+    found = list(labelled_annotations(path, document, chosen, count, boxes_alone=True))
     points = np.array([points for _annotation, _key, points, _box in found]).reshape(-1, count, 3)
     labelled = (points[..., 2] > 0) & np.isfinite(points).all(-1)
     points = np.where(labelled[..., None], points, 0.0)

@@ -385,6 +385,18 @@ def test_what_does_not_fit_is_refused(weights: Path, photos: Path, tmp_path: Pat
         label([str(tmp_path / "list.parquet")], str(tmp_path / "new2"), options(weights))
 
 
+@pytest.mark.parametrize("alias", [False, True])
+def test_nothing_of_the_output_folder_is_labelled_whatever_its_name(alias: bool, photos: Path) -> None:
+    """`label *` finds the folder of a run before too, and a link to it."""
+    out = photos / "labels"
+    out.mkdir()
+    shutil.copy(photos / "0.jpg", out / "overlay.jpg")
+    (photos / "again").symlink_to(out)
+    chosen = Place(photos / ("again" if alias else "labels"))
+    for sources in ([str(photos)], [str(photos / name) for name in ("0.jpg", "labels", "again")]):
+        assert not [item for item in list_items(sources, 10, chosen) if "overlay" in item.path]
+
+
 def test_an_exported_network_is_all_of_its_files_and_runs_by_its_own_path(photos: Path, tmp_path: Path) -> None:
     """OpenVINO's weights lie beside the model, which is the same for every network of one shape."""
     pytest.importorskip("openvino")
