@@ -19,7 +19,6 @@ import typer
 
 from fasthg.console import note, run_command
 from fasthg.data.projects import find_format
-from fasthg.runtimes.paths import PATHS, parse_path
 from training.distributed import leave_world
 from training.loading.augment import Augmentation
 from training.options import TrainOptions
@@ -49,23 +48,11 @@ def build_options(recipe: str | None, given: dict[str, Any]) -> TrainOptions:
     """
     of_project = recipe is None and find_format(Path(given.get("data", TrainOptions.data))) is not None
     base = get_recipe(recipe) if recipe else PROJECT if of_project else Recipe()
-    if "path" not in given:
-        base = replace(base, path=_able_path(base.path, given.get("device", TrainOptions.device)))
     given = {"patience": PROJECT_PATIENCE, **given} if of_project else given
     augmentation = replace(base.augmentation, **_take(Augmentation, given, "augment_"))
     chosen = replace(base, augmentation=augmentation, **_take(Recipe, given))
     out = given.pop("out", Path("runs") / (recipe or chosen.variant_name))
     return replace(TrainOptions(), recipe=chosen, out=out, **_take(TrainOptions, given))
-
-
-def _able_path(path: str, device: str) -> str:
-    """The path that a recipe names, or the one that trains alike in fp32 where the device cannot run it."""
-    name, precision = parse_path(path)
-    reason = PATHS[name].why_not(device, precision)
-    if reason is None or PATHS[Recipe.path].why_not(device):  # the trainer says what is wrong with the device
-        return path
-    note(f"{reason}; this run takes {Recipe.path}")
-    return Recipe.path
 
 
 def _take(kind: type, given: dict[str, Any], prefix: str = "") -> dict[str, Any]:

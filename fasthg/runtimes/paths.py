@@ -275,6 +275,8 @@ class TrainingSetup:
 def training_setup(path: str, device: str | torch.device = "auto") -> TrainingSetup:
     """The set-up that `path` ("name" or "name:precision") trains with on `device`.
 
+    `amp` without a precision is fp32 on a CPU that has no other, with a line that says so.
+
     Raises BackendUnavailable for a path that only infers or cannot run here.
     """
     name, precision = parse_path(path)
@@ -284,7 +286,10 @@ def training_setup(path: str, device: str | torch.device = "auto") -> TrainingSe
         raise BackendUnavailable(f"path {name} does not train; choose one of {trainable}")
     chosen = precision or PATHS[name].default_precision(target)
     if reason := PATHS[name].why_not(target, chosen):
-        raise BackendUnavailable(reason)
+        if name != "amp" or precision or target.type != "cpu":
+            raise BackendUnavailable(reason)
+        log.warning("%s; trains by channels_last", reason)
+        return training_setup("channels_last", target)
     return TrainingSetup(
         channels_last=name != "eager",
         amp_dtype=DTYPES[chosen] if chosen != "fp32" else None,

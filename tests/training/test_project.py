@@ -68,7 +68,7 @@ def test_openfields_own_measure_gates_its_export(openfield: Path, tmp_path: Path
 
 def test_a_project_has_defaults_of_its_own(openfield: Path, tiny_dataset: Path) -> None:
     options = command.build_options(None, {"data": openfield, "lr": 3e-4})
-    assert replace(options.recipe, path=PROJECT.path) == replace(PROJECT, lr=3e-4)
+    assert options.recipe == replace(PROJECT, lr=3e-4)
     assert options.patience > 0
     people = command.build_options(None, {"data": tiny_dataset})
     assert (people.recipe, people.patience) == (Recipe(), 0)

@@ -284,15 +284,13 @@ def test_command_line_changes_a_recipe():
 
 
 @pytest.mark.parametrize("able", [True, False])
-def test_a_recipe_trains_in_fp32_where_the_cpu_has_no_bf16(able, monkeypatch, capsys):
+def test_amp_trains_in_fp32_where_the_cpu_has_no_bf16(able, monkeypatch, caplog):
     """PyTorch would imitate it: a step takes forty times as long as in fp32."""
     monkeypatch.setattr(pytorch, "has_bf16", lambda: able)
-    assert build_options("mixed-precision", {"device": "cpu"}).recipe.path == ("amp" if able else "channels_last")
-    assert ("no bf16 arithmetic" in capsys.readouterr().err) is not able
-    given = build_options("mixed-precision", {"device": "cpu", "path": "amp"})
-    assert given.recipe.path == "amp"
+    assert training_setup("amp", "cpu").precision == ("bf16" if able else "fp32")
+    assert ("no bf16 arithmetic" in caplog.text) is not able
     with contextlib.nullcontext() if able else pytest.raises(BackendUnavailable, match=r"no bf16 arithmetic.*use fp32"):
-        training_setup(given.recipe.path, "cpu")
+        training_setup("amp:bf16", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,11 @@ def test_a_path_that_rounds_is_taken_on_the_weights_it_was_checked_on_only(here:
     torch.manual_seed(1)
     checked, other = (fasthg.create_model("small").eval() for _ in range(2))
     remember_measurement(here)
-    remember_measurement(replace(here, path="amp:bf16", ms_per_image=1.0, weights=weights_digest(checked)))
-    assert choose_path(checked, "cpu")[0] == "amp:bf16"
+    remember_measurement(replace(here, path="fused:int12", ms_per_image=1.0, weights=weights_digest(checked)))
+    assert choose_path(checked, "cpu")[0] == "fused:int12"
     assert choose_path(other, "cpu")[0] == "channels_last:fp32"
     assert choose_path(VARIANTS["small"], "cpu")[0] == "channels_last:fp32"
-    remember_measurement(replace(here, path="amp:bf16", ms_per_image=20.0, weights=weights_digest(other)))
+    remember_measurement(replace(here, path="fused:int12", ms_per_image=20.0, weights=weights_digest(other)))
     assert choose_path(checked, "cpu")[0] == "channels_last:fp32"  # the newer time counts for both
     assert choose_path(other, "cpu")[0] == "channels_last:fp32"
 
