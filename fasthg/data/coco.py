@@ -257,6 +257,14 @@ def _subjects(path: Path, document: dict[str, Any], chosen: list[dict[str, Any]]
             yield path, names[key], points[order], box, sizes[key]
 
 
+def _is_box(box: object) -> bool:
+    """Whether it is four numbers."""
+    try:
+        return bool(np.isfinite(np.asarray(box, np.float64).reshape(4)).all())
+    except (TypeError, ValueError):
+        return False
+
+
 def labelled_annotations(
     path: Path, document: dict[str, Any], chosen: list[dict[str, Any]], count: int, boxes_alone: bool = False
 ) -> Iterator[tuple[dict[str, Any], str | None, NDArray[np.float64], NDArray[np.float64]]]:
@@ -267,10 +275,12 @@ def labelled_annotations(
     """
     names, kinds = image_names(path, document), kinds_of(chosen)
     for i, annotation in enumerate(document["annotations"]):
-        listed = annotation.get("keypoints") or ([0.0] * 3 * count if boxes_alone and annotation.get("bbox") else None)
+        where, key = f"{path}: annotations[{i}]", as_id(annotation.get("image_id"))
+        listed = annotation.get("keypoints")
+        if not listed and boxes_alone and key in names and _is_box(annotation.get("bbox")):
+            listed = [0.0] * 3 * count
         if as_id(annotation.get("category_id")) not in kinds or not listed:
             continue
-        where, key = f"{path}: annotations[{i}]", as_id(annotation.get("image_id"))
         if key not in names:
             raise FasthgError(f"{where} is of image {annotation.get('image_id')!r}, which 'images' does not list")
         try:

@@ -40,8 +40,10 @@ class Place:
         """Whether this folder is, or holds, what a path or address names."""
         if not self.is_local or "://" in where:
             return (where.rstrip("/") + "/").startswith(self.where.rstrip("/") + "/")
-        folder = os.path.realpath(self.path)
-        return os.path.join(os.path.realpath(where), "").startswith(os.path.join(folder, ""))
+        return any(
+            os.path.join(found(where), "").startswith(os.path.join(found(self.path), ""))
+            for found in (os.path.abspath, _where_it_lies)
+        )
 
     def kind(self) -> str:
         """ "file", "folder" or "" where there is nothing."""
@@ -96,6 +98,14 @@ class Place:
 def to_text(name: str) -> str:
     """A file's name as text: bytes that are none are written as \\udcXX."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _where_it_lies(path: str) -> str:
+    """The real folder, or a file's name in its real folder, whatever it links to."""
+    if os.path.isdir(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _files(folder: str) -> list[str]:

@@ -288,7 +288,7 @@ def training_setup(path: str, device: str | torch.device = "auto") -> TrainingSe
     if reason := PATHS[name].why_not(target, chosen):
         if name != "amp" or precision or target.type != "cpu":
             raise BackendUnavailable(reason)
-        log.warning("%s; trains by channels_last", reason)
+        log.warning("%s; this training takes fp32, channels last", reason)
         return training_setup("channels_last", target)
     return TrainingSetup(
         channels_last=name != "eager",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from fasthg.runtimes.request import DTYPES, Prepared, Request, device_name
 def unavailable(device: torch.device, precision: str) -> str | None:
     """Why this CPU cannot run `precision` in PyTorch; None where it can."""
     if device.type == "cpu" and precision == "bf16" and not has_bf16():
-        return "this CPU has no bf16 arithmetic, which PyTorch would imitate at a fraction of fp32's speed; use fp32"
+        return "this CPU has no bf16 arithmetic, and PyTorch imitates it more slowly than it computes in fp32"
     return None
 
 
 def has_bf16() -> bool:
-    """Whether oneDNN, which computes PyTorch's convolutions, multiplies bf16 on this CPU."""
+    """Whether this CPU multiplies bf16; oneDNN, which computes PyTorch's convolutions, takes it from AVX-512 on."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -108,11 +108,15 @@ def unavailable(precision: str) -> str | None:
     """Why this machine has no kernels for `precision`; None where it has."""
     if _native is None:
         return "the compiled kernels are not built; pip install ."
-    pack, known = PRECISIONS[precision], _native.arithmetics()
-    if pack.conv1x1 not in known or pack.conv3x3 not in known:
-        missing = "AVX2" if "int12" not in known else "AVX-512 BF16 and VNNI"
-        instead = "fp32" if "int12" not in known else "fp32 or int12"
-        return f"this CPU has no {missing} (or FASTHG_CPU_ISA hides it); use {instead}"
+    try:
+        known = _native.arithmetics()
+    except ValueError as error:  # FASTHG_CPU_ISA names none of this machine's
+        return str(error)
+    for arithmetic in (PRECISIONS[precision].conv1x1, PRECISIONS[precision].conv3x3):
+        if arithmetic not in known:
+            missing = "AVX2" if arithmetic == "int12" else "AVX-512 BF16 and VNNI"
+            instead = "fp32 or int12" if "int12" in known else "fp32"
+            return f"this CPU has no {missing} (or FASTHG_CPU_ISA hides it); use {instead}"
     return None
 
 

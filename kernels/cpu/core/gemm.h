@@ -1,7 +1,7 @@
 // Matrix products rows [m, k] x packed weights.
 //
 // Weights are packed in panels [outputs / PANEL][k][PANEL] of units, zeros where the last panel is longer than the
-// outputs. A unit of halves holds inputs 2 k and 2 k + 1, one of bytes four.
+// outputs. A unit of halves or 16-bit integers holds inputs 2 k and 2 k + 1, one of bytes four.
 #pragma once
 
 #include "vector.h"
@@ -9,7 +9,7 @@
 namespace fasthg {
 namespace FASTHG_ISA {
 
-// What a product multiplies: units of four bytes, which hold a float, or halves or bytes that are multiplied and added.
+// What a product multiplies: units of four bytes, which hold a float, or two or four numbers that are multiplied and added.
 struct Float {
     static inline Vector multiply_add(Vector sum, const float* a, Vector b) { return sum + *a * b; }
 };
@@ -129,17 +129,27 @@ static inline int int_limit(int inputs) {
     return fits < 32767 ? (int)fits : 32767;
 }
 
+// The largest magnitude of at(input); NaN where one is not finite.
+template <class At>
+static inline float largest_of(const At& at, int inputs) {
+    float largest = 0;
+    for (int i = 0; i < inputs; i++) {
+        const float magnitude = __builtin_fabsf(at(i));
+        if (!(magnitude <= 3.402823466e38f)) {
+            return __builtin_nanf("");
+        }
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
 // at(input, lane) of one panel, inputs even -> pairs of integers [inputs / 2][PANEL][2], and what one of them is worth,
 // lane by lane.
 template <class At>
 static inline void round_panel(const At& at, int inputs, int16_t* packed, float* worth) {
     const float limit = (float)int_limit(inputs);
     for (int lane = 0; lane < PANEL; lane++) {
-        float largest = 0;
-        for (int i = 0; i < inputs; i++) {
-            const float magnitude = __builtin_fabsf(at(i, lane));
-            largest = magnitude > largest ? magnitude : largest;
-        }
+        const float largest = largest_of([&](int i) { return at(i, lane); }, inputs);
         worth[lane] = largest / limit;
         for (int i = 0; i < inputs; i++) {
             const float scaled = largest > 0 ? at(i, lane) / largest * limit : 0;
@@ -164,14 +174,12 @@ static inline void pack_panels_int8(const float* weight, int k, int outputs, int
     const int padded = (outputs + PANEL - 1) / PANEL * PANEL;
     float *worth = (float*)(panels + (size_t)k * padded), *sums = worth + padded;
     for (int output = 0; output < padded; output++) {
-        float largest = 0, total = 0;
-        for (int i = 0; i < k && output < outputs; i++) {
-            const float magnitude = __builtin_fabsf(weight[(size_t)i * outputs + output]);
-            largest = magnitude > largest ? magnitude : largest;
-        }
+        const auto at = [&](int i) { return output < outputs ? weight[(size_t)i * outputs + output] : 0.0f; };
+        const float largest = largest_of(at, k);
+        float total = 0;
         int8_t* lane = panels + ((size_t)(output / PANEL) * k * PANEL + output % PANEL * 4);
         for (int i = 0; i < k; i++) {
-            const float rounded = largest > 0 ? __builtin_rintf(weight[(size_t)i * outputs + output] / largest * 127) : 0;
+            const float rounded = largest > 0 ? __builtin_rintf(at(i) / largest * 127) : 0;
             lane[(size_t)(i / 4) * PANEL * 4 + i % 4] = (int8_t)rounded;
             total += rounded;
         }

@@ -397,6 +397,17 @@ def test_nothing_of_the_output_folder_is_labelled_whatever_its_name(alias: bool,
         assert not [item for item in list_items(sources, 10, chosen) if "overlay" in item.path]
 
 
+def test_links_into_and_out_of_the_output_folder_are_what_they_are_called(photos: Path, tmp_path: Path) -> None:
+    subset, out = tmp_path / "subset", photos / "labels"
+    subset.mkdir()
+    out.mkdir()
+    (subset / "a.jpg").symlink_to(photos / "0.jpg")  # a photograph, though the results go to where it lies
+    for source in (subset, subset / "*.jpg", subset / "a.jpg"):
+        assert [item.path for item in list_items([str(source)], 10, Place(photos))] == [str(subset / "a.jpg")]
+    (out / "o.jpg").symlink_to(subset / "a.jpg")  # a result, wherever it leads
+    assert not [item for item in list_items([str(photos / "**" / "*.jpg")], 10, Place(out)) if "o.jpg" in item.path]
+
+
 def test_an_exported_network_is_all_of_its_files_and_runs_by_its_own_path(photos: Path, tmp_path: Path) -> None:
     """OpenVINO's weights lie beside the model, which is the same for every network of one shape."""
     pytest.importorskip("openvino")

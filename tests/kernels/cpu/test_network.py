@@ -140,6 +140,7 @@ def test_an_instruction_set_that_is_not_there_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setenv("FASTHG_CPU_ISA", "avx1024")
     with pytest.raises(ValueError, match=r"FASTHG_CPU_ISA is 'avx1024'; this machine has .*portable"):
         network.Program([])
+    assert "FASTHG_CPU_ISA is 'avx1024'; this machine has" in (network.unavailable("fp32") or "")
 
 
 def test_arrays_that_do_not_fit_are_refused_before_anything_runs() -> None:
@@ -272,6 +273,24 @@ def test_a_pixel_that_is_not_finite_is_nan_in_integers_and_no_other_is(
     assert found.sum() == 1
 
 
+@pytest.mark.parametrize("precision", ["int8+int12", "int12"])
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+def test_a_weight_that_is_not_finite_is_not_hidden_by_integers(
+    instruction_set: str, precision: str, bad: float
+) -> None:
+    if reason := network.unavailable(precision):
+        pytest.skip(f"{instruction_set}: {reason}")
+    weight, kernel = torch.randn(16, 32), torch.randn(9, 16, 16)
+    weight[3, 5] = kernel[4, 3, 5] = bad
+    found = product(torch.randn(1, 16, 8, 8), weight, precision).isfinite().all(3).all(2)[0]
+    assert found.tolist() == [output != 5 for output in range(32)]
+    grid, out = Grid(1, 8, 8), Grid(1, 8, 8).empty(16, torch.float32)
+    call = (grid.pack(torch.randn(1, 16, 8, 8)), kernel, torch.zeros(16), out, *grid.size)
+    network.Program([("conv3x3", call)], precision)()
+    assert not grid.images(out)[:, 5].isfinite().any()
+    assert grid.images(out)[:, :5].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("precision", "least", "most"),
     [("int12", 2e-5, 2e-3), ("bf16", 1e-4, 1.5e-2), ("bf16+int12", 1e-4, 1.5e-2), ("int8+int12", 2e-3, 5e-2)],
@@ -293,7 +312,7 @@ def test_a_rounded_network_is_near_and_really_rounded(
 def test_halves_are_refused_where_the_instruction_set_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTHG_CPU_ISA", "portable")
     assert "no AVX2 (or FASTHG_CPU_ISA hides it); use fp32" in (network.unavailable("int12") or "")
-    assert "use fp32" in (network.unavailable("bf16") or "")
+    assert "no AVX-512 BF16 and VNNI (or FASTHG_CPU_ISA hides it); use fp32" in (network.unavailable("bf16") or "")
     for name in ("bf16", "int8", "int12"):
         with pytest.raises(ValueError, match=f"portable has no {name}"):
             _native.Packed(torch.randn(16, 16), name)
