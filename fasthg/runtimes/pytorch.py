@@ -21,7 +21,7 @@ def unavailable(device: torch.device, precision: str) -> str | None:
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16; oneDNN, which computes PyTorch's convolutions, takes it from AVX-512 on."""
+    """Whether this CPU multiplies bf16. On x86 oneDNN says so of every AVX-512, and imitates it where that is all."""
     if platform.machine() in ("x86_64", "AMD64"):
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

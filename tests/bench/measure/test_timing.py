@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from bench.measure import roofline
 from bench.measure.roofline import copy, matrix_product
 from bench.measure.timing import (
     FIRST,
@@ -24,6 +25,7 @@ from bench.measure.timing import (
     go_first,
     measure,
 )
+from fasthg.runtimes import pytorch
 
 
 def test_a_slow_step_is_still_repeated_and_a_quick_one_fills_the_budget():
@@ -168,3 +170,12 @@ def test_the_second_gpu_is_waited_for_and_its_memory_counted(monkeypatch):
     free["cuda:1"] -= 5_000_000
     assert memory.megabytes() == 5.0
     assert waited == ["cuda:1"] * 4
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_the_limit_of_a_cpu_is_that_of_what_it_computes_in(able, monkeypatch):
+    """A product of this size in bf16 takes minutes where PyTorch imitates it."""
+    monkeypatch.setattr(pytorch, "has_bf16", lambda: able)
+    monkeypatch.setattr(roofline, "MATRIX", {"cpu": 64})
+    monkeypatch.setattr(roofline, "BUDGET_S", 0.01)
+    assert list(roofline.measure_limits("cpu").tflops) == (["fp32", "bf16"] if able else ["fp32"])

@@ -1,6 +1,7 @@
 """Every cell that was asked for is in the plan or has its reason, and what may be missed comes last."""
 
 import pytest
+import torch
 
 from bench.measure.record import Cell
 from bench.sweep.__main__ import _first
@@ -8,6 +9,7 @@ from bench.sweep.plan import default_paths, grouped, plan, too_costly, why_not, 
 from bench.sweep.settings import Settings
 from fasthg.errors import FasthgError
 from fasthg.network.variants import VARIANTS
+from fasthg.runtimes import pytorch
 from fasthg.runtimes.paths import PATHS
 
 INFER = Cell("small", "eager", "fp32", "infer", 1)
@@ -90,3 +92,10 @@ def test_first_stacks_are_variants_of_a_sweep_with_the_weights_of_the_whole(tmp_
     assert [cell.variant for cell in cells] == ["small@1", "small"]  # the cheaper one first
     settings = Settings(cache=tmp_path, data=tmp_path)
     assert settings.trained("small@1") == settings.trained("small") is not None
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize("cell", [Cell("small", path, "bf16", "infer", 1) for path in ("amp", "compile")])
+def test_bf16_by_pytorch_is_measured_where_the_cpu_has_it(cell, able, monkeypatch):
+    monkeypatch.setattr(pytorch, "has_bf16", lambda: able)
+    assert why_not(cell, "cpu") == ("" if able else f"{cell.path}: {pytorch.unavailable(torch.device('cpu'), 'bf16')}")
