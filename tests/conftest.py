@@ -15,7 +15,9 @@ from fasthg.runtimes.pytorch import unavailable
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of a module that is marked `in_order` back into its order, whatever shuffled them."""
+    """Whatever shuffled them: the tests of a module that is marked `in_order` in its order, and those marked `slow`
+    before the rest, so that no worker is left alone with one.
+    """
 
     def place(item: pytest.Item) -> tuple[int, tuple[int, ...]]:
         indices = getattr(item, "callspec", None)
@@ -28,6 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for found in places.values():
         for index, item in zip(found, sorted((items[index] for index in found), key=place)):
             items[index] = item
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture

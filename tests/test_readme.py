@@ -103,6 +103,7 @@ def run(arguments: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_commands(folder: Path) -> None:
     """One after the other, since some read what the ones before them wrote."""
     pytest.importorskip("nncf")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -19,7 +20,7 @@ from training.distributed import World
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import json, sys, time, types
+import json, os, sys, time, types
 from pathlib import Path
 import torch
 from training import trainer as module
@@ -30,6 +31,13 @@ from training.options import TrainOptions
 from training.trainer import Trainer
 
 torch.set_num_threads(1)
+for rank in os.environ.get("RANKS", ""):  # forks: to import all this takes longer than to train
+    if not os.fork():
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        break
+else:
+    if "RANKS" in os.environ:
+        sys.exit(max(os.waitstatus_to_exitcode(os.wait()[1]) for _ in os.environ["RANKS"]))
 data, out, changes = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 recipe = dict(size=32, batch_size=4, epochs=2, optimizer="sgd", lr=0.05, accumulate=2, freeze_norm=True, ema=0.9)
 recipe |= changes.pop("recipe", {})
@@ -61,26 +69,31 @@ leave_world()
 """
 
 
-def run(tmp_path, data, processes, **changes):
+def run(tmp_path, data, processes, launcher=(), **changes):
     """What each rank ended with, and the state that was saved."""
     script, out = tmp_path / "script.py", tmp_path / str(processes)
     tmp_path.mkdir(exist_ok=True)
     script.write_text(textwrap.dedent(SCRIPT))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
     command = [sys.executable, "-W", "ignore", *launcher, str(script), str(data), str(out), json.dumps(changes)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if processes == 2 and not launcher:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        environment |= {"RANKS": "01", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
     return ranks, torch.load(out / "last.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tiny_dataset, tmp_path):
     """Same losses, weights and scores at the same global batch, with the batch statistics frozen.
 
     By SGD, whose step is linear in the gradient: RMSProp's divides by it, and so makes a visible step of rounding.
     """
-    ([one], alone), ([two, _], shared) = (run(tmp_path, tiny_dataset, processes) for processes in (1, 2))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    ([one], alone), ([two, _], shared) = run(tmp_path, tiny_dataset, 1), run(tmp_path, tiny_dataset, 2, torchrun)
     assert (one["size"], two["size"]) == (1, 2)
     assert one["images"] == two["images"] == 48
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
@@ -90,6 +103,7 @@ def test_two_processes_learn_what_one_does(tiny_dataset, tmp_path):
     np.testing.assert_allclose(scores[:2], scores[2:], atol=1.0)
 
 
+@pytest.mark.slow
 def test_ranks_whose_clocks_differ_save_and_stop_together(tiny_dataset, tmp_path):
     """A rank that saves at another step than the rest waits for them in another exchange: it hangs, or reads theirs."""
     changes = {"skew": 1.0, "checkpoint_seconds": 0.05, "max_seconds": 4.0, "validate_every": 0}
@@ -97,6 +111,7 @@ def test_ranks_whose_clocks_differ_save_and_stop_together(tiny_dataset, tmp_path
     assert ranks[0]["steps"] == ranks[1]["steps"] == saved["step"] < 6000
 
 
+@pytest.mark.slow
 def test_statistics_are_one_networks_whatever_the_number_of_ranks(tiny_dataset, tmp_path):
     """Weights that do not move: the first layer's mean activation is then that of all people, whoever saw them."""
     recipe = {"lr": 1e-30, "accumulate": 1, "freeze_norm": False}
@@ -113,6 +128,7 @@ def test_statistics_are_one_networks_whatever_the_number_of_ranks(tiny_dataset, 
     assert row["weighted14_pckh@0.5"] == pytest.approx(scores.at.means["weighted14"])
 
 
+@pytest.mark.slow
 def test_a_stop_inside_an_epoch_changes_no_bit_on_any_rank(tiny_dataset, tmp_path):
     """Six steps an epoch: saved after every step of the first five and stopped there, or not before the epoch's end."""
     rest = {"recipe": {"accumulate": 1, "freeze_norm": False}, "validate_every": 0}

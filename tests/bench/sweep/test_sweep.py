@@ -27,7 +27,7 @@ from fasthg.errors import FasthgError
 from fasthg.runtimes.paths import prepare
 
 #: The sweep is killed first, then goes on.
-pytestmark = [pytest.mark.in_order, pytest.mark.xdist_group("sweep")]
+pytestmark = [pytest.mark.in_order, pytest.mark.slow]
 
 NAMES = ("eager", "channels_last", "fused", "openvino")
 PATHS = ("eager", "channels_last", "fused:int12", "openvino")  # the last holds, prepared, while the others are timed

@@ -5,6 +5,8 @@ Run by test_interpreted.py in a process of its own: kernels must be interpreted 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,14 +27,15 @@ def check(config: HourglassConfig, dtype: torch.dtype, batch: int, choice: Choic
     network = FusedNet(model, images, dtype, InOrder(beside=True))
     with by_triton(), trial(choice) as asked:
         found = run_poisoned(network, images, late=True)
-    assert len(asked) > 20, "the kernels ran"
+    assert len(asked) > 10, "the kernels ran"
     assert relative_error(found, expected_heatmaps(model, images)) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 def test_every_variant_answers_like_float64_over_poisoned_memory(variant: str, dtype: torch.dtype) -> None:
-    check(reduced(variant), dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
+    several = dtype == torch.float16 and variant in ("small", "feats64-layernorm")
+    check(reduced(variant), dtype, 3 if several else 1, long_tiles)
 
 
 def shipped_ways() -> dict[str, list[Config]]:
@@ -68,9 +71,11 @@ class Rounds:
 
 def test_every_configuration_that_ships_computes_what_it_should() -> None:
     rounds = Rounds(shipped_ways(), long_tiles)
-    folded = HourglassConfig(num_stacks=3, num_feats=32, depths=1, num_convs=4, stem_feats=(16, 32))
-    layer = HourglassConfig(num_stacks=1, num_feats=32, depths=1, norm="layer", stem_feats=(16, 32))
-    for config, operators in ((folded, ("bottleneck", "head")), (layer, ("norm", "max_pool"))):
+    small = HourglassConfig(num_stacks=1, num_feats=32, depths=1, stem_feats=(16, 32))
+    many = replace(small, num_stacks=5, depths=(2,) * 5)
+    layer = replace(small, norm="layer")
+    rest = (small, "bottleneck"), (layer, ("norm", "max_pool"))
+    for config, operators in ((many, ("bottleneck_pool", "head")), *rest):
         while any(missing.startswith(operators) for missing in rounds.missing()):
             check(config, torch.float16, 1, rounds, side=32)
     assert not rounds.missing()

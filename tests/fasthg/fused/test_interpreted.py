@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 CASES = Path(__file__).with_name("interpreted_network.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["float16", "float32", "computes", "not float and not computes"])
 def test_the_fused_network_of_kernels_equals_float64(group: str) -> None:
     command = [

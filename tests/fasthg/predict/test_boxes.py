@@ -13,7 +13,7 @@ import PIL.ImageOps
 import pytest
 
 from fasthg.errors import FasthgError
-from fasthg.predict.boxes import Listed, Lookup, read_coco_boxes, upright
+from fasthg.predict.boxes import Listed, Lookup, parse_boxes, read_coco_boxes, upright
 from fasthg.predict.predictor import as_boxes
 
 
@@ -162,3 +162,26 @@ def test_boxes_of_an_image_of_another_size_are_refused() -> None:
 def test_boxes_of_the_shown_image_stay(tmp_path: Path) -> None:
     boxes = np.array([[1.0, 2, 3, 4]])
     assert upright(boxes, (60, 100), (60, 100), 6, "a.png") is boxes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 3}, "no lists 'images' and 'annotations'"),
+        ({"images": [{"id": 1}]}, r"images\[0\] has no 'file_name'"),
+        ({"annotations": [{"image_id": 5, "bbox": [0, 0, 1, 1]}]}, "of image 5, which 'images' does not list"),
+        ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "dog"}]}, r"is called person \(car, dog\)"),
+    ],
+)
+def test_box_files_with_missing_or_wrong_fields_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []} | change
+    (tmp_path / "boxes.json").write_text(json.dumps(document))
+    with pytest.raises(FasthgError, match=message):
+        read_coco_boxes(tmp_path / "boxes.json")
+
+
+def test_boxes_of_the_command_line() -> None:
+    assert np.array_equal(parse_boxes(["1,2,3,4", "5.5, 6,7,8"]), [[1, 2, 3, 4], [5.5, 6, 7, 8]])
+    for text in ("1,2,3", "1,2,3,x", "1,2,3,4,5", ""):
+        with pytest.raises(FasthgError, match="give x,y,w,h in pixels"):
+            parse_boxes([text])

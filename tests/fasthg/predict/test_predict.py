@@ -1,13 +1,7 @@
-"""Poses land on the right pixels, whatever the image comes from, and bad input is named.
-
-The network of these tests is a stand-in whose answer is known: its heatmaps are the crop's brightness, so that every
-joint is where a white dot was painted.
-"""
+"""Poses land on the right pixels, whatever the image comes from, and bad input is named."""
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import pickle
 import threading
@@ -15,7 +9,6 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,68 +16,19 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-import scipy.io
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 import fasthg
 from fasthg.errors import BackendUnavailable, FasthgError
-from fasthg.metrics.prediction_files import read_predictions
 from fasthg.network.checkpoint import save
 from fasthg.network.variants import HourglassConfig
-from fasthg.pixels.skeleton import COCO, MPII, Skeleton
+from fasthg.pixels.skeleton import Skeleton
 from fasthg.predict import predictor as predictor_module
-from fasthg.predict.boxes import parse_boxes, read_coco_boxes
-from fasthg.predict.command import predict_to_folder
-from fasthg.predict.formats import write_poses
 from fasthg.predict.photo import Photo
-from fasthg.predict.predictor import Pose, Predictor
+from fasthg.predict.predictor import Predictor
 from fasthg.predict.sources import photos
-
-SIZE = 64  # of crops; their heatmaps have 16 x 16 pixels
-
-
-def brightness(images: Tensor) -> Tensor:
-    """Crops [N, 3, 64, 64] -> 16 equal heatmaps [N, 16, 16, 16]."""
-    return F.avg_pool2d(images.mean(1, keepdim=True), 4).expand(-1, 16, -1, -1)
-
-
-@pytest.fixture
-def net(tiny_config: HourglassConfig) -> fasthg.HourglassNet:
-    return fasthg.HourglassNet(tiny_config).eval()
-
-
-@pytest.fixture
-def predictor(net: fasthg.HourglassNet) -> Predictor:
-    predictor = Predictor(net, size=SIZE, batch_size=3, runtime="eager")
-    predictor.runner = replace(predictor.runner, run=brightness)
-    return predictor
-
-
-def dotted(x: float, y: float, width: int = 200, height: int = 150, radius: int = 4) -> NDArray[np.uint8]:
-    """A black photograph with a white dot about (x, y), continuous pixels."""
-    image = np.zeros((height, width, 3), np.uint8)
-    centre = round((x - 0.5) * 16), round((y - 0.5) * 16)  # OpenCV: pixel 0's centre is 0, four bits of fraction
-    cv2.circle(image, centre, radius * 16, (255, 255, 255), cv2.FILLED, cv2.LINE_AA, 4)
-    return image
-
-
-def write_video(path: Path, positions: list[tuple[float, float]], codec: str = "mpeg4") -> None:
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(10), options={"g": "3"})
-        stream.width, stream.height, stream.pix_fmt = 200, 150, "yuv420p"
-        for x, y in positions:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(dotted(x, y), format="rgb24")))
-        container.mux(stream.encode())
-
-
-def assert_on_the_dot(pose: Pose, x: float, y: float, side: float) -> None:
-    """Within a heatmap pixel, of which the crop of 1.25 x `side` has 16."""
-    assert np.abs(pose.joints - [x, y]).max() < 1.25 * side / 16
+from tests.fasthg.predict.dots import assert_on_the_dot, brightness, dotted, write_video
 
 
 def test_joints_are_found_in_pixels_of_the_photograph(predictor: Predictor, tmp_path: Path) -> None:
@@ -93,12 +37,6 @@ def test_joints_are_found_in_pixels_of_the_photograph(predictor: Predictor, tmp_
     assert_on_the_dot(pose, 130.5, 60.25, 200)
     assert pose.whole_image
     assert pose.box == (0, 0, 200, 150)
-
-
-def test_a_box_makes_the_answer_finer_and_keeps_its_pixels(predictor: Predictor) -> None:
-    (pose,) = predictor(dotted(130.5, 60.25, radius=2), boxes=[110, 40, 40, 40])
-    assert_on_the_dot(pose, 130.5, 60.25, 40)
-    assert not pose.whole_image
 
 
 @pytest.fixture
@@ -244,81 +182,6 @@ def test_a_video_without_a_frame_is_named(predictor: Predictor, tmp_path: Path, 
         predictor(tmp_path / "a.mp4")
 
 
-def test_coco_boxes_pick_the_people_of_the_photographs_they_name(predictor: Predictor, tmp_path: Path) -> None:
-    document = {
-        "images": [{"id": 7, "file_name": "b.png"}, {"id": 9, "file_name": "elsewhere.png"}],
-        "annotations": [
-            {"image_id": 7, "bbox": [110, 40, 40, 40], "category_id": 1},
-            {"image_id": 7, "bbox": [10, 10, 40, 40], "category_id": 1},
-            {"image_id": 7, "bbox": [0, 0, 9, 9], "category_id": 3},
-        ],
-        "categories": [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}],
-    }
-    (tmp_path / "boxes.json").write_text(json.dumps(document))
-    for name in ("a.png", "b.png"):
-        cv2.imwrite(str(tmp_path / name), dotted(130, 60, radius=2))
-    poses = predictor(tmp_path, tmp_path / "boxes.json")
-    assert [pose.box for pose in poses] == [(110, 40, 40, 40), (10, 10, 40, 40)]
-    assert_on_the_dot(poses[0], 130, 60, 40)
-
-
-def test_coco_boxes_of_a_videos_frames_stay_with_them(predictor: Predictor, tmp_path: Path) -> None:
-    """As `predict --format coco` writes them; one file name stands for every frame."""
-    pages = [PIL.Image.fromarray(dotted(30 + 30 * number, 60)) for number in range(4)]
-    pages[0].save(tmp_path / "film.gif", save_all=True, append_images=pages[1:], duration=40)
-    first = predictor(tmp_path / "film.gif", [10, 10, 60, 80])
-    moved = [replace(pose, box=(10.0 + (pose.frame or 0), 10, 60, 80)) for pose in first if pose.frame != 1]
-    (file,) = write_poses(tmp_path, [*moved, moved[2]], ["coco"], MPII, {})
-    again = predictor(tmp_path / "film.gif", file)
-    assert [(pose.frame, pose.box[0]) for pose in again] == [(0, 10), (2, 12), (3, 13), (3, 13)]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"images": 3}, "no lists 'images' and 'annotations'"),
-        ({"images": [{"id": 1}]}, r"images\[0\] has no 'file_name'"),
-        ({"annotations": [{"image_id": 5, "bbox": [0, 0, 1, 1]}]}, "of image 5, which 'images' does not list"),
-        ({"categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "dog"}]}, r"is called person \(car, dog\)"),
-    ],
-)
-def test_box_files_with_missing_or_wrong_fields_are_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []} | change
-    (tmp_path / "boxes.json").write_text(json.dumps(document))
-    with pytest.raises(FasthgError, match=message):
-        read_coco_boxes(tmp_path / "boxes.json")
-
-
-@pytest.mark.parametrize(
-    ("boxes", "message"),
-    [
-        ([1, 2, 3], r"shape \(3,\)"),
-        ([1, 2, float("nan"), 4], "box 1,2,nan,4 is not finite"),
-        ([1, 2, 0, 4], "box 1,2,0,4 has no area"),
-        ([500, 2, 30, 40], r"box 500,2,30,40 lies outside array 0 \(200x150 pixels\)"),
-        (["a", 2, 3, 4], "not numbers"),
-    ],
-)
-def test_boxes_that_are_none_are_named(predictor: Predictor, boxes: Any, message: str) -> None:
-    with pytest.raises(FasthgError, match=message):
-        predictor(dotted(50, 50), boxes)
-
-
-def test_a_list_of_one_image_may_have_a_list_of_its_boxes(predictor: Predictor) -> None:
-    image, two = dotted(50, 50), np.array([[10, 10, 60, 80], [20, 20, 60, 80]])
-    for listed in (two, two.tolist()):
-        assert [pose.box for pose in predictor([image], [listed])] == [tuple(box) for box in two]
-    assert [pose.whole_image for pose in predictor([image], [None])] == [True]
-    assert [pose.box for pose in predictor([image], [two[0].tolist()])] == [tuple(two[0])]
-
-
-def test_boxes_of_the_command_line() -> None:
-    assert np.array_equal(parse_boxes(["1,2,3,4", "5.5, 6,7,8"]), [[1, 2, 3, 4], [5.5, 6, 7, 8]])
-    for text in ("1,2,3", "1,2,3,x", "1,2,3,4,5", ""):
-        with pytest.raises(FasthgError, match="give x,y,w,h in pixels"):
-            parse_boxes([text])
-
-
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -375,28 +238,6 @@ def test_an_answer_that_is_not_a_number_is_an_error(predictor: Predictor) -> Non
         predictor(dotted(50, 50))
 
 
-@pytest.mark.parametrize("skeleton", [COCO, Skeleton("mouse", ("snout", "leftear", "rightear"), pairs=((2, 1),))])
-def test_a_network_of_any_skeleton_answers_and_is_written(
-    tiny_config: HourglassConfig, skeleton: Skeleton, tmp_path: Path
-) -> None:
-    predictor = Predictor(fasthg.HourglassNet(replace(tiny_config, skeleton=skeleton)).eval(), size=64, flip=True)
-    poses = predictor(dotted(50, 50))
-    assert predictor.skeleton == skeleton
-    assert poses[0].joints.shape == (len(skeleton), 2)
-    json_file, csv_file, coco_file, _mat = write_poses(tmp_path, poses, ["json", "csv", "coco", "mat"], skeleton, {})
-    assert json.loads(json_file.read_text())["joint_names"] == list(skeleton.names)
-    assert (
-        csv_file.read_text()
-        .splitlines()[0]
-        .endswith(",".join(f"{skeleton.names[-1]}_{v}" for v in ("x", "y", "score")))
-    )
-    category = json.loads(coco_file.read_text())["categories"][0]
-    assert (category["keypoints"], category["name"]) == (
-        list(skeleton.names),
-        "person" if skeleton is COCO else "mouse",
-    )
-
-
 def test_mirrored_answers_change_sides_by_the_skeletons_own_pairs(tiny_config: HourglassConfig) -> None:
     """A network that answers the right ear left of the middle: in the mirrored image the left ear is there."""
     skeleton = Skeleton("mouse", ("rightear", "leftear", "tail"), pairs=((0, 1),))
@@ -422,74 +263,6 @@ def test_weights_must_be_of_the_variant_that_was_asked_for(net: fasthg.Hourglass
 def test_a_path_that_cannot_run_here_says_why(net: fasthg.HourglassNet) -> None:
     with pytest.raises(BackendUnavailable, match="tensorrt: runs on cuda only"):
         Predictor(net, runtime="tensorrt", device="cpu")
-
-
-@pytest.fixture
-def poses(predictor: Predictor) -> list[Pose]:
-    return predictor([dotted(40, 60), dotted(150, 90)])
-
-
-def test_json_and_mat_read_back_as_the_same_joints(poses: list[Pose], tmp_path: Path) -> None:
-    json_file, mat_file = write_poses(tmp_path, poses, ["json", "mat"], MPII, {"path": "eager"})
-    joints = np.stack([pose.joints for pose in poses])
-    assert np.allclose(read_predictions(json_file), joints, atol=1e-4)
-    assert np.allclose(scipy.io.loadmat(mat_file)["preds"], joints + 0.5)  # MATLAB counts pixels from one
-    assert np.allclose(read_predictions(mat_file), joints)
-    document = json.loads(json_file.read_text())
-    assert document["path"] == "eager"
-    assert document["predictions"][1]["box"] == [0, 0, 200, 150]
-
-
-def test_csv_has_a_row_for_each_person(poses: list[Pose], tmp_path: Path) -> None:
-    (path,) = write_poses(tmp_path, poses, ["csv"], MPII, {})
-    rows = list(csv.DictReader(path.open()))
-    assert [row["image"] for row in rows] == ["array 0", "array 1"]
-    assert float(rows[1]["head_x"]) == pytest.approx(poses[1].joints[9, 0], abs=1e-4)
-    assert float(rows[1]["lwri_score"]) == pytest.approx(poses[1].scores[15], abs=1e-4)
-
-
-def test_coco_keypoints_follow_the_format(poses: list[Pose], tmp_path: Path) -> None:
-    """https://cocodataset.org/#format-data: x, y, v for each joint, joints of the skeleton counted from one."""
-    (path,) = write_poses(tmp_path, poses, ["coco"], MPII, {})
-    document = json.loads(path.read_text())
-    second = document["annotations"][1]
-    assert len(second["keypoints"]) == 3 * 16
-    assert second["num_keypoints"] == 16
-    assert second["keypoints"][:3] == pytest.approx([*(poses[1].joints[0] - 0.5), 2])
-    assert document["images"][second["image_id"] - 1]["file_name"] == "array 1"
-    (person,) = document["categories"]
-    assert person["keypoints"][9] == "head"
-    assert [9, 10] in person["skeleton"]  # neck to head
-    assert min(min(limb) for limb in person["skeleton"]) == 1
-
-
-def test_a_run_writes_predictions_and_overlays(net: fasthg.HourglassNet, tmp_path: Path) -> None:
-    (tmp_path / "in" / "more").mkdir(parents=True)
-    cv2.imwrite(str(tmp_path / "in" / "a.png"), dotted(40, 60))
-    cv2.imwrite(str(tmp_path / "in" / "more" / "a.jpg"), dotted(40, 60))
-    write_video(tmp_path / "walk.avi", [(40.0, 70.0)] * 5)
-    inputs = [tmp_path / "in", tmp_path / "in" / "more", tmp_path / "walk.avi"]
-    written = predict_to_folder(inputs, tmp_path / "out", formats=["json", "csv"], weights=net, size=SIZE)
-    names = ["a-2.png", "a.png", "predictions.csv", "predictions.json", "walk.mp4"]
-    assert sorted(path.name for path in written.files) == names
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
-    assert cv2.imread(str(tmp_path / "out" / "a-2.png")).shape == (150, 200, 3)
-    video = cv2.VideoCapture(str(tmp_path / "out" / "walk.mp4"))
-    assert video.get(cv2.CAP_PROP_FPS) == 10
-    assert sum(video.read()[0] for _ in range(9)) == 5
-    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]) == 7
-
-
-def test_strict_stops_at_a_damaged_photograph_and_leaves_nothing(net: fasthg.HourglassNet, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for i in range(9):
-        cv2.imwrite(str(folder / f"{i}.jpg"), dotted(40, 60))
-    content = (folder / "7.jpg").read_bytes()
-    (folder / "7.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(FasthgError, match=r"7\.jpg: the file is cut short"):
-        predict_to_folder([folder], tmp_path / "out", weights=net, size=SIZE, batch_size=2, strict=True)
-    assert not (tmp_path / "out").exists()
 
 
 def test_photographs_are_not_held_while_the_batch_fills(predictor: Predictor) -> None:
@@ -521,16 +294,3 @@ def test_eight_callers_of_one_predictor_get_their_own_poses(predictor: Predictor
         for _ in range(5):
             for (pose,), (x, y) in zip(pool.map(predictor, images), places):
                 assert_on_the_dot(pose, x, y, 200)
-
-
-def test_boxes_of_the_stored_photograph_are_turned_with_it(predictor: Predictor, tmp_path: Path) -> None:
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # shown turned clockwise: (x, y) of the stored 200 x 150 is shown at (150 - y, x)
-    PIL.Image.fromarray(dotted(130, 60, radius=2)).save(tmp_path / "a.png", exif=exif)
-    for size, box in (((200, 150), [110, 40, 40, 40]), ((150, 200), [70, 110, 40, 40])):
-        image = {"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}
-        document = {"images": [image], "annotations": [{"image_id": 1, "bbox": box}]}
-        (tmp_path / "boxes.json").write_text(json.dumps(document))
-        (pose,) = predictor(tmp_path / "a.png", tmp_path / "boxes.json")
-        assert_on_the_dot(pose, 90, 130, 40)
-        assert pose.box == (70, 110, 40, 40)

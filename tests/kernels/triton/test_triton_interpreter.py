@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 CASES = Path(__file__).with_name("interpreted_kernels.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["test_bottleneck", "not test_bottleneck"])
 def test_kernels_equal_their_reference_in_the_interpreter(group: str) -> None:
     # A process of its own: kernels are interpreted from their import on, and other tests compile the same modules.
