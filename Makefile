@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SWEEP ?=
 GPU ?=
-JOBS ?= 3
+JOBS ?= 2
 TRITON ?= 3.9.0
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -36,7 +36,7 @@ sweep: venv
 test: venv
 	$(MAKE) check
 
-# A file's tests stay together: what they share is made once. A third worker on two cores runs while others wait.
+# A file's tests stay with one worker: what they share is made once.
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+#: As a reader types them, one after the other.
+pytestmark = pytest.mark.in_order
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -104,14 +107,14 @@ def run(arguments: list[str], folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands(folder: Path) -> None:
-    """One after the other, since some read what the ones before them wrote."""
+@pytest.mark.parametrize("command", RUN)
+def test_command(command: str, folder: Path) -> None:
+    """Some read what the ones before them wrote."""
     pytest.importorskip("nncf")
-    for command in RUN:
-        for given, smaller in SMALLER.items():
-            command = command.replace(given, smaller)
-        program, *rest = shlex.split(command)
-        run([sys.executable, *(["-m", "fasthg.cli", *rest] if program == "fasthg" else rest)], folder)
+    for given, smaller in SMALLER.items():
+        command = command.replace(given, smaller)
+    program, *rest = shlex.split(command)
+    run([sys.executable, *(["-m", "fasthg.cli", *rest] if program == "fasthg" else rest)], folder)
 
 
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
