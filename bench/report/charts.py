@@ -24,7 +24,7 @@ COLOURS = {
     "torch_tensorrt": "#000000",
 }
 #: Share of white in a path's further precisions, by which they are told from its first.
-LIGHTER = {"fp32": 0.0, "fp16": 0.0, "int12": 0.3, "bf16": 0.45, "bf16+int12": 0.6, "int8": 0.75, "int8+int12": 0.75}
+LIGHTER = {"fp32": 0.0, "fp16": 0.0, "int12": 0.25, "bf16": 0.4, "bf16+int12": 0.6, "int8": 0.75, "int8+int12": 0.75}
 OTHERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # of series that are no paths
 
 
