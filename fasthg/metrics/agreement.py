@@ -35,7 +35,7 @@ TOLERANCES = {
     "fp32": Tolerance(heatmaps=1e-5, operator=1e-5, loss=1e-3, gradients=1e-4, pckh=0.1, keypoints=0.01),
     "fp16": Tolerance(heatmaps=5e-3, operator=2e-3, loss=5e-2, gradients=5e-2, pckh=0.1, keypoints=0.1),
     "bf16": Tolerance(heatmaps=2e-2, operator=1.6e-2, loss=5e-2, gradients=5e-2, pckh=0.1, keypoints=0.5),
-    "int12": Tolerance(heatmaps=5e-3, operator=8e-3, loss=0.0, gradients=0.0, pckh=0.1, keypoints=0.1),
+    "int12": Tolerance(heatmaps=5e-3, operator=2e-3, loss=0.0, gradients=0.0, pckh=0.1, keypoints=0.1),
     "bf16+int12": Tolerance(heatmaps=2e-2, operator=1.6e-2, loss=5e-2, gradients=5e-2, pckh=0.1, keypoints=0.5),
     "int8+int12": Tolerance(heatmaps=0.1, operator=5e-2, loss=0.0, gradients=0.0, pckh=0.3, keypoints=1.0),
     "int8": Tolerance(heatmaps=0.5, operator=0.0, loss=0.0, gradients=0.0, pckh=0.3, keypoints=1.0),

@@ -27,15 +27,15 @@ def check(config: HourglassConfig, dtype: torch.dtype, batch: int, choice: Choic
     network = FusedNet(model, images, dtype, InOrder(beside=True))
     with by_triton(), trial(choice) as asked:
         found = run_poisoned(network, images, late=True)
-    assert len(asked) > 10, "the kernels ran"
+    calls = [step for step in network.steps(tuple(images.shape)) if hasattr(step.operator, "default")]
+    assert len(asked) >= len(calls) > 10, "every call ran its kernel"
     assert relative_error(found, expected_heatmaps(model, images)) < TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
 def test_every_variant_answers_like_float64_over_poisoned_memory(variant: str, dtype: torch.dtype) -> None:
-    several = dtype == torch.float16 and variant in ("small", "feats64-layernorm")
-    check(reduced(variant), dtype, 3 if several else 1, long_tiles)
+    check(reduced(variant), dtype, 3 if variant in ("small", "feats64-layernorm") else 1, long_tiles)
 
 
 def shipped_ways() -> dict[str, list[Config]]:
