@@ -199,8 +199,9 @@ void bind_core(nb::module_& module) {
                  const Kernels& kernels = find_kernels(isa);
                  const Arithmetic kind = arithmetic_of(arithmetic, conv);
                  require(kernels.know(kind), std::string(kernels.name) + " has no " + arithmetic);
-                 require(weight.shape(conv ? 1 : 0) % 4 == 0 || kind == Arithmetic::fp32, "a rounded weight needs a multiple of four inputs");
                  const int inputs = int(weight.shape(conv ? 1 : 0)), outputs = int(weight.shape(conv ? 2 : 1));
+                 const int pair = 2 * unit_inputs(kind);
+                 require(inputs % pair == 0, "a weight in " + arithmetic + " needs a multiple of " + std::to_string(pair) + " inputs");
                  nb::gil_scoped_release unlocked;
                  new (self) Packed(kernels, conv ? Packed::Kind::winograd : Packed::Kind::linear, weight.data(), inputs, outputs, kind);
              },

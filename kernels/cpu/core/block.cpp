@@ -96,9 +96,9 @@ class Block {
         size_t pitch = source_pitch_;
         if (s.hidden.panels) {
             const bool half = halves(s.expand);
-            products_.multiply(a, pitch, rows, s.hidden, [&](int r, const float* sums) {
+            products_.multiply(a, pitch, rows, s.hidden, [&](int r, const auto& sum) __attribute__((always_inline)) {
                 for (int c = 0; c < s.hidden.outputs; c += LANES) {
-                    put(hidden_ + r * hidden_pitch_, c, relu(load(sums + c) + load(s.hidden.bias + c)), half);
+                    put(hidden_ + r * hidden_pitch_, c, relu(sum(c) + load(s.hidden.bias + c)), half);
                 }
             });
             a = hidden_;
@@ -130,9 +130,12 @@ class Block {
 
     void score(const float* a, size_t pitch, int rows, const Pixel* pixels) {
         const size_t plane = (size_t)s.grid.height * s.grid.width;
-        products_.multiply(a, pitch, rows, s.score, [&](int r, const float* sums) {
-            for (int joint = 0; joint < s.joints; joint++) {
-                s.heatmaps[pixels[r].heatmap + joint * plane] = sums[joint] + s.score.bias[joint];
+        products_.multiply(a, pitch, rows, s.score, [&](int r, const auto& sum) __attribute__((always_inline)) {
+            for (int first = 0; first < s.joints; first += LANES) {
+                const Vector sums = sum(first);
+                for (int joint = first; joint < smaller(first + LANES, s.joints); joint++) {
+                    s.heatmaps[pixels[r].heatmap + joint * plane] = sums[joint - first] + s.score.bias[joint];
+                }
             }
         });
     }
@@ -148,30 +151,30 @@ class Block {
             }
         }
         const float* residual = s.project_residual ? nullptr : s.residual;
-        products_.multiply(a, pitch, rows, s.expand, [&](int r, const float* sums) {
+        products_.multiply(a, pitch, rows, s.expand, [&](int r, const auto& sum) __attribute__((always_inline)) {
             const size_t place = pixels[r].row * channels, low = s.low ? pixels[r].low_row * channels : 0;
             if (residual && s.low) {
-                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
+                finish(r, sum, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c) + load(s.low + low + c); });
             } else if (residual) {
-                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
+                finish(r, sum, place, [&](int c) __attribute__((always_inline)) { return load(residual + place + c); });
             } else if (s.low) {
-                finish(r, sums, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
+                finish(r, sum, place, [&](int c) __attribute__((always_inline)) { return load(s.low + low + c); });
             } else {
-                finish(r, sums, place, [](int) __attribute__((always_inline)) { return Vector{}; });
+                finish(r, sum, place, [](int) __attribute__((always_inline)) { return Vector{}; });
             }
         });
     }
 
     // A row's sums, plus bias and added(column): x, and what its readers start from.
-    template <class Added>
-    inline __attribute__((always_inline)) void finish(int r, const float* sums, size_t place, const Added& added) {
+    template <class Sum, class Added>
+    inline __attribute__((always_inline)) void finish(int r, const Sum& sum, size_t place, const Added& added) {
         const int channels = s.expand.outputs;
         const bool keep = s.pooled || s.tile_statistics, enters = s.next.t, half = halves(s.next.linear);
         const float *bias = s.expand.bias, *scale = s.next.affine, *shift = scale + channels;
         const Vector floor = s.expand_relu ? Vector{} : Vector{} - __builtin_inff();
         float *kept = keep ? x_ + r * x_pitch_ : nullptr, *x = s.x ? s.x + place : nullptr, *entrance = enters ? entrance_ + r * x_pitch_ : nullptr;
         for (int c = 0; c < channels; c += LANES) {
-            const Vector value = larger(floor, load(sums + c) + load(bias + c) + added(c));
+            const Vector value = larger(floor, sum(c) + load(bias + c) + added(c));
             if (x) {
                 store(x + c, value);
             }
@@ -225,10 +228,10 @@ class Block {
     template <class To>
     inline __attribute__((always_inline)) void enter(const float* a, int rows, const Entrance& reader, const To& to) {
         const int outputs = reader.linear.outputs;
-        products_.multiply(a, x_pitch_, rows, reader.linear, [&](int r, const float* sums) {
+        products_.multiply(a, x_pitch_, rows, reader.linear, [&](int r, const auto& sum) __attribute__((always_inline)) {
             float* t = reader.t + to(r) * outputs;
             for (int c = 0; c < outputs; c += LANES) {
-                store(t + c, relu(load(sums + c) + load(reader.linear.bias + c)));
+                store(t + c, relu(sum(c) + load(reader.linear.bias + c)));
             }
         });
     }

@@ -103,8 +103,8 @@ class Convolution {
         for (int k = 0; k < FREQUENCIES; k++) {
             const float* from = v_ + k * v_stride_;
             int16_t* to = (int16_t*)(v16_ + (k * s.block + t) * v16_pitch_);
-            for (int c = 0; c < s.channels; c += LANES) {
-                store_int16(to + c, load(from + c), scales[k]);
+            for (int c = 0; c < s.channels; c += 16) {
+                store_int16(to + c, from + c, scales[k]);
             }
         }
     }

@@ -48,15 +48,17 @@ struct Int8 {  // rows of unsigned, weights of signed bytes; the sums are 32-bit
 };
 #endif
 
-// Memory that will be wanted soon: a power of two of cache lines.
+constexpr int LINE = 16;  // floats, of the cache
+
+// Memory that will be wanted soon: a power of two of cache lines, two at least.
 struct Ahead {
     const float* from;
-    int mask;  // lines - 1
+    size_t mask;  // of the first float of each of its lines
 };
 
-// R rows times one panel, to `out`: 2 R accumulators in registers, two loads and R broadcasts for 2 R multiply-adds, and
-// a line of what is wanted next asked for. One at a time: a burst of requests would hold up the loads behind it. Never
-// inlined: what surrounds it would take the registers that its accumulators and addresses need.
+// R rows times one panel of an even number of units, to `out`: 2 R accumulators in registers, two loads and R broadcasts for
+// 2 R multiply-adds, and a line of what is wanted next asked for. One at a time: a burst of requests would hold up the loads
+// behind it. Never inlined: what surrounds it would take the registers that its accumulators and addresses need.
 template <int R, class Kind>
 static __attribute__((noinline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k, Ahead ahead,
                                                     float* out, size_t out_pitch) {
@@ -65,13 +67,33 @@ static __attribute__((noinline)) void multiply_rows(const float* a, size_t pitch
     for (int r = 0; r < R; r++) {
         left[r] = right[r] = Vector{};
     }
-    for (int i = 0; i < k; i++) {
-        __builtin_prefetch(ahead.from + (size_t)(i & ahead.mask) * 16, 0, 2);
-        const Vector b0 = load(panel + (size_t)i * PANEL), b1 = load(panel + (size_t)i * PANEL + LANES);
+    // Three rows from one address. Hidden from the compiler, which would keep one for each row and run out of registers.
+    constexpr int THREES = (R + 2) / 3;
+    const float* threes[THREES];
+#pragma GCC unroll 8
+    for (int three = 0; three < THREES; three++) {
+        threes[three] = a + (size_t)3 * three * pitch;
+        asm("" : "+r"(threes[three]));
+    }
+    const float* const end = panel + (size_t)k * PANEL;
+    for (size_t line = 0; panel < end; panel += 2 * PANEL) {
+        __builtin_prefetch(ahead.from + line, 0, 2);
+        __builtin_prefetch(ahead.from + line + LINE, 0, 2);
+        line = (line + 2 * LINE) & ahead.mask;
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            const Vector b0 = load(panel + i * PANEL), b1 = load(panel + i * PANEL + LANES);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; r++) {
-            left[r] = Kind::multiply_add(left[r], a + r * pitch + i, b0);
-            right[r] = Kind::multiply_add(right[r], a + r * pitch + i, b1);
+            for (int r = 0; r < R; r++) {
+                const float* unit = threes[r / 3] + r % 3 * pitch + i;
+                left[r] = Kind::multiply_add(left[r], unit, b0);
+                right[r] = Kind::multiply_add(right[r], unit, b1);
+            }
+        }
+#pragma GCC unroll 8
+        for (int three = 0; three < THREES; three++) {
+            threes[three] += 2;
+            asm("" : "+r"(threes[three]));
         }
     }
 #pragma GCC unroll 16

@@ -11,12 +11,10 @@ namespace FASTHG_ISA {
 class Products {
    public:
     Products(const Step& step, Arena& arena, Wanted& wanted) : wanted_(wanted) {
-        size_t rounded = 0;
-        int outputs = 0;
+        int rounded = 0, outputs = 0;
         const Linear* linears[] = {&step.hidden, &step.score, &step.expand, &step.next.linear, &step.pool.linear};
         for (const Linear* linear : linears) {
-            const size_t units = rounded_units(*linear);
-            rounded = units > rounded ? units : rounded;
+            rounded = larger(rounded, rounds(*linear) ? linear->units() : 0);
             outputs = larger(outputs, linear->outputs);
         }
         rounded_pitch_ = spread(rounded);
@@ -25,14 +23,14 @@ class Products {
         sums_ = arena.take(sums_pitch_ * MAX_ROWS);
     }
 
-    // rows @ linear; finish(row, its sums).
+    // rows @ linear; finish(row, its sums: a vector of them from a column on).
     template <class Finish>
     inline __attribute__((always_inline)) void multiply(const float* a, size_t pitch, int rows, const Linear& linear,
                                                         const Finish& finish) {
         each_group(rows, [&](int begin, int count) __attribute__((always_inline)) {
             multiply_few(a + begin * pitch, pitch, count, linear);
             for (int r = 0; r < count; r++) {
-                finish(begin + r, sums_ + r * sums_pitch_);
+                finish_row(linear, r, [&](const auto& sum) __attribute__((always_inline)) { finish(begin + r, sum); });
             }
         });
     }
@@ -42,31 +40,58 @@ class Products {
     void multiply_few(const float* a, size_t pitch, int rows, const Linear& linear) {
 #if FASTHG_HALVES
         if (halves(linear)) {
-            return multiply_panels<Bfloat>(a, pitch, rows, linear, linear.inputs / 2);
+            return multiply_panels<Bfloat>(a, pitch, rows, linear);
         }
         if (linear.arithmetic == Arithmetic::int8) {
-            return multiply_bytes(a, pitch, rows, linear);
+            for (int r = 0; r < rows; r++) {
+                round_to_bytes(a + r * pitch, linear.inputs, (uint8_t*)(rounded_ + r * rounded_pitch_), worths_[r], zeros_[r]);
+            }
+            return multiply_panels<Int8>(rounded_, rounded_pitch_, rows, linear);
         }
 #endif
 #if FASTHG_INTEGERS
         if (linear.arithmetic == Arithmetic::int12) {
-            return multiply_integers(a, pitch, rows, linear);
+            const float limit = (float)int_limit(linear.inputs);
+            for (int r = 0; r < rows; r++) {
+                round_to_integers(a + r * pitch, linear.inputs, limit, (int16_t*)(rounded_ + r * rounded_pitch_), worths_[r]);
+            }
+            return multiply_panels<Int16>(rounded_, rounded_pitch_, rows, linear);
         }
 #endif
-        multiply_panels<Float>(a, pitch, rows, linear, linear.inputs);
+        multiply_panels<Float>(a, pitch, rows, linear);
     }
 
-    // Of a row that is rounded here, group by group.
-    static int rounded_units(const Linear& linear) {
-        switch (linear.arithmetic) {
-            case Arithmetic::int8: return linear.inputs / 4;
-            case Arithmetic::int12: return linear.inputs / 2;
-            default: return 0;
+    // with(a row's sums), as floats again where integers were multiplied.
+    template <class With>
+    inline __attribute__((always_inline)) void finish_row([[maybe_unused]] const Linear& linear, int r, const With& with) {
+        const float* sums = sums_ + r * sums_pitch_;
+#if FASTHG_INTEGERS
+        const int padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
+        const float* weight_worths = linear.panels + (size_t)padded * linear.units();
+        const float worth = worths_[r];
+        if (linear.arithmetic == Arithmetic::int12) {
+            return with([=](int c) __attribute__((always_inline)) { return from_int32(load(sums + c)) * (worth * load(weight_worths + c)); });
         }
+#endif
+#if FASTHG_HALVES
+        if (linear.arithmetic == Arithmetic::int8) {
+            const float *weight_sums = weight_worths + padded, zero = zeros_[r];
+            return with([=](int c) __attribute__((always_inline)) {
+                return (from_int32(load(sums + c)) - zero * load(weight_sums + c)) * (worth * load(weight_worths + c));
+            });
+        }
+#endif
+        with([=](int c) __attribute__((always_inline)) { return load(sums + c); });
+    }
+
+    // Whether a row is rounded here, group by group.
+    static bool rounds(const Linear& linear) {
+        return linear.arithmetic == Arithmetic::int8 || linear.arithmetic == Arithmetic::int12;
     }
 
     template <class Kind>
-    void multiply_panels(const float* a, size_t pitch, int rows, const Linear& linear, int units) {
+    void multiply_panels(const float* a, size_t pitch, int rows, const Linear& linear) {
+        const int units = linear.units();
         for (int first = 0; first < linear.outputs; first += PANEL) {
             multiply_group<MAX_ROWS, Kind>(rows, a, pitch, linear.panels + (size_t)first * units, units, wanted_.next(),
                                            sums_ + first, sums_pitch_);
@@ -74,59 +99,27 @@ class Products {
     }
 
 #if FASTHG_INTEGERS
-    // The same with each row rounded to integers, the largest of which its largest magnitude becomes.
-    void multiply_integers(const float* a, size_t pitch, int rows, const Linear& linear) {
-        const int inputs = linear.inputs, padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
-        const float* weight_worth = linear.panels + (size_t)padded * inputs / 2;
-        float worth[MAX_ROWS];
-        for (int r = 0; r < rows; r++) {
-            worth[r] = round_to_integers(a + r * pitch, inputs, (int16_t*)(rounded_ + r * rounded_pitch_));
-        }
-        multiply_panels<Int16>(rounded_, rounded_pitch_, rows, linear, inputs / 2);
-        for (int r = 0; r < rows; r++) {
-            float* sums = sums_ + r * sums_pitch_;
-            for (int c = 0; c < linear.outputs; c += LANES) {
-                store(sums + c, from_int32(load(sums + c)) * (worth[r] * load(weight_worth + c)));
-            }
-        }
-    }
-
-    // What one of a row's integers is worth: NaN where the row is not finite.
-    static float round_to_integers(const float* row, int inputs, int16_t* integers) {
+    // A row as integers, of which `limit` is its largest magnitude, and what one of them is worth: NaN where the row is not
+    // finite.
+    static void round_to_integers(const float* row, int inputs, float limit, int16_t* integers, float& worth) {
         Vector magnitudes = {};
         for (int c = 0; c < inputs; c += LANES) {
             magnitudes = larger_magnitude(magnitudes, load(row + c));
         }
-        const float largest = largest_magnitude(magnitudes), limit = (float)int_limit(inputs);
+        const float largest = largest_magnitude(magnitudes);
         const bool finite = largest <= 3.402823466e38f;
         const float scale = largest > 1e-30f && finite ? limit / largest : 0.0f;
-        for (int c = 0; c < inputs; c += LANES) {
-            store_int16(integers + c, load(row + c), scale);
+        worth = finite ? largest / limit : __builtin_nanf("");
+        for (int c = 0; c < inputs; c += 16) {
+            store_int16(integers + c, row + c, scale);
         }
-        return finite ? largest / limit : __builtin_nanf("");
     }
 #endif
 
 #if FASTHG_HALVES
-    // The same with each row rounded to bytes: 0 to 255 stand for its smallest, or zero, to its largest magnitude.
-    void multiply_bytes(const float* a, size_t pitch, int rows, const Linear& linear) {
-        const int inputs = linear.inputs, padded = (linear.outputs + PANEL - 1) / PANEL * PANEL;
-        const float *weight_worth = linear.panels + (size_t)padded * inputs / 4, *weight_sums = weight_worth + padded;
-        float worth[MAX_ROWS], zero[MAX_ROWS];
-        for (int r = 0; r < rows; r++) {
-            round_row(a + r * pitch, inputs, (uint8_t*)(rounded_ + r * rounded_pitch_), worth[r], zero[r]);
-        }
-        multiply_panels<Int8>(rounded_, rounded_pitch_, rows, linear, inputs / 4);
-        for (int r = 0; r < rows; r++) {
-            for (float *sum = sums_ + r * sums_pitch_, *end = sum + linear.outputs; sum < end; sum += LANES) {
-                const size_t c = sum - (sums_ + r * sums_pitch_);
-                store(sum, (from_int32(load(sum)) - zero[r] * load(weight_sums + c)) * (worth[r] * load(weight_worth + c)));
-            }
-        }
-    }
-
-    // A row as bytes, what one of them is worth, and which of them is zero. Where the row is not finite, it is worth NaN.
-    static void round_row(const float* row, int inputs, uint8_t* bytes, float& worth, float& zero) {
+    // A row as bytes, where 0 to 255 stand for its smallest, or zero, to its largest magnitude; what one of them is worth, NaN
+    // where the row is not finite; and which of them is zero.
+    static void round_to_bytes(const float* row, int inputs, uint8_t* bytes, float& worth, float& zero) {
         Vector magnitudes = {}, low = {};
         for (int c = 0; c < inputs; c += LANES) {
             magnitudes = larger_magnitude(magnitudes, load(row + c));
@@ -146,6 +139,7 @@ class Products {
     Wanted& wanted_;
     size_t rounded_pitch_ = 0, sums_pitch_ = 0;
     float *rounded_ = nullptr, *sums_ = nullptr;
+    float worths_[MAX_ROWS] = {}, zeros_[MAX_ROWS] = {};  // of a group's rows
 };
 
 }  // namespace FASTHG_ISA

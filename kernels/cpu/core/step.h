@@ -41,12 +41,23 @@ enum class Arithmetic {
     int12  // 12-bit integers, scaled row by row, or tile by tile in the Winograd domain: as many bits as a sum has room for
 };
 
+// Inputs that a product takes at a time, in one unit of four bytes.
+static inline int unit_inputs(Arithmetic arithmetic) {
+    switch (arithmetic) {
+        case Arithmetic::fp32: return 1;
+        case Arithmetic::int8: return 4;
+        default: return 2;
+    }
+}
+
 // y = x @ weight + bias; the weight packed for the kernels that run it. Absent where `panels` is null.
 struct Linear {
     Arithmetic arithmetic = Arithmetic::fp32;
     const float* panels = nullptr;
     const float* bias = nullptr;
     int inputs = 0, outputs = 0;
+
+    int units() const { return inputs / unit_inputs(arithmetic); }
 };
 
 // A reader of x: t = ReLU(linear(ReLU(x * scale + shift))). Absent where `t` is null.

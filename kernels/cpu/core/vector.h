@@ -57,11 +57,11 @@ static inline Vector larger(Vector a, Vector b) {
 #endif
 }
 
-// A vector times `scale`, rounded to 16-bit integers; the larger of magnitudes, of which infinity and NaN are the largest.
+// Sixteen floats times `scale`, rounded to 16-bit integers; the larger of magnitudes, of which infinity and NaN are the largest.
 #if defined(__AVX512F__)
 #define FASTHG_INTEGERS 1
-static inline void store_int16(int16_t* to, Vector value, float scale) {
-    _mm256_storeu_si256((__m256i*)to, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(value * scale)));
+static inline void store_int16(int16_t* to, const float* from, float scale) {
+    _mm256_storeu_si256((__m256i*)to, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(load(from) * scale)));
 }
 
 static inline Vector larger_magnitude(Vector a, Vector b) {
@@ -78,9 +78,10 @@ static inline float largest_magnitude(Vector a) {
 static inline Vector from_int32(Vector bits) { return _mm512_cvtepi32_ps((__m512i)bits); }
 #elif defined(__AVX2__)
 #define FASTHG_INTEGERS 1
-static inline void store_int16(int16_t* to, Vector value, float scale) {
-    const __m256i wide = _mm256_cvtps_epi32(value * scale);
-    _mm_storeu_si128((__m128i*)to, _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+static inline void store_int16(int16_t* to, const float* from, float scale) {
+    const __m256i left = _mm256_cvtps_epi32(load(from) * scale), right = _mm256_cvtps_epi32(load(from + LANES) * scale);
+    const __m256i quarters = _mm256_packs_epi32(left, right);  // the lower half of each, then the upper
+    _mm256_storeu_si256((__m256i*)to, _mm256_permute4x64_epi64(quarters, 0xd8));
 }
 
 static inline Vector larger_magnitude(Vector a, Vector b) {

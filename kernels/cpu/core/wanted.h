@@ -34,23 +34,28 @@ class Wanted {
         if (asked_ >= until_) {
             return {(const float*)tiles_, 0};
         }
-        const Ahead& buffer = from_[asked_ % buffers_];
+        const Buffer& buffer = from_[asked_ % buffers_];
         const int line = asked_ / buffers_;
         const Tile& tile = tiles_[line / TILE];
         const long row = s.grid.row(tile.image, tile.y + line % TILE, tile.x);
         asked_++;
-        return {buffer.from + row * (buffer.mask + 1) * 16 / TILE, buffer.mask};
+        return {buffer.from + row * buffer.channels, (size_t)(TILE * buffer.channels - LINE)};
     }
 
    private:
     void want(const float* buffer, int channels) {
         if (buffer) {
-            from_[buffers_++] = {buffer, TILE * channels / 16 - 1};
+            from_[buffers_++] = {buffer, channels};
         }
     }
 
+    struct Buffer {
+        const float* from;
+        int channels;
+    };
+
     const Step& s;
-    Ahead from_[4];  // each buffer, with the lines of a tile's row
+    Buffer from_[4];
     int buffers_ = 0, count_ = 0, asked_ = 0, until_ = 0;
     const Tile* tiles_ = nullptr;
 };
