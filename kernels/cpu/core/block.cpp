@@ -96,9 +96,12 @@ class Block {
         size_t pitch = source_pitch_;
         if (s.hidden.panels) {
             const bool half = halves(s.expand);
+            const int outputs = s.hidden.outputs;
+            const float* bias = s.hidden.bias;
             products_.multiply(a, pitch, rows, s.hidden, [&](int r, const auto& sum) __attribute__((always_inline)) {
-                for (int c = 0; c < s.hidden.outputs; c += LANES) {
-                    put(hidden_ + r * hidden_pitch_, c, relu(sum(c) + load(s.hidden.bias + c)), half);
+                float* to = hidden_ + r * hidden_pitch_;
+                for (int c = 0; c < outputs; c += LANES) {
+                    put(to, c, relu(sum(c) + load(bias + c)), half);
                 }
             });
             a = hidden_;

@@ -30,11 +30,17 @@ extern const Kernels kernels;
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
-        if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
-            found.push_back(&avx512bf16::kernels);
-        }
+#if defined(FASTHG_AVX512_IN_C)
+    const bool avx512 = true, bf16 = true;
+#else
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+#endif
+    if (bf16) {
+        found.push_back(&avx512bf16::kernels);
+    }
+    if (avx512) {
         found.push_back(&avx512::kernels);
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {

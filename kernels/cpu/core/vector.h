@@ -14,7 +14,7 @@ namespace fasthg {
 namespace FASTHG_ISA {
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, MAX_ROWS = 12;  // 24 of 32 registers accumulate; with 14 rows the addresses spill
+constexpr int LANES = 16, MAX_ROWS = 12;  // 24 of 32 registers accumulate
 #elif defined(__AVX2__)
 constexpr int LANES = 8, MAX_ROWS = 6;  // 12 of 16
 #elif defined(__aarch64__)
