@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Where torch for CUDA is already installed there is no .venv: its Python runs the project as it lies here.
 HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: help venv sweep test check bench gpu triton clean
+.PHONY: help venv sweep test check types tests bench gpu triton clean
 
 help:
 	@echo "make sweep   set up, then every variant x every path (SWEEP='--full ...' for options)"
@@ -36,11 +36,16 @@ sweep: venv
 test: venv
 	$(MAKE) check
 
-# A file's tests stay with one worker: what they share is made once.
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) -j 2 types tests
+
+types:
 	$(BIN)/mypy
+
+# A file's tests stay with one worker: what they share is made once.
+tests:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 bench: venv
