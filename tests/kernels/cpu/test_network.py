@@ -156,6 +156,10 @@ def test_arrays_that_do_not_fit_are_refused_before_anything_runs() -> None:
     step.rows(t)
     with pytest.raises(ValueError, match="a weight has 32 inputs where 16 fit"):
         step.expand(_native.Packed(torch.randn(32, 16)), torch.zeros(16), False)
+    for inputs, arithmetic, pair in ((7, "fp32", 2), (6, "int12", 4), (12, "int8", 8)):
+        if arithmetic in _native.arithmetics():
+            with pytest.raises(ValueError, match=f"a weight in {arithmetic} needs a multiple of {pair} inputs"):
+                _native.Packed(torch.randn(inputs, 16), arithmetic)
 
 
 @pytest.fixture
