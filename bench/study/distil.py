@@ -122,7 +122,7 @@ def describe(plan: DistilPlan, model: HourglassNet) -> dict[str, Any]:
         gflop = count_flops(network.config, plan.size) / 1e9
         score = scores.at.means["weighted14"]
         stacks.append({"stack": count, "gflop": gflop, "score": score, "protocol": str(scores.protocol)})
-    return {"people": len(people), "parameters": count_parameters(model), "stacks": stacks}
+    return {"people": len(people), "parameters": count_parameters(model.config), "stacks": stacks}
 
 
 def run_all(plan: DistilPlan, out: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.table import Table
 
@@ -13,7 +12,6 @@ from fasthg.files import default_cache_dir
 from fasthg.network.checkpoint import load_config, read_metadata, variant_name
 from fasthg.network.flops import count_flops, count_parameters
 from fasthg.network.load import SHIPPED, WEIGHTS_DIR
-from fasthg.network.model import HourglassNet
 from fasthg.network.published import PUBLISHED, by_hand_at, kept_at
 from fasthg.network.variants import INPUT_SIZE, VARIANTS, HourglassConfig
 
@@ -39,7 +37,7 @@ def variants_to_dict() -> dict[str, Any]:
             "num_blocks": config.num_blocks,
             "num_convs": config.num_convs,
             "norm": config.norm,
-            "parameters": _parameters(config),
+            "parameters": count_parameters(config),
             "gflops": round(count_flops(config) / 1e9, 2),
             "weights_ship": (WEIGHTS_DIR / f"{name}.safetensors").is_file(),
         }
@@ -89,7 +87,7 @@ def weights_to_dict() -> dict[str, Any]:
     for name, entry in PUBLISHED.items():
         found[name] = {
             "network": _network(entry.config),
-            "megabytes": round(4 * _parameters(entry.config) / 1e6, 1),  # in float32, as it is kept once converted
+            "megabytes": round(4 * count_parameters(entry.config) / 1e6, 1),  # in float32, as it is kept once converted
             "pckh": entry.pckh,
             "pckh_by": entry.by,
             "licence": entry.licence,
@@ -124,8 +122,3 @@ def _where(name: str) -> str:
 
 def _network(config: HourglassConfig) -> str:
     return variant_name(config) or f"{config.num_stacks} stacks of {config.num_feats}"
-
-
-def _parameters(config: HourglassConfig) -> int:
-    with torch.device("meta"):
-        return count_parameters(HourglassNet(config))
