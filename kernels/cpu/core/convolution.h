@@ -97,7 +97,7 @@ class Convolution {
         for (int k = 0; k < FREQUENCIES; k += LANES) {
             const Vector peak = load(scales + k);
             const auto finite = peak <= 3.402823466e38f;
-            store(scales + k, finite & (peak > 1e-30f) ? limit / peak : Vector{});
+            store(scales + k, (finite & (peak > 1e-30f)) ? limit / peak : Vector{});
             store(worths_ + t * WORTHS + k, finite ? peak * (1 / limit) : Vector{} + __builtin_nanf(""));
         }
         for (int k = 0; k < FREQUENCIES; k++) {

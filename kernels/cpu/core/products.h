@@ -139,7 +139,7 @@ class Products {
     Wanted& wanted_;
     size_t rounded_pitch_ = 0, sums_pitch_ = 0;
     float *rounded_ = nullptr, *sums_ = nullptr;
-    float worths_[MAX_ROWS] = {}, zeros_[MAX_ROWS] = {};  // of a group's rows
+    [[maybe_unused]] float worths_[MAX_ROWS] = {}, zeros_[MAX_ROWS] = {};  // of a group's rows
 };
 
 }  // namespace FASTHG_ISA
