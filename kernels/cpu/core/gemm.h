@@ -50,14 +50,14 @@ struct Int8 {  // rows of unsigned, weights of signed bytes; the sums are 32-bit
 
 constexpr int LINE = 16;  // floats, of the cache
 
-// Memory that will be wanted soon: a power of two of cache lines, two at least.
+// Memory that will be wanted soon: a power of two of cache lines; one, and the line behind it, where nothing is.
 struct Ahead {
     const float* from;
     size_t mask;  // of the first float of each of its lines
 };
 
 // R rows times one panel of an even number of units, to `out`: 2 R accumulators in registers, two loads and R broadcasts for
-// 2 R multiply-adds, and a line of what is wanted next asked for. One at a time: a burst of requests would hold up the loads
+// 2 R multiply-adds, and a line of what is wanted next asked for. Two in two steps: a burst of requests would hold up the loads
 // behind it. Never inlined: what surrounds it would take the registers that its accumulators and addresses need.
 template <int R, class Kind>
 static __attribute__((noinline)) void multiply_rows(const float* a, size_t pitch, const float* panel, int k, Ahead ahead,

@@ -39,19 +39,25 @@ class Wanted {
         const Tile& tile = tiles_[line / TILE];
         const long row = s.grid.row(tile.image, tile.y + line % TILE, tile.x);
         asked_++;
-        return {buffer.from + row * buffer.channels, (size_t)(TILE * buffer.channels - LINE)};
+        return {buffer.from + row * buffer.channels, buffer.mask};
     }
 
    private:
     void want(const float* buffer, int channels) {
         if (buffer) {
-            from_[buffers_++] = {buffer, channels};
+            const int lines = TILE * channels / LINE;
+            int asked = 1;
+            while (2 * asked <= lines) {
+                asked *= 2;
+            }
+            from_[buffers_++] = {buffer, channels, (size_t)(asked - 1) * LINE};
         }
     }
 
     struct Buffer {
         const float* from;
         int channels;
+        size_t mask;  // of a tile's row, or of as many of its lines as are a power of two
     };
 
     const Step& s;
