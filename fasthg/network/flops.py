@@ -35,7 +35,7 @@ def count_flops(config: HourglassConfig, size: int = INPUT_SIZE) -> int:
 
 @lru_cache(maxsize=1)
 def _outline(config: HourglassConfig) -> HourglassNet:
-    """The network's shapes, without memory for its weights: to make all modules of a deep one takes 0.3 s even so."""
+    """The network's shapes, without memory for its weights; kept, since a deep one has thousands of modules to make."""
     with torch.device("meta"):
         return HourglassNet(config)
 
