@@ -54,6 +54,7 @@ def request_of(tiny_dataset, tmp_path_factory):
         device="cpu",
         size=64,
         threads=1,
+        minutes=60,  # whose shares are long enough for the rounds of a slow machine
         out=tmp_path_factory.mktemp("sweep") / "out",
     )
 
@@ -127,6 +128,20 @@ def test_resume_measures_what_is_left_and_keeps_every_turn(killed, resumed):
     for row in rows.values():
         rounds = [turn["round"] for turn in row.turns]
         assert rounds == sorted(set(rounds)), row.path
+
+
+def test_what_has_too_few_rounds_is_measured_again(resumed, request_of, monkeypatch):
+    def turns():
+        return {row.path: row.turns for row in Results(resumed / "results.jsonl").rows}
+
+    before = turns()
+    most = max(len(before[path]) for path in ("channels_last", "openvino"))
+    monkeypatch.setattr(passes, "ROUNDS", most + 1)
+    sweep(dataclasses.replace(request_of, paths=("eager", "channels_last"), resume=True))
+    after = turns()
+    for path, kept in before.items():
+        assert after[path][: len(kept)] == kept
+        assert (len(after[path]) > most) == (len(kept) > most or path == "channels_last")
 
 
 def test_ratios_are_of_common_rounds_with_eager(resumed):
