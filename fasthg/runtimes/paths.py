@@ -18,6 +18,7 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from fasthg.errors import BackendUnavailable, FasthgError
 from fasthg.files import default_cache_dir
 from fasthg.network.model import HourglassNet, check_input
 from fasthg.network.precision import without_tf32
+from fasthg.network.variants import HourglassConfig
 from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, check_can_run, resolve_device
 
 log = logging.getLogger("fasthg")
@@ -193,13 +195,15 @@ def prepare(
 ) -> Prepared:
     """Make `model` ready to run by `path` ("name" or "name:precision") and answer one batch, so that the next is quick.
 
-    example      float32 [N, 3, H, W], a batch like those to come; one crop of the network's own size where None
+    example      float32 [N, 3, H, W], a batch like those to come; onnxruntime, openvino and tensorrt take no other
+                 H and W. One crop of the network's own size where None
     threads      CPU threads for one batch; as many as PyTorch uses where None
     mode         "latency" or "throughput"
     calibration  float32 [M, 3, H, W] of real crops, needed for int8
     cache_dir    folder for converted and compiled networks; None to keep nothing between processes
 
-    Raises BackendUnavailable with the reason where the path cannot run here, and FasthgError for bad arguments.
+    Raises BackendUnavailable with the reason where the path cannot run here, and FasthgError for bad arguments; so does
+    what it returns for images that are none of the network's.
     """
     check_can_run()
     name, named_precision = parse_path(path)
@@ -217,6 +221,8 @@ def prepare(
         size = model.config.input_size
         example = torch.zeros(1, 3, size, size)
     check_input(model.config, example)
+    if not len(example):
+        raise FasthgError("the example has no images; give at least one")
     if chosen == "int8" and calibration is None:
         raise FasthgError(f"{name}:int8 needs real crops to calibrate on; give calibration=[M, 3, H, W]")
     request = Request(
@@ -232,10 +238,20 @@ def prepare(
     with _preparing:
         start = time.perf_counter()
         built = _build(PATHS[name], request)
-        prepared = replace(built, run=without_tf32()(built.run))
+        prepared = replace(built, run=_checked(model.config, without_tf32()(built.run)))
         with torch.inference_mode():
             prepared(request.example)
         return replace(prepared, startup_s=time.perf_counter() - start)
+
+
+def _checked(config: HourglassConfig, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`run`, which refuses what is no batch for the network: a library may answer it nevertheless."""
+
+    def checked(images: Tensor) -> Tensor:
+        check_input(config, images)
+        return run(images)
+
+    return checked
 
 
 def _build(path: ExecutionPath, request: Request) -> Prepared:

@@ -79,8 +79,8 @@ class Request:
 class Prepared:
     """A network that is ready to run: images float32 [N, 3, H, W] -> final heatmaps float32 [N, J, H/4, W/4].
 
-    Images may be on any device; the heatmaps come back on the device that the path runs on. An end-to-end artefact
-    takes crops uint8 [N, H, W, 3] instead and returns float32 [N, J, 3]: x and y in crop pixels, and the score.
+    Images may be none, and on any device; the heatmaps come back on the device that the path runs on. An end-to-end
+    artefact takes crops uint8 [N, H, W, 3] instead and returns float32 [N, J, 3]: x and y in crop pixels, the score.
 
     path, device, precision   what really runs, for people to read
     details                   the library's version, threads and whatever else explains a measurement
@@ -102,6 +102,8 @@ class Prepared:
 
     def __call__(self, images: Tensor) -> Tensor:
         self.check_process()
+        if not len(images):  # most libraries know no batch without images
+            return self.run(images.new_zeros(1, *images.shape[1:]))[:0]
         return self.run(images)
 
     def __reduce__(self) -> NoReturn:

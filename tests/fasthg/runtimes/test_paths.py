@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 import torch
 
-from fasthg.runtimes.paths import PATHS
+import fasthg
+from fasthg.errors import FasthgError
+from fasthg.network.variants import HourglassConfig
+from fasthg.runtimes.paths import PATHS, parse_path, prepare
+from fasthg.runtimes.request import Prepared
 
 
 @pytest.mark.parametrize("absent", ["tensorrt", "tensorrt_rtx"])
@@ -19,3 +24,28 @@ def test_either_tensorrt_is_enough_for_its_path(absent: str, monkeypatch: pytest
     assert PATHS["tensorrt"].why_not("cuda:0") is None
     monkeypatch.setitem(sys.modules, other, None)
     assert "no TensorRT is installed; pip install 'fasthg[trt]'" in str(PATHS["tensorrt"].why_not("cuda:0"))
+
+
+@pytest.fixture(params=["eager", "fused:fp32", "onnxruntime:fp32", "openvino:fp32", "ncnn:fp32"])
+def run(request: pytest.FixtureRequest, tiny_config: HourglassConfig) -> Prepared:
+    name, precision = parse_path(request.param)
+    if reason := PATHS[name].why_not("cpu", precision):
+        pytest.skip(reason)
+    model = fasthg.HourglassNet(tiny_config).eval()
+    return prepare(model, request.param, torch.rand(2, 3, 64, 64), device="cpu", threads=1)
+
+
+def test_no_images_have_no_heatmaps(run: Prepared) -> None:
+    """Where nobody is detected there are no crops."""
+    assert run(torch.rand(0, 3, 64, 64)).shape == (0, 16, 16, 16)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 1, 64, 64), (2, 3, 70, 64)])
+def test_what_is_no_batch_for_the_network_is_refused_on_every_path(run: Prepared, shape: tuple[int, ...]) -> None:
+    with pytest.raises(FasthgError, match=re.escape(f"input has shape {shape}; give [N, 3, H, W]")):
+        run(torch.rand(shape))
+
+
+def test_an_example_without_images_is_refused(tiny_config: HourglassConfig) -> None:
+    with pytest.raises(FasthgError, match="the example has no images"):
+        prepare(fasthg.HourglassNet(tiny_config).eval(), "eager", torch.rand(0, 3, 64, 64), device="cpu")
