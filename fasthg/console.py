@@ -82,7 +82,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None = None, prog: str = "fa
 
 def _run(app: typer.Typer, argv: Sequence[str] | None, prog: str) -> int:
     """The app's exit code. Typer calls an EOFError an abort, and ends the process where a pipe has no reader."""
-    output = sys.stdout
+    output, file = sys.stdout, os.fstat(1)
     try:
         with _end_like_ctrl_c(), _hold_on_to_ctrl_c():
             code = app(None if argv is None else list(argv), prog_name=prog, standalone_mode=False)
@@ -94,7 +94,8 @@ def _run(app: typer.Typer, argv: Sequence[str] | None, prog: str) -> int:
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         sys.stdout = output
-        if not _has_no_reader():  # another pipe
+        replaced = not os.path.samestat(file, os.fstat(1))  # Rich puts the null device where a reader has gone
+        if not replaced and not _has_no_reader():  # another pipe
             raise error.__context__ from None
         return 0  # results are printed when everything else is done
     except OSError as error:

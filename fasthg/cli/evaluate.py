@@ -148,7 +148,7 @@ def score(
         _print_scores([], {"oks": score_results(predictions, truth, Reading(category))}, as_json)
         return
     known = read_truth(truth, split, Reading(category, holdout))  # type: ignore[arg-type]
-    joints = read_predictions(predictions, known.skeleton)
+    joints = read_predictions(predictions, known.skeleton, known.images)
     _print_scores(_scores(joints, known, asked, known.protocols), {}, as_json)
 
 

@@ -80,7 +80,7 @@ def _column(path: Path, records: list[dict[str, Any]], field: str, shape: tuple[
             raise FasthgError(f"annotations {path}: row {row} has no field {field!r}")
         try:
             value = np.asarray(record[field], np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise FasthgError(f"annotations {path}: row {row}: {field!r} is not numbers") from None
         if value.shape != shape:
             raise FasthgError(f"annotations {path}: row {row}: {field!r} has shape {value.shape}, expected {shape}")

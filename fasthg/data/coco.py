@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasthg.data.coco_images import image_folder, relative, turn_labels
-from fasthg.data.people import HALF_PIXEL, load_json
+from fasthg.data.people import HALF_PIXEL, load_json, unreadable
 from fasthg.data.reading import Labels, Reading, make_labels, make_skeleton
 from fasthg.errors import FasthgError
 from fasthg.pixels.skeleton import Skeleton
@@ -84,12 +84,15 @@ def coco_files(path: Path) -> list[Path]:
 
 def begins_with(path: Path, mark: bytes) -> bool:
     """Whether a file's text begins so, after blanks and the mark that Windows puts before UTF-8."""
-    with path.open("rb") as file:
-        return file.read(64).removeprefix(BOM_UTF8).lstrip().startswith(mark)
+    try:
+        with path.open("rb") as file:
+            return file.read(64).removeprefix(BOM_UTF8).lstrip().startswith(mark)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _has_keypoints(path: Path) -> bool:
-    if path.suffix != ".json" or not begins_with(path, b"{"):
+    if path.suffix != ".json" or not path.is_file() or not begins_with(path, b"{"):
         return False
     try:
         document = load_json(path)
@@ -286,7 +289,7 @@ def labelled_annotations(
         try:
             points = np.asarray(listed, np.float64).reshape(-1, 3)
             box = np.asarray(annotation.get("bbox") or [np.nan] * 4, np.float64).reshape(4)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise FasthgError(f"{where}: keypoints are not x, y, v each, or bbox not x, y, w, h") from None
         if len(points) < count:
             raise FasthgError(f"{where} has {len(points)} keypoints, its category {count}; correct the file")

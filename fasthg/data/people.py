@@ -105,10 +105,20 @@ def make_people(
     )
 
 
+def unreadable(path: Path, error: OSError) -> FasthgError:
+    """The error for a file that the system does not give."""
+    return FasthgError(f"{path}: cannot be read ({error.strerror})")
+
+
 def read_text(path: Path) -> str:
-    """A text file, with or without the mark by which Windows begins one; FasthgError names one that is not UTF-8."""
+    """A text file, with or without the mark by which Windows begins one.
+
+    Raises FasthgError that names a file that cannot be read or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise FasthgError(
             f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
@@ -120,5 +130,9 @@ def load_json(path: Path) -> Any:
     try:
         data = path.read_bytes()
         return json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
-    except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:
+    except gzip.BadGzipFile as error:  # an OSError, but not the system's
+        raise FasthgError(f"{path}: not a whole JSON file ({error}); copy it again") from None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, EOFError, RecursionError, zlib.error) as error:
         raise FasthgError(f"{path}: not a whole JSON file ({error}); copy it again") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fasthg.data.people import People
+from fasthg.data.people import People, read_text
 from fasthg.errors import FasthgError
 from fasthg.pixels import geometry
 from fasthg.pixels.skeleton import SKELETONS, Skeleton, mirrored_pairs
@@ -177,8 +177,8 @@ def hold_out(images: Sequence[str], rule: str) -> tuple[NDArray[np.bool_], str]:
 
 def _listed(file: Path, names: Sequence[str]) -> set[str]:
     try:
-        wanted = {line.strip() for line in file.read_text().splitlines() if line.strip()}
-    except (OSError, UnicodeDecodeError):
+        wanted = {line.strip() for line in read_text(file).splitlines() if line.strip()}
+    except FasthgError:
         raise FasthgError(f"holdout {file}: give every6, a share such as 0.2@7, or a file of image names") from None
     found = {name for name in names if name in wanted or Path(name).name in wanted}
     known = found | {Path(name).name for name in found}

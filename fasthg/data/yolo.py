@@ -29,7 +29,10 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 def yolo_file(path: Path) -> Path | None:
     """The YAML file of a YOLO-pose folder; None where it is none."""
     files = [path] if path.suffix in (".yaml", ".yml") else sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
-    return next((file for file in files if file.is_file() and "kpt_shape" in file.read_text(errors="replace")), None)
+    try:
+        return next((file for file in files if file.is_file() and b"kpt_shape" in file.read_bytes()), None)
+    except OSError as error:
+        raise FasthgError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def read_yolo(path: Path, reading: Reading) -> Labels:

@@ -7,6 +7,7 @@ coordinate j. Kinds with the same points are scored as one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,6 +246,15 @@ def _check(results: list[dict[str, Any]], known: Collection[str | None], count: 
                 raise FasthgError(f"results[{i}]: {name} is {result[name]!r:.60}; give COCO's results")
         if as_id(result["image_id"]) not in known:
             raise FasthgError(f"results[{i}] is of image {result['image_id']!r}, which the truth does not list")
+        if not math.isfinite(result["score"]):
+            raise FasthgError(f"results[{i}]: score is {result['score']}; give a finite number")
+        box = result.get("bbox", [])  # as pycocotools takes one that is left out
+        if (
+            not isinstance(box, list)
+            or len(box) not in (0, 4)
+            or not all(isinstance(side, (int, float)) for side in box)
+        ):
+            raise FasthgError(f"results[{i}]: bbox is {box!r:.60}; give x, y, w, h, or leave it out")
         points = result["keypoints"]
         if not isinstance(points, list) or not all(isinstance(value, (int, float)) for value in points):
             raise FasthgError(f"results[{i}]: keypoints is {points!r:.60}; give x, y and score of each point")

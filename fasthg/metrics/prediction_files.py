@@ -6,11 +6,13 @@ JSON, in continuous pixels of the photograph with the origin at the corner of it
     {"coordinates": "...", "joint_names": ["rank", ...],
      "predictions": [{"image": "a.jpg", "row": 0, "joints": [[x, y, score], ... J]}, ...]}
 
-`row` is the person's place among the annotated people; records without it are taken in the order of the file.
+`row` is the person's place among the annotated people. Records without it are told by their image, the first of an
+image being of its first person; where the truth names no images, they are taken in the order of the file.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fasthg.data.annotations import read_annotations
-from fasthg.data.people import HALF_PIXEL, Split, head_size_of, load_json
+from fasthg.data.people import HALF_PIXEL, People, Split, head_size_of, load_json
 from fasthg.data.projects import find_format
 from fasthg.data.protocols import MPII_PROTOCOLS, Protocol
 from fasthg.data.reading import Reading
@@ -41,6 +43,7 @@ class Truth:
     scale: NDArray[np.float64]  # [N], the longer side of the box over 200 pixels; NaN where not known
     skeleton: Skeleton = MPII
     protocols: tuple[Protocol, ...] = MPII_PROTOCOLS  # how these people are scored
+    images: tuple[str, ...] | None = None  # [N], where the file names them
 
 
 def predictions_document(
@@ -52,8 +55,12 @@ def predictions_document(
     return {"coordinates": COORDINATES, "joint_names": list(skeleton.names), "predictions": records}
 
 
-def read_predictions(path: str | Path, skeleton: Skeleton = MPII) -> NDArray[np.float64]:
+def read_predictions(
+    path: str | Path, skeleton: Skeleton = MPII, images: Sequence[str] | None = None
+) -> NDArray[np.float64]:
     """Predicted joints [N, J, 2] of an `.h5`, `.mat` or `.json` file, in continuous pixels.
+
+    images  of the people who are predicted, to find whom a record of JSON without a `row` is of
 
     Raises FasthgError that names the file and what is missing, misshapen or NaN.
     """
@@ -63,7 +70,7 @@ def read_predictions(path: str | Path, skeleton: Skeleton = MPII) -> NDArray[np.
     elif path.suffix == ".mat":
         preds = load_mat(path, "preds")["preds"] - HALF_PIXEL
     elif path.suffix == ".json":
-        preds = _predictions_of_json(path, skeleton)
+        preds = _predictions_of_json(path, skeleton, images)
     else:
         raise FasthgError(f"predictions {path}: unknown kind of file; give .h5, .mat or .json")
     if preds.ndim != 3 or preds.shape[1:] != (len(skeleton), 2):
@@ -89,7 +96,7 @@ def read_truth(path: str | Path, split: Split = "val", reading: Reading | None =
 
         dataset = load_dataset(path, split, check_files=False, reading=reading)
         people = dataset.people
-        return Truth(people.joints, people.labelled, people.head_size, people.scale, people.skeleton, dataset.protocols)
+        return _truth_of(people, dataset.protocols)
     if path.suffix == ".mat" and not _is_annotations(path):
         joints, missing, boxes = load_published(path, "pos_gt_src", "jnt_missing", "headboxes_src")
         labelled = missing == 0
@@ -102,7 +109,13 @@ def read_truth(path: str | Path, split: Split = "val", reading: Reading | None =
     from fasthg.data.dataset import protocols_of, with_head_sizes
 
     people = with_head_sizes(read_annotations(path, split), path.parent, split)
-    return Truth(people.joints, people.labelled, people.head_size, people.scale, people.skeleton, protocols_of(path))
+    return _truth_of(people, protocols_of(path))
+
+
+def _truth_of(people: People, protocols: tuple[Protocol, ...]) -> Truth:
+    return Truth(
+        *(people.joints, people.labelled, people.head_size, people.scale, people.skeleton, protocols), people.images
+    )
 
 
 def _is_annotations(path: Path) -> bool:
@@ -126,7 +139,7 @@ def _arrays_of_h5(path: Path, *names: str) -> dict[str, NDArray[np.float64]]:
     return named_arrays(path, content, names)
 
 
-def _predictions_of_json(path: Path, skeleton: Skeleton) -> NDArray[np.float64]:
+def _predictions_of_json(path: Path, skeleton: Skeleton, images: Sequence[str] | None) -> NDArray[np.float64]:
     document = load_json(path)
     records = document.get("predictions") if isinstance(document, dict) else None
     if not isinstance(records, list) or not records:
@@ -134,7 +147,9 @@ def _predictions_of_json(path: Path, skeleton: Skeleton) -> NDArray[np.float64]:
     try:
         joints = np.array([record["joints"] for record in records], np.float64)
         rows = [record.get("row", i) for i, record in enumerate(records)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if images and len(images) == len(records) and all("image" in r and "row" not in r for r in records):
+            rows = _rows_by_image(path, [str(record["image"]) for record in records], images)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FasthgError(
             f"predictions {path}: a record lacks 'joints' of {len(skeleton)} x [x, y, score] ({error})"
         ) from None
@@ -149,3 +164,23 @@ def _predictions_of_json(path: Path, skeleton: Skeleton) -> NDArray[np.float64]:
             f"predictions {path}: the rows of its {len(rows)} records are not 0 to {len(rows) - 1}, once each"
         )
     return joints[np.argsort(rows), :, :2]
+
+
+def _rows_by_image(path: Path, predicted: Sequence[str], images: Sequence[str]) -> list[int]:
+    """For each predicted image the row of its next person; it is told by its path's end, else by its name alone."""
+    rows_of, called = defaultdict[str, list[int]](list), defaultdict[str, set[str]](set)
+    for row, image in enumerate(images):
+        rows_of[image].append(row)
+        called[Path(image).name].add(image)
+    known = {name: image for name, (image, *others) in called.items() if not others} | {name: name for name in rows_of}
+    rows, taken = [], Counter[str]()
+    for image in predicted:
+        parts = Path(image).parts
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = next((known[end] for end in ends if end in known), "")
+        if taken[found] == len(rows_of[found]):
+            listed = f"has {taken[found]} people in the truth, and more here" if found else "is none of the truth's"
+            raise FasthgError(f"predictions {path}: image {image!r} {listed}; correct it, or give records their 'row'")
+        rows.append(rows_of[found][taken[found]])
+        taken[found] += 1
+    return rows

@@ -53,7 +53,7 @@ def _numbers(boxes: ArrayLike, where: str) -> Boxes:
     """Boxes as [P, 4], finite."""
     try:
         rows = np.atleast_2d(np.asarray(boxes, np.float64))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FasthgError(f"{where}: not numbers ({error}); give x,y,w,h in pixels") from None
     if rows.size == 0:
         return np.empty((0, 4))

@@ -34,6 +34,7 @@ from fasthg.runtimes.request import DTYPES, Mode, Prepared, Request, check_can_r
 
 log = logging.getLogger("fasthg")
 
+MOST_THREADS = 1024  # libraries end the process where the system gives them no more
 _preparing = threading.RLock()  # PyTorch's exporter and compiler serve one thread of a process at a time
 
 
@@ -215,8 +216,8 @@ def prepare(
         raise BackendUnavailable(reason)
     if mode not in ("latency", "throughput"):
         raise FasthgError(f"unknown mode {mode!r}; give latency or throughput")
-    if threads is not None and threads < 1:
-        raise FasthgError(f"threads is {threads}; give at least 1")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise FasthgError(f"threads is {threads}; give 1 to {MOST_THREADS}")
     if example is None:
         size = model.config.input_size
         example = torch.zeros(1, 3, size, size)

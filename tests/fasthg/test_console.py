@@ -46,6 +46,15 @@ def test_a_reader_who_goes_away_is_no_error(size: int, output: Callable[[int], i
     stream.close()  # nothing waits in it that would fail again
 
 
+def test_a_reader_who_goes_away_from_a_table_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "fasthg.cli", "list", "--weights"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("size", [1, 1_000_000])
 def test_output_that_cannot_be_written_is_one_line(
     size: int, output: Callable[[int], io.TextIOWrapper], capfd: pytest.CaptureFixture[str]

@@ -142,6 +142,7 @@ def test_hrnets_file_holds_people_of_the_same_validation_set(mpii_dir: Path, mpi
         ({"scale_provided": float("nan")}, r"row 1 \(a.jpg\): scale is nan"),
         ({"scale_provided": 0.0}, r"row 1 \(a.jpg\): scale is 0.0"),
         ({"scale_provided": "big"}, "row 1: 'scale_provided' is not numbers"),
+        ({"scale_provided": 10**400}, "row 1: 'scale_provided' is not numbers"),
         ({"objpos": [1.0]}, r"row 1: 'objpos' has shape \(1,\), expected \(2,\)"),
         ({"objpos": [1.0, float("inf")]}, r"row 1 \(a.jpg\): center is"),
         ({"joint_self": [[1, 2, 1]] * 15}, r"'joint_self' has shape \(15, 3\), expected \(16, 3\)"),

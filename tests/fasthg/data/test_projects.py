@@ -306,7 +306,7 @@ def test_what_is_none_of_them_is_named_with_what_was_looked_for(tmp_path: Path) 
 )
 def test_images_are_held_out_by_step_share_or_list(rule: str, expected: list[int] | None, tmp_path: Path) -> None:
     images = [f"clip/{i}.png" for i in range(5)]
-    (tmp_path / "list.txt").write_text("clip/1.png\n2.png\n")
+    (tmp_path / "list.txt").write_text("clip/1.png\n2.png\n", encoding="utf-8-sig")  # as Windows writes it
     held, _how = hold_out([*images, images[3]], rule.replace("LIST", str(tmp_path / "list.txt")))
     assert held[3] == held[5]  # subjects of one image stay together
     if expected is None:

@@ -114,6 +114,27 @@ def test_prediction_files_of_every_kind_hold_the_same_joints(tmp_path: Path) -> 
         np.testing.assert_allclose(read_predictions(tmp_path / name), joints, atol=1e-9)
 
 
+@pytest.mark.parametrize("given", ["people/{}", "{}"])
+def test_records_without_a_row_are_told_by_their_image(given: str, tmp_path: Path) -> None:
+    joints = np.random.default_rng(1).uniform(0, 500, (4, 16, 2)).round(2)
+    images, order = ["people/a.jpg", "b.jpg", "people/a.jpg", "c.jpg"], [3, 0, 1, 2]
+    names = [given.format(Path(images[row]).name) for row in order]
+    file = write_json(tmp_path / "preds.json", predictions_document(names, joints[order], np.ones((4, 16)), MPII))
+    np.testing.assert_allclose(read_predictions(file, MPII, images), joints)
+    for other, message in ((["d.jpg", *images[1:]], "has 1 people in the truth"), (["d.jpg"] * 4, "is none of the")):
+        with pytest.raises(FasthgError, match=message):
+            read_predictions(file, MPII, other)
+
+
+def test_a_truths_images_find_whom_a_record_is_of(tiny_dataset: Path, tmp_path: Path) -> None:
+    truth = read_truth(tiny_dataset / "annotations.json", "val")
+    joints, images = np.nan_to_num(truth.joints)[::-1], truth.images
+    assert images is not None
+    document = predictions_document(images[::-1], joints, np.ones(joints.shape[:2]), MPII)
+    found = read_predictions(write_json(tmp_path / "preds.json", document), MPII, images)
+    np.testing.assert_allclose(found, joints[::-1], atol=1e-4)
+
+
 def write_json(path: Path, content: Any) -> Path:
     path.write_text(json.dumps(content))
     return path

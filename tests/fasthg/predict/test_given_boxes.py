@@ -62,6 +62,7 @@ def test_coco_boxes_of_a_videos_frames_stay_with_them(predictor: Predictor, tmp_
         ([1, 2, 0, 4], "box 1,2,0,4 has no area"),
         ([500, 2, 30, 40], r"box 500,2,30,40 lies outside array 0 \(200x150 pixels\)"),
         (["a", 2, 3, 4], "not numbers"),
+        ([10**400, 2, 3, 4], "not numbers"),
     ],
 )
 def test_boxes_that_are_none_are_named(predictor: Predictor, boxes: Any, message: str) -> None:

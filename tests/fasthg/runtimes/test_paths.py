@@ -49,3 +49,9 @@ def test_what_is_no_batch_for_the_network_is_refused_on_every_path(run: Prepared
 def test_an_example_without_images_is_refused(tiny_config: HourglassConfig) -> None:
     with pytest.raises(FasthgError, match="the example has no images"):
         prepare(fasthg.HourglassNet(tiny_config).eval(), "eager", torch.rand(0, 3, 64, 64), device="cpu")
+
+
+@pytest.mark.parametrize("threads", [0, 100_000])
+def test_threads_that_no_machine_gives_are_refused(threads: int, tiny_config: HourglassConfig) -> None:
+    with pytest.raises(FasthgError, match=f"threads is {threads}; give 1 to 1024"):
+        prepare(fasthg.HourglassNet(tiny_config).eval(), "fused:fp32", device="cpu", threads=threads)
