@@ -31,7 +31,7 @@ def gradient_error(gradients: Mapping[str, Tensor], reference: Mapping[str, Tens
 def rounding_verdict(gradients: Mapping[str, Tensor], eager: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> str:
     """Why fp32 gradients that are far from eager's are wrong; "" where eager's are about as far from float64's."""
     apart, eager_apart = gradient_error(gradients, exact), gradient_error(eager, exact)
-    if apart <= ROUNDING * eager_apart:
+    if math.isfinite(eager_apart) and apart <= ROUNDING * eager_apart:
         return ""
     return f"{apart:.1e} from float64's, eager's own {eager_apart:.1e}"
 

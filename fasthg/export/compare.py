@@ -121,7 +121,7 @@ def compare(
         num_crops=len(crops),
         source=crops.source,
         heatmap_error=error,
-        heatmap_limit=max(allowed.heatmaps, 3 * rounding),
+        heatmap_limit=max(allowed.heatmaps, 3 * rounding) if math.isfinite(rounding) else allowed.heatmaps,
         keypoint_median=float(np.median(distances)),
         keypoint_p99=float(np.quantile(distances, 0.99)),
         keypoint_max=float(distances.max()),

@@ -43,8 +43,8 @@ TOLERANCES = {
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """L2 norm of the difference over that of `expected`, in float64; infinite for values not finite or misshapen."""
-    if found.shape != expected.shape or not bool(found.isfinite().all()):
+    """L2 norm of the difference over that of `expected`, in float64; infinite where one is not finite, or misshapen."""
+    if found.shape != expected.shape or not all(bool(values.isfinite().all()) for values in (found, expected)):
         return math.inf
     found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
     distance, norm = float(torch.linalg.vector_norm(found - expected)), float(torch.linalg.vector_norm(expected))

@@ -59,6 +59,10 @@ def test_answers_that_are_not_finite_are_wrong_in_every_precision(value):
     for precision in TOLERANCES:
         error = relative_error(torch.full((4,), value), reference)
         assert "not finite" in parity.verdict(error, precision)
+    assert relative_error(reference, torch.full((4,), value)) == math.inf  # nor is anything like such a reference
+    unlike = {"w": torch.full((4,), value)}
+    assert parity.rounding_verdict({"w": reference}, unlike, {"w": reference + 1})
+    assert parity.rounding_verdict(unlike, unlike, {"w": reference})
     assert parity.gradient_error({"w": torch.full((4,), value)}, {"w": reference}) == math.inf
 
 
